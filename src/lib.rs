@@ -1,0 +1,24 @@
+//! A channel layer on RabbitMQ: many server processes send messages to named channels and
+//! broadcast to groups, with back-pressure, on the same wire as the Python package
+//! `channels_rabbitmq`.
+//!
+//! The library is meant to be used through its C API.
+
+#![allow(dead_code, unreachable_pub, reason = "the floors above this one follow")]
+
+pub mod config;
+pub mod error;
+pub mod log;
+pub mod message;
+pub mod stats;
+
+mod credit;
+mod endpoint;
+mod groups;
+mod mailbox;
+mod name;
+mod wire;
+
+pub use config::Config;
+pub use error::{Error, ErrorKind};
+pub use message::Message;
