@@ -13,10 +13,12 @@ pub mod message;
 pub mod stats;
 
 mod credit;
+mod dispatch;
 mod endpoint;
 mod groups;
 mod mailbox;
 mod name;
+mod runtime;
 mod wire;
 
 pub use config::Config;

@@ -1,0 +1,396 @@
+//! Who runs callbacks: threads of ours, or whoever calls `poll`. It knows what is due only as jobs,
+//! and never holds its lock while one runs.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, ErrorKind};
+use crate::runtime::{EventFd, spawn_thread};
+
+thread_local! {
+    static CALLBACKS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Marks this thread as inside a callback while it lives.
+pub(crate) struct InCallback(());
+
+/// Call it around each call of user code.
+pub(crate) fn enter_callback() -> InCallback {
+    CALLBACKS.with(|depth| depth.set(depth.get() + 1));
+    InCallback(())
+}
+
+/// Whether this thread is inside a callback of any layer, so that it must not wait.
+pub(crate) fn in_callback() -> bool {
+    CALLBACKS.with(|depth| depth.get() > 0)
+}
+
+impl Drop for InCallback {
+    fn drop(&mut self) {
+        CALLBACKS.with(|depth| depth.set(depth.get() - 1));
+    }
+}
+
+/// What a dispatcher runs.
+pub(crate) trait Runner: Send + Sync + 'static {
+    /// Something that is due. It stands for any number of callbacks.
+    type Job: Send + 'static;
+
+    /// Runs at most `budget` callbacks of `job` and says how many it ran, and the job again if
+    /// more of it is due.
+    fn run(&self, job: Self::Job, budget: usize) -> (usize, Option<Self::Job>);
+}
+
+/// Callbacks that one job may run before the next job has its turn.
+const TURN: usize = 32;
+
+/// The queue of what is due.
+pub(crate) struct Dispatcher<J> {
+    due: Mutex<Due<J>>,
+    /// Something is due, or it is stopping: for whoever runs callbacks.
+    changed: Condvar,
+    /// Nothing is due or runs, or a thread has ended: for whoever waits for that. Apart, or the
+    /// news of one job could go to a thread that does not run it.
+    quiet: Condvar,
+    event: Option<EventFd>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Due<J> {
+    jobs: VecDeque<J>,
+    running: usize,
+    waiting: usize,
+    stopping: bool,
+    threads_left: usize,
+}
+
+impl<J: Send + 'static> Dispatcher<J> {
+    /// For `poll` and its descriptor, or else for `start`.
+    pub(crate) fn new(polled: bool) -> Result<Self, Error> {
+        Ok(Self {
+            due: Mutex::new(Due {
+                jobs: VecDeque::new(),
+                running: 0,
+                waiting: 0,
+                stopping: false,
+                threads_left: 0,
+            }),
+            changed: Condvar::new(),
+            quiet: Condvar::new(),
+            event: polled.then(EventFd::new).transpose()?,
+            threads: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Starts `count` threads that run what is due until `stop`.
+    pub(crate) fn start<R: Runner<Job = J>>(
+        self: &Arc<Self>,
+        count: usize,
+        runner: &Arc<R>,
+    ) -> Result<(), Error> {
+        for number in 1..=count {
+            self.due.lock().threads_left += 1;
+            let (dispatcher, runner) = (Arc::clone(self), Arc::clone(runner));
+            match spawn_thread(format!("layer-call-{number}"), move || {
+                dispatcher.run_until_stopped(&*runner);
+            }) {
+                Ok(thread) => self.threads.lock().push(thread),
+                Err(error) => {
+                    self.due.lock().threads_left -= 1;
+                    self.stop();
+                    return Err(Error::new(
+                        ErrorKind::Internal,
+                        format!("the system gives no thread number {number} for callbacks"),
+                    )
+                    .caused_by(error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The descriptor that is readable while something is due.
+    pub(crate) fn fd(&self) -> Option<RawFd> {
+        self.event.as_ref().map(EventFd::raw)
+    }
+
+    pub(crate) fn polled(&self) -> bool {
+        self.event.is_some()
+    }
+
+    pub(crate) fn push(&self, job: J) {
+        self.push_all(std::iter::once(job));
+    }
+
+    pub(crate) fn push_all(&self, jobs: impl IntoIterator<Item = J>) {
+        let mut due = self.due.lock();
+        let added = self.add(&mut due, jobs);
+        let wake = added.min(due.waiting);
+        drop(due);
+        for _ in 0..wake {
+            self.changed.notify_one();
+        }
+    }
+
+    fn add(&self, due: &mut Due<J>, jobs: impl IntoIterator<Item = J>) -> usize {
+        let before = due.jobs.len();
+        due.jobs.extend(jobs);
+        let added = due.jobs.len() - before;
+        if before == 0
+            && added > 0
+            && let Some(event) = &self.event
+        {
+            event.raise();
+        }
+        added
+    }
+
+    fn pop(&self, due: &mut Due<J>) -> Option<J> {
+        let job = due.jobs.pop_front()?;
+        if due.jobs.is_empty()
+            && let Some(event) = &self.event
+        {
+            event.lower();
+        }
+        due.running += 1;
+        Some(job)
+    }
+
+    fn finished(&self, again: Option<J>) {
+        let mut due = self.due.lock();
+        // In one step, or whoever waits for the end would see a moment without work.
+        due.running -= 1;
+        let more = again.is_some();
+        if let Some(job) = again {
+            self.add(&mut due, std::iter::once(job));
+        }
+        let idle = due.running == 0 && due.jobs.is_empty();
+        let wake = more && due.waiting > 0;
+        drop(due);
+        if idle {
+            self.quiet.notify_all();
+        } else if wake {
+            self.changed.notify_one();
+        }
+    }
+
+    fn run_one<R: Runner<Job = J>>(&self, runner: &R, job: J, budget: usize) -> usize {
+        let (ran, again) = runner.run(job, budget);
+        self.finished(again);
+        ran
+    }
+
+    fn run_until_stopped<R: Runner<Job = J>>(&self, runner: &R) {
+        let mut due = self.due.lock();
+        loop {
+            if let Some(job) = self.pop(&mut due) {
+                drop(due);
+                self.run_one(runner, job, TURN);
+                due = self.due.lock();
+            } else if due.stopping {
+                break;
+            } else {
+                due.waiting += 1;
+                self.changed.wait(&mut due);
+                due.waiting -= 1;
+            }
+        }
+        due.threads_left -= 1;
+        drop(due);
+        self.quiet.notify_all();
+    }
+
+    /// Runs what is due on this thread: at most `max` callbacks, or with 0 as many as are due when
+    /// it begins. Waits up to `timeout` for the first.
+    pub(crate) fn poll<R: Runner<Job = J>>(
+        &self,
+        runner: &R,
+        max: usize,
+        timeout: Duration,
+    ) -> usize {
+        let deadline = Instant::now().checked_add(timeout);
+        let mut ran = 0;
+        let mut jobs_left = None;
+        loop {
+            let mut due = self.due.lock();
+            while due.jobs.is_empty() && ran == 0 && !due.stopping {
+                due.waiting += 1;
+                let timed_out = match deadline {
+                    Some(deadline) => self.changed.wait_until(&mut due, deadline).timed_out(),
+                    None => {
+                        self.changed.wait(&mut due);
+                        false
+                    }
+                };
+                due.waiting -= 1;
+                if timed_out {
+                    break;
+                }
+            }
+            let jobs_left = jobs_left.get_or_insert(due.jobs.len());
+            if max == 0 && *jobs_left == 0 {
+                return ran;
+            }
+            *jobs_left = jobs_left.saturating_sub(1);
+            let Some(job) = self.pop(&mut due) else {
+                return ran;
+            };
+            drop(due);
+            let budget = if max == 0 { TURN } else { TURN.min(max - ran) };
+            ran += self.run_one(runner, job, budget);
+            if max != 0 && ran >= max {
+                return ran;
+            }
+        }
+    }
+
+    /// Runs everything that is due and becomes due meanwhile, on this thread.
+    pub(crate) fn drain<R: Runner<Job = J>>(&self, runner: &R, deadline: Instant) {
+        loop {
+            let mut due = self.due.lock();
+            let Some(job) = self.pop(&mut due) else {
+                return;
+            };
+            drop(due);
+            self.run_one(runner, job, TURN);
+            if Instant::now() >= deadline {
+                return;
+            }
+        }
+    }
+
+    /// Waits until nothing is due and nothing runs; `false` if that was not so by `deadline`.
+    pub(crate) fn wait_idle(&self, deadline: Instant) -> bool {
+        let mut due = self.due.lock();
+        while due.running > 0 || !due.jobs.is_empty() {
+            if self.quiet.wait_until(&mut due, deadline).timed_out() {
+                return due.running == 0 && due.jobs.is_empty();
+            }
+        }
+        true
+    }
+
+    /// Whether something is due or runs.
+    pub(crate) fn busy(&self) -> bool {
+        let due = self.due.lock();
+        due.running > 0 || !due.jobs.is_empty()
+    }
+
+    /// Lets the threads end once nothing is due, and wakes those who wait in `poll`.
+    pub(crate) fn stop(&self) {
+        self.due.lock().stopping = true;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn stopping(&self) -> bool {
+        self.due.lock().stopping
+    }
+
+    /// Joins the threads; `false` if a callback kept one of them past `deadline`: it ends by
+    /// itself, then.
+    pub(crate) fn join(&self, deadline: Instant) -> bool {
+        let mut due = self.due.lock();
+        while due.threads_left > 0 {
+            if self.quiet.wait_until(&mut due, deadline).timed_out() && due.threads_left > 0 {
+                return false;
+            }
+        }
+        drop(due);
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            // They have left their loop; a callback's panic was caught inside.
+            if thread.join().is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A job is a number of callbacks that are due.
+    #[derive(Default)]
+    struct Count {
+        ran: AtomicUsize,
+    }
+
+    impl Runner for Count {
+        type Job = usize;
+
+        fn run(&self, job: usize, budget: usize) -> (usize, Option<usize>) {
+            let ran = job.min(budget);
+            self.ran.fetch_add(ran, Ordering::SeqCst);
+            (ran, (job > ran).then(|| job - ran))
+        }
+    }
+
+    #[test]
+    fn threads_run_what_is_due_and_end_when_nothing_is() {
+        let dispatcher = Arc::new(Dispatcher::new(false).unwrap());
+        let runner = Arc::new(Count::default());
+        dispatcher.start(2, &runner).unwrap();
+        dispatcher.push_all([100, 1, 50]);
+        dispatcher.stop();
+        assert!(dispatcher.join(Instant::now() + Duration::from_secs(10)));
+        assert_eq!(runner.ran.load(Ordering::SeqCst), 151);
+        assert_eq!(dispatcher.fd(), None);
+    }
+
+    #[test]
+    fn poll_runs_at_most_max_and_zero_is_what_is_due() {
+        let dispatcher = Dispatcher::new(true).unwrap();
+        let runner = Count::default();
+        dispatcher.push_all([3, 4]);
+        assert_eq!(dispatcher.poll(&runner, 2, Duration::ZERO), 2);
+        assert_eq!(dispatcher.poll(&runner, 0, Duration::ZERO), 5);
+        assert_eq!(dispatcher.poll(&runner, 0, Duration::ZERO), 0);
+        assert!(!dispatcher.busy());
+    }
+
+    #[test]
+    fn poll_waits_for_the_first_callback() {
+        let dispatcher = Arc::new(Dispatcher::new(true).unwrap());
+        let runner = Arc::new(Count::default());
+        let poller = {
+            let (dispatcher, runner) = (Arc::clone(&dispatcher), Arc::clone(&runner));
+            std::thread::spawn(move || dispatcher.poll(&*runner, 1, Duration::from_secs(60)))
+        };
+        dispatcher.push(1);
+        assert_eq!(poller.join().unwrap(), 1);
+    }
+
+    #[test]
+    fn stop_wakes_a_poll_that_waits() {
+        let dispatcher = Arc::new(Dispatcher::<usize>::new(true).unwrap());
+        let poller = {
+            let dispatcher = Arc::clone(&dispatcher);
+            std::thread::spawn(move || {
+                dispatcher.poll(&Count::default(), 0, Duration::from_secs(60))
+            })
+        };
+        dispatcher.stop();
+        assert_eq!(poller.join().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_thread_knows_that_it_is_inside_a_callback() {
+        assert!(!in_callback());
+        {
+            let _outer = enter_callback();
+            let _inner = enter_callback();
+            assert!(in_callback());
+            assert!(!std::thread::spawn(in_callback).join().unwrap());
+        }
+        assert!(!in_callback());
+    }
+}

@@ -1,0 +1,326 @@
+//! What the process shares and what the OS is asked for: one tokio runtime, threads with their
+//! names and signal masks, fork detection, and the descriptor that an event loop watches.
+
+#![allow(
+    unsafe_code,
+    reason = "signal masks, pthread_atfork and eventfd have no safe form in std"
+)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use once_cell::sync::OnceCell;
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind};
+
+/// Worker threads of the runtime. Its tasks only hand batches over, so two keep a sender and a
+/// receiver from waiting for each other, and more would only be woken in vain.
+const WORKERS: usize = 2;
+
+/// How long the end of the last layer waits for the runtime's threads.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// How many forks lie between the first process that used the library and this one. A number that
+/// has changed says that what was made before belongs to a parent. Costs no system call.
+pub(crate) fn process_generation() -> u64 {
+    static WATCHED: OnceCell<()> = OnceCell::new();
+    WATCHED.get_or_init(|| {
+        extern "C" fn in_child() {
+            FORKS.fetch_add(1, Ordering::Relaxed);
+        }
+        // SAFETY: the handler only adds to an atomic, which is allowed in a forked child, and the
+        // library is linked so that it is never unloaded.
+        let refused = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+        debug_assert_eq!(refused, 0, "pthread_atfork fails only without memory");
+    });
+    FORKS.load(Ordering::Relaxed)
+}
+
+/// A value of the process that a forked child sees fresh.
+///
+/// The parent's value may be in any state when it forks, its locks held by threads that the child
+/// does not have. So the child never touches it, and leaks it.
+pub(crate) struct ProcessLocal<T>(AtomicPtr<Slot<T>>);
+
+struct Slot<T> {
+    generation: u64,
+    value: T,
+}
+
+impl<T: Default + Send + Sync> ProcessLocal<T> {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// Calls `body` with this process's value.
+    pub(crate) fn with<R>(&self, body: impl FnOnce(&T) -> R) -> R {
+        let generation = process_generation();
+        let mut current = self.0.load(Ordering::Acquire);
+        loop {
+            // SAFETY: the pointer is NULL or came from `Box::into_raw` below and is never freed.
+            match unsafe { current.as_ref() } {
+                Some(slot) if slot.generation == generation => return body(&slot.value),
+                _ => {}
+            }
+            let fresh = Box::into_raw(Box::new(Slot {
+                generation,
+                value: T::default(),
+            }));
+            match self
+                .0
+                .compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => current = fresh,
+                Err(winner) => {
+                    // SAFETY: `fresh` came from `Box::into_raw` and nobody else has seen it.
+                    drop(unsafe { Box::from_raw(fresh) });
+                    current = winner;
+                }
+            }
+        }
+    }
+}
+
+/// The tokio runtime of this process, alive as long as a layer holds it.
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    handle: tokio::runtime::Handle,
+    tokio: Option<tokio::runtime::Runtime>,
+}
+
+static SHARED: ProcessLocal<Mutex<Weak<Runtime>>> = ProcessLocal::new();
+
+impl Runtime {
+    /// The runtime of this process, started if there is none.
+    pub(crate) fn acquire() -> Result<Arc<Self>, Error> {
+        SHARED.with(|shared| {
+            let mut shared = shared.lock();
+            if let Some(runtime) = shared.upgrade() {
+                return Ok(runtime);
+            }
+            let _quiet = SignalsBlocked::new();
+            let tokio = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(WORKERS)
+                .thread_name("layer-runtime")
+                // A thread of the blocking pool is started by whoever needs it first.
+                .on_thread_start(block_signals_for_good)
+                .enable_io()
+                .enable_time()
+                .build()
+                .map_err(|error| {
+                    Error::new(
+                        ErrorKind::Internal,
+                        "the system gives no threads for the runtime",
+                    )
+                    .caused_by(error)
+                })?;
+            let runtime = Arc::new(Self {
+                handle: tokio.handle().clone(),
+                tokio: Some(tokio),
+            });
+            *shared = Arc::downgrade(&runtime);
+            Ok(runtime)
+        })
+    }
+
+    pub(crate) fn handle(&self) -> &tokio::runtime::Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        let Some(tokio) = self.tokio.take() else {
+            return;
+        };
+        // A thread of the runtime cannot wait for itself.
+        if tokio::runtime::Handle::try_current().is_ok() {
+            tokio.shutdown_background();
+        } else {
+            tokio.shutdown_timeout(SHUTDOWN);
+        }
+    }
+}
+
+/// Starts a thread that no signal of the host is delivered to.
+pub(crate) fn spawn_thread<T: Send + 'static>(
+    name: String,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    let _quiet = SignalsBlocked::new();
+    Builder::new().name(name).spawn(body)
+}
+
+/// Blocks signals of the calling thread while it lives, for a thread inherits the mask of the one
+/// that starts it: so there is no moment at which the new thread could take one.
+struct SignalsBlocked {
+    before: libc::sigset_t,
+}
+
+impl SignalsBlocked {
+    fn new() -> Self {
+        Self {
+            before: set_mask(&host_signals()),
+        }
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        set_mask(&self.before);
+    }
+}
+
+fn block_signals_for_good() {
+    set_mask(&host_signals());
+}
+
+/// All signals but those that a fault of the thread itself raises, and the profiler's.
+fn host_signals() -> libc::sigset_t {
+    const OURS: [libc::c_int; 7] = [
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGFPE,
+        libc::SIGILL,
+        libc::SIGTRAP,
+        libc::SIGABRT,
+        libc::SIGPROF,
+    ];
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `sigfillset` fills the whole set, and `sigdelset` takes valid signal numbers.
+    unsafe {
+        libc::sigfillset(set.as_mut_ptr());
+        for signal in OURS {
+            libc::sigdelset(set.as_mut_ptr(), signal);
+        }
+        set.assume_init()
+    }
+}
+
+/// Sets the mask of this thread and returns the one before.
+fn set_mask(mask: &libc::sigset_t) -> libc::sigset_t {
+    let mut before = MaybeUninit::zeroed();
+    // SAFETY: both pointers lead to signal sets; a set of zeros is a valid, empty one.
+    unsafe {
+        libc::pthread_sigmask(libc::SIG_SETMASK, mask, before.as_mut_ptr());
+        before.assume_init()
+    }
+}
+
+/// A descriptor that is readable between `raise` and `lower`.
+#[derive(Debug)]
+pub(crate) struct EventFd(OwnedFd);
+
+impl EventFd {
+    pub(crate) fn new() -> Result<Self, Error> {
+        // SAFETY: no pointer is passed, and a descriptor that comes back is ours alone.
+        let descriptor = unsafe {
+            let descriptor = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
+            if descriptor < 0 {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    "the system gives no descriptor for option 'dispatch=poll'",
+                )
+                .caused_by(io::Error::last_os_error()));
+            }
+            OwnedFd::from_raw_fd(descriptor)
+        };
+        Ok(Self(descriptor))
+    }
+
+    pub(crate) fn raise(&self) {
+        let one = 1_u64.to_ne_bytes();
+        // SAFETY: the buffer holds the eight bytes that are written. The only failure is a full
+        // counter, and then the descriptor is readable already.
+        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    pub(crate) fn lower(&self) {
+        let mut count = [0_u8; 8];
+        // SAFETY: the buffer has room for the eight bytes that are read. The only failure is an
+        // empty counter, and then the descriptor is not readable already.
+        unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    }
+
+    pub(crate) fn raw(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn readable(fd: &EventFd) -> bool {
+        let mut poll = libc::pollfd {
+            fd: fd.raw(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one valid pollfd.
+        unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
+    }
+
+    #[test]
+    fn event_fd_is_readable_between_raise_and_lower() {
+        let fd = EventFd::new().unwrap();
+        assert!(!readable(&fd));
+        fd.raise();
+        fd.raise();
+        assert!(readable(&fd));
+        fd.lower();
+        assert!(!readable(&fd));
+        fd.lower();
+        assert!(!readable(&fd));
+    }
+
+    #[test]
+    fn our_threads_take_no_signal_of_the_host_and_the_callers_mask_stays() {
+        let mask = || {
+            let mut set = MaybeUninit::zeroed();
+            // SAFETY: as in `set_mask`; a NULL new set only reads.
+            unsafe {
+                libc::pthread_sigmask(libc::SIG_SETMASK, ptr::null(), set.as_mut_ptr());
+                set.assume_init()
+            }
+        };
+        // SAFETY: a valid set and valid numbers.
+        let has = |set: &libc::sigset_t, signal| unsafe { libc::sigismember(set, signal) == 1 };
+
+        let before = mask();
+        let inside = spawn_thread("test".to_owned(), mask)
+            .unwrap()
+            .join()
+            .unwrap();
+        let after = mask();
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGPIPE, libc::SIGUSR1] {
+            assert!(has(&inside, signal), "signal {signal} reaches our thread");
+            assert_eq!(has(&before, signal), has(&after, signal));
+        }
+        assert!(!has(&inside, libc::SIGPROF));
+        assert!(!has(&inside, libc::SIGSEGV));
+    }
+
+    #[test]
+    fn a_process_shares_one_runtime_while_it_is_used() {
+        let first = Runtime::acquire().unwrap();
+        let second = Runtime::acquire().unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+    }
+
+    #[test]
+    fn a_process_local_value_is_made_once() {
+        static VALUE: ProcessLocal<AtomicU64> = ProcessLocal::new();
+        VALUE.with(|value| value.fetch_add(1, Ordering::Relaxed));
+        assert_eq!(VALUE.with(|value| value.load(Ordering::Relaxed)), 1);
+    }
+}
