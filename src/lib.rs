@@ -12,6 +12,7 @@ pub mod log;
 pub mod message;
 pub mod stats;
 
+mod broker;
 mod credit;
 mod dispatch;
 mod endpoint;

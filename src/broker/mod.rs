@@ -1,0 +1,129 @@
+//! What a broker must do, and what it may ask of the layer that uses it.
+//!
+//! Batches go both ways. A publication is known by its token, a delivery by its place in the order
+//! of arrival: a broker knows of credit only 'hold' and 'resume'.
+
+pub(crate) mod memory;
+pub(crate) mod rabbitmq;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::log::Level;
+
+/// Names one send from its hand-over to its outcome. Never reused by a layer.
+pub(crate) type Token = u64;
+
+/// Counts the consuming connections of a layer, from 1.
+pub(crate) type Generation = u64;
+
+/// Where a publication goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// The queue of a process, by way of the default exchange and `mandatory`.
+    Queue(String),
+    /// All queues bound to a group, perhaps none.
+    Group(String),
+}
+
+/// One message on its way to the broker.
+#[derive(Debug)]
+pub(crate) struct Publication {
+    pub(crate) token: Token,
+    pub(crate) route: Route,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What became of a publication that was handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The broker has it.
+    Confirmed,
+    /// At least one queue that it goes to is full.
+    Full,
+    /// There is no such queue.
+    NoChannel,
+    /// The connection ended first; the text says how.
+    Unconfirmed(String),
+}
+
+/// One message from the broker, undecoded.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub(crate) body: Vec<u8>,
+    pub(crate) redelivered: bool,
+}
+
+/// A change to what the own queue is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BindingChange {
+    Bind,
+    Unbind,
+}
+
+/// What a broker says of its connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum BrokerState {
+    /// Both connections stand, the queue is consumed and all bindings are back.
+    Ready(Generation),
+    /// At least one connection is lost or was never made; the text says why. Attempts go on.
+    Disconnected(String),
+    /// Each host refused its last attempt for credentials, vhost or TLS. Attempts go on.
+    Refused(String),
+}
+
+/// The layer, as its broker sees it. No call waits and none runs user code.
+pub(crate) trait Host: Send + Sync + 'static {
+    /// Appends at most `limit` publications to `batch`, oldest first. They are handed over by
+    /// this: each has exactly one outcome from now on.
+    fn take_publications(&self, limit: usize, batch: &mut Vec<Publication>);
+
+    /// Reports outcomes and empties `batch`.
+    fn publications_ended(&self, batch: &mut Vec<(Token, Outcome)>);
+
+    /// Whether the broker blocks publishers; while it does, publications are not taken.
+    fn publishers_blocked(&self, blocked: bool);
+
+    /// Starts the consuming connection `generation`, before its first delivery, and returns every
+    /// group that its queue is to be bound to. Changes of earlier generations are void.
+    fn begin_generation(&self, generation: Generation) -> Vec<Arc<str>>;
+
+    /// Takes deliveries in their order and empties `batch`. Returns how many of the oldest
+    /// deliveries of this generation that are held so far, these included, may be let go now;
+    /// the others are held until [`Broker::resume`].
+    fn deliver(&self, generation: Generation, batch: &mut Vec<Delivery>) -> usize;
+
+    /// These changes are done, or were part of [`Host::begin_generation`].
+    fn bindings_changed(&self, generation: Generation, done: Vec<(Arc<str>, BindingChange)>);
+
+    /// The connections changed. The same state may be said twice, with another reason.
+    fn state_changed(&self, state: BrokerState);
+
+    /// Something that a person may want to know.
+    fn log(&self, level: Level, target: &'static str, message: String);
+}
+
+/// A future that a broker gives away.
+pub(crate) type BrokerFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A broker, with its connections made and remade in the background. No call waits.
+pub(crate) trait Broker: Send + Sync {
+    /// [`Host::take_publications`] has something.
+    fn publications_waiting(&self);
+
+    /// Lets go of the `count` oldest deliveries that are held: the broker may send as many more.
+    /// Void if `generation` is over.
+    fn resume(&self, generation: Generation, count: usize);
+
+    /// Changes bindings, in this order for each group. Void if `generation` is over: the next one
+    /// asks by [`Host::begin_generation`].
+    fn change_bindings(&self, generation: Generation, changes: Vec<(Arc<str>, BindingChange)>);
+
+    /// Closes for good within `timeout`, politely if the broker answers; what is unconfirmed ends
+    /// as [`Outcome::Unconfirmed`]. After the future is done the host is not called any more.
+    fn close(&self, timeout: Duration) -> BrokerFuture;
+}

@@ -1,0 +1,328 @@
+//! One connection: resolve, TCP, TLS, AMQP handshake, and its end.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpStream as StdTcpStream};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_rs::Runtime;
+use lapin::auth::AuthProvider;
+use lapin::tcp::{AsyncTcpStream, OwnedIdentity, OwnedTLSConfig};
+use lapin::types::{LongString, ShortString};
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use lapin::{Connection, ConnectionProperties};
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::failure::Failure;
+use super::kit::{Kit, Socket, Tasks};
+use crate::config::Tls;
+use crate::endpoint::{Endpoint, Scheme};
+
+/// lapin keeps two rings of 32 frames for each connection, all of which become resident. The
+/// broker's usual 128 KiB would make that 8 MiB.
+const FRAME_MAX: u32 = 16 * 1024;
+
+/// How long the end of a connection may take once its socket is shut down. Nobody waits for a
+/// peer any more by then.
+const THREAD_END: Duration = Duration::from_secs(5);
+
+/// Held by all that may still run for a broker. The receiving end closes when none of it is left.
+pub(super) type Alive = mpsc::Sender<Infallible>;
+
+/// What each connection is made with.
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    pub(super) timeout: Duration,
+    /// In seconds; 0: as the broker wishes.
+    pub(super) heartbeat: u16,
+    pub(super) tls: Tls,
+    pub(super) handle: Handle,
+    pub(super) alive: Alive,
+}
+
+/// The addresses of `endpoint`.
+pub(super) async fn resolve(
+    endpoint: &Endpoint,
+    options: &Options,
+) -> Result<Vec<SocketAddr>, Failure> {
+    let host = &endpoint.host;
+    let lookup = tokio::net::lookup_host((host.as_str(), endpoint.port));
+    let addresses: Vec<SocketAddr> = match timeout(options.timeout, lookup).await {
+        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Err(error)) => {
+            return Err(Failure::passing(format!(
+                "host '{host}' is not known: {error}"
+            )));
+        }
+        Err(_) => {
+            return Err(Failure::passing(format!(
+                "no name server says in {:?} what the address of '{host}' is",
+                options.timeout
+            )));
+        }
+    };
+    if addresses.is_empty() {
+        return Err(Failure::passing(format!("host '{host}' has no address")));
+    }
+    Ok(addresses)
+}
+
+/// A connection. Dropping it shuts its socket down at once.
+pub(super) struct Link {
+    /// `None` only while the handshake lasts and in `drop`.
+    connection: Option<Connection>,
+    /// The same socket as lapin's. It is the only way to end a connection that the broker blocks:
+    /// on such a one lapin writes nothing, a close neither.
+    socket: StdTcpStream,
+    tasks: Option<Tasks>,
+    /// AMQP channels and consumers. lapin closes one when its last handle is dropped, and where
+    /// that meets the close of the connection, it fails the connection instead: the broker would
+    /// see a dead client, and delete its queue only after we have gone on.
+    kept: Mutex<Vec<Box<dyn Any + Send>>>,
+    /// Closes when lapin's I/O thread ends.
+    thread: watch::Receiver<()>,
+    handle: Handle,
+    alive: Alive,
+}
+
+impl Link {
+    /// Connects to `address` and logs in. `name` is what the broker shows to its operator.
+    pub(super) async fn open(
+        endpoint: &Endpoint,
+        address: SocketAddr,
+        name: String,
+        options: &Options,
+    ) -> Result<Self, Failure> {
+        let asked = Arc::new(AtomicBool::new(false));
+        let attempt = Self::attempt(endpoint, address, name, options, Arc::clone(&asked));
+        match timeout(options.timeout, attempt).await {
+            Ok(result) => result,
+            Err(_) => Err(Failure::passing(format!(
+                "no answer from {address} in {:?} (option connect_timeout)",
+                options.timeout
+            ))),
+        }
+    }
+
+    async fn attempt(
+        endpoint: &Endpoint,
+        address: SocketAddr,
+        name: String,
+        options: &Options,
+        asked: Arc<AtomicBool>,
+    ) -> Result<Self, Failure> {
+        let tls = match endpoint.scheme {
+            Scheme::Amqp => None,
+            Scheme::Amqps => Some(read_tls(&options.tls, &options.handle).await?),
+        };
+        let plain = TcpStream::connect(address)
+            .await
+            .map_err(|error| Failure::of_tcp(&error))?;
+        let socket = own(&plain).map_err(|error| Failure::of_tcp(&error))?;
+        let plain = AsyncTcpStream::Plain(Socket(plain));
+        let stream = match tls {
+            None => plain,
+            Some(tls) => plain
+                .into_tls(&endpoint.host, tls.as_ref())
+                .await
+                .map_err(|error| Failure::of_tls(&error))?,
+        };
+
+        let kit = Kit::new(options.handle.clone());
+        let (thread_runs, thread) = watch::channel(());
+        let mut link = Self {
+            connection: None,
+            socket,
+            kept: Mutex::default(),
+            tasks: Some(kit.tasks()),
+            thread,
+            handle: options.handle.clone(),
+            alive: options.alive.clone(),
+        };
+        let stream = Mutex::new(Some(stream));
+        // lapin keeps the closure until its thread ends, and might call it again to reconnect.
+        let connect = async move |_: AMQPUri, _: Runtime<Kit>| {
+            let _ = &thread_runs;
+            let stream = stream.lock().take();
+            stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected).into())
+        };
+        let properties = ConnectionProperties::default()
+            .with_connection_name(name.into())
+            .with_auth_provider(Login {
+                plain: format!("\0{}\0{}", endpoint.user, endpoint.password).into(),
+                asked: Arc::clone(&asked),
+            });
+        let uri = uri_of(endpoint, options.heartbeat);
+        match Connection::connector(uri, Runtime::new(kit), connect, properties).await {
+            Ok(connection) => {
+                link.connection = Some(connection);
+                Ok(link)
+            }
+            Err(error) => Err(Failure::of_login(
+                endpoint,
+                asked.load(Ordering::Acquire),
+                &error,
+            )),
+        }
+    }
+
+    /// lapin's connection; `None` cannot happen once [`Link::open`] is done.
+    pub(super) fn connection(&self) -> Result<&Connection, Failure> {
+        self.connection
+            .as_ref()
+            .ok_or_else(|| Failure::passing("the connection has ended"))
+    }
+
+    /// Keeps a handle of lapin's until the connection has ended.
+    pub(super) fn keep(&self, handle: impl Any + Send) {
+        self.kept.lock().push(Box::new(handle));
+    }
+
+    /// Done when the connection has ended, however it did.
+    pub(super) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut thread = self.thread.clone();
+        async move { while thread.changed().await.is_ok() {} }
+    }
+
+    /// Whether the broker blocks publishers on this connection.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.connection
+            .as_ref()
+            .is_some_and(|connection| connection.status().blocked())
+    }
+
+    /// Says goodbye and waits for the answer. On a connection that is blocked or has ended there
+    /// is nobody to say it to.
+    pub(super) async fn close(&self) {
+        if let Some(connection) = &self.connection
+            && !self.is_blocked()
+        {
+            // Whatever the answer is, the socket is shut down next.
+            let _ = connection.close(200, "closed".into()).await;
+        }
+    }
+
+    /// Shuts the socket down: reads end, writes fail, and so lapin's thread ends.
+    pub(super) fn cut(&self) {
+        // It may have been shut down by the other side.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.cut();
+        let ended = self.ended();
+        let connection = self.connection.take();
+        let tasks = self.tasks.take();
+        let alive = self.alive.clone();
+        let handle = self.handle.clone();
+        self.handle.spawn(async move {
+            let has_ended = timeout(THREAD_END, ended).await.is_ok();
+            if let Some(connection) = connection
+                && has_ended
+            {
+                // The thread is in its last lines; this joins it.
+                let join = move || drop(connection.run());
+                let _ = handle.spawn_blocking(join).await;
+            }
+            if let Some(tasks) = tasks {
+                tasks.end().await;
+            }
+            drop(alive);
+        });
+    }
+}
+
+/// A second handle of the socket, by which it can be shut down.
+fn own(stream: &TcpStream) -> io::Result<StdTcpStream> {
+    stream.set_nodelay(true)?;
+    Ok(stream.as_fd().try_clone_to_owned()?.into())
+}
+
+fn uri_of(endpoint: &Endpoint, heartbeat: u16) -> AMQPUri {
+    AMQPUri {
+        scheme: match endpoint.scheme {
+            Scheme::Amqp => AMQPScheme::AMQP,
+            Scheme::Amqps => AMQPScheme::AMQPS,
+        },
+        authority: AMQPAuthority {
+            userinfo: AMQPUserInfo {
+                username: endpoint.user.clone(),
+                // [`Login`] has it.
+                password: String::new(),
+            },
+            host: endpoint.host.clone(),
+            port: endpoint.port,
+        },
+        vhost: endpoint.vhost.clone(),
+        query: AMQPQueryString {
+            frame_max: Some(FRAME_MAX),
+            heartbeat: Some(heartbeat),
+            ..AMQPQueryString::default()
+        },
+    }
+}
+
+/// Reads the files for TLS, anew for each connection, so that they can be exchanged.
+async fn read_tls(tls: &Tls, handle: &Handle) -> Result<OwnedTLSConfig, Failure> {
+    if *tls == Tls::default() {
+        return Ok(OwnedTLSConfig::default());
+    }
+    let tls = tls.clone();
+    let read = move || -> Result<OwnedTLSConfig, Failure> {
+        let mut config = OwnedTLSConfig::default();
+        if let Some(file) = &tls.ca_file {
+            let pem = String::from_utf8(read_file("tls_ca_file", file)?)
+                .map_err(|_| Failure::refused(format!("'{}' is not a PEM file", file.display())))?;
+            config.cert_chain = Some(pem);
+        }
+        if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
+            config.identity = Some(OwnedIdentity::PKCS8 {
+                pem: read_file("tls_cert_file", cert)?,
+                key: read_file("tls_key_file", key)?,
+            });
+        }
+        Ok(config)
+    };
+    match handle.spawn_blocking(read).await {
+        Ok(config) => config,
+        Err(error) => Err(Failure::passing(format!(
+            "the TLS files were not read: {error}"
+        ))),
+    }
+}
+
+fn read_file(option: &str, file: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(file).map_err(|error| {
+        Failure::refused(format!("option {option}: '{}': {error}", file.display()))
+    })
+}
+
+/// Logs in by user and password, and remembers that the broker had come as far as to ask.
+struct Login {
+    plain: LongString,
+    asked: Arc<AtomicBool>,
+}
+
+impl AuthProvider for Login {
+    fn mechanism(&self) -> ShortString {
+        "PLAIN".into()
+    }
+
+    fn auth_starter(&self) -> Result<LongString, String> {
+        self.asked.store(true, Ordering::Release);
+        Ok(self.plain.clone())
+    }
+}

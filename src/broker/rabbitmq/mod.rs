@@ -1,0 +1,482 @@
+//! RabbitMQ by way of lapin: two connections, made and remade for ever.
+//!
+//! One task supervises. It makes an attempt at each host, and once one succeeds it watches a
+//! *session*: two connections and three tasks (publisher, consumer, binder). Whatever ends one of
+//! these ends the session, and the next one starts from the layer's own list of groups. lapin's
+//! recovery takes no part.
+
+mod backoff;
+mod connect;
+mod consumer;
+mod credit;
+mod doorbell;
+mod failure;
+mod in_flight;
+mod kit;
+mod publisher;
+mod shared;
+mod topology;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{Either, join, poll_fn, select};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::backoff::Backoff;
+use self::connect::{Alive, Link};
+use self::consumer::Consumer;
+use self::credit::Credit;
+use self::doorbell::Doorbell;
+use self::failure::{Failure, Kind};
+use self::publisher::Envelope;
+use self::shared::{Closing, Shared, Stop};
+use self::topology::Topology;
+use crate::broker::{BindingChange, Broker, BrokerFuture, BrokerState, Generation, Host};
+use crate::config::Settings;
+use crate::endpoint::Endpoint;
+use crate::log::Level;
+
+const TARGET: &str = "channel_layer::broker";
+
+/// A session that lasted this long was a good one: the next attempt needs no wait.
+const GOOD_SESSION: Duration = Duration::from_secs(1);
+
+/// How long a dying connection may take to say why, or to say goodbye.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// How long threads and tasks may take to end once no peer is waited for.
+const REMAINS: Duration = Duration::from_secs(5);
+
+/// The broker of a layer. Dropping it closes at once.
+pub(crate) struct RabbitMq {
+    shared: Arc<Shared>,
+    /// Closes when nothing of this broker runs any more.
+    running: watch::Receiver<()>,
+}
+
+impl RabbitMq {
+    /// Starts to connect to one of `endpoints`, in the background.
+    pub(crate) fn open(
+        endpoints: Vec<Endpoint>,
+        queue: String,
+        settings: &Settings,
+        host: Weak<dyn Host>,
+        runtime: Handle,
+    ) -> Arc<dyn Broker> {
+        let shared = Arc::new(Shared {
+            host,
+            doorbell: Doorbell::default(),
+            credit: Credit::default(),
+            bindings: Mutex::new(None),
+            closing: Closing::default(),
+        });
+        let (runs, running) = watch::channel(());
+        let (alive, remains) = mpsc::channel(1);
+        let supervisor = Supervisor {
+            shared: Arc::clone(&shared),
+            hung_up: vec![0; endpoints.len()],
+            endpoints,
+            first: 0,
+            topology: Topology::new(queue, settings),
+            options: connect::Options {
+                timeout: settings.connect_timeout,
+                heartbeat: settings.heartbeat,
+                tls: settings.tls.clone(),
+                handle: runtime.clone(),
+                alive,
+            },
+            generation: 0,
+            said: None,
+        };
+        runtime.spawn(async move {
+            supervisor.run(remains).await;
+            drop(runs);
+        });
+        Arc::new(Self { shared, running })
+    }
+}
+
+impl Broker for RabbitMq {
+    fn publications_waiting(&self) {
+        self.shared.doorbell.ring();
+    }
+
+    fn resume(&self, generation: Generation, count: usize) {
+        self.shared.credit.add(generation, count);
+    }
+
+    fn change_bindings(&self, generation: Generation, changes: Vec<(Arc<str>, BindingChange)>) {
+        if let Some((current, sender)) = &*self.shared.bindings.lock()
+            && *current == generation
+        {
+            // If the binder has ended, so has the generation.
+            let _ = sender.send(changes);
+        }
+    }
+
+    fn close(&self, timeout: Duration) -> BrokerFuture {
+        self.shared.closing.begin(timeout);
+        let mut running = self.running.clone();
+        Box::pin(async move { while running.changed().await.is_ok() {} })
+    }
+}
+
+impl Drop for RabbitMq {
+    fn drop(&mut self) {
+        self.shared.closing.begin(Duration::ZERO);
+    }
+}
+
+/// Makes sessions, one after the other.
+struct Supervisor {
+    shared: Arc<Shared>,
+    endpoints: Vec<Endpoint>,
+    /// For each endpoint, how often in a row the broker hung up during the login.
+    hung_up: Vec<u32>,
+    /// The endpoint that is tried first: the one that worked last.
+    first: usize,
+    topology: Topology,
+    options: connect::Options,
+    generation: Generation,
+    /// What the layer was told last.
+    said: Option<BrokerState>,
+}
+
+/// How a session ended.
+enum End {
+    Lost(String),
+    Closed,
+}
+
+impl Supervisor {
+    async fn run(mut self, mut remains: mpsc::Receiver<std::convert::Infallible>) {
+        let shared = Arc::clone(&self.shared);
+        let mut backoff = Backoff::new();
+        loop {
+            let attempt = {
+                let attempt = pin!(self.attempt());
+                match select(pin!(shared.closing.begun()), attempt).await {
+                    Either::Left(_) => break,
+                    Either::Right((attempt, _)) => attempt,
+                }
+            };
+            let mut was_good = false;
+            match attempt {
+                Ok(session) => {
+                    self.say(BrokerState::Ready(session.generation));
+                    let begin = Instant::now();
+                    match session.run(&shared, &self.endpoint_name()).await {
+                        End::Closed => break,
+                        End::Lost(reason) => self.say(BrokerState::Disconnected(reason)),
+                    }
+                    was_good = begin.elapsed() >= GOOD_SESSION;
+                }
+                Err(state) => self.say(state),
+            }
+            if shared.host.strong_count() == 0 {
+                break;
+            }
+            if was_good {
+                backoff.reset();
+            } else {
+                let wait = pin!(sleep(backoff.next(fastrand::f64())));
+                if let Either::Left(_) = select(pin!(shared.closing.begun()), wait).await {
+                    break;
+                }
+            }
+        }
+        *shared.bindings.lock() = None;
+        // All connections are dropped and so cut: what is left ends by itself.
+        drop(self);
+        let _ = timeout(REMAINS, remains.recv()).await;
+    }
+
+    fn endpoint_name(&self) -> String {
+        self.endpoints
+            .get(self.first)
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    }
+
+    /// Tells the layer, and the log, what is new.
+    fn say(&mut self, state: BrokerState) {
+        if self.said.as_ref() == Some(&state) {
+            return;
+        }
+        if let Some(host) = self.shared.host.upgrade() {
+            let (level, message) = match &state {
+                BrokerState::Ready(generation) => (
+                    Level::Info,
+                    format!(
+                        "connected to {} (connection {generation} of queue '{}')",
+                        self.endpoint_name(),
+                        self.topology.queue
+                    ),
+                ),
+                BrokerState::Disconnected(reason) => {
+                    (Level::Warn, format!("not connected, trying on: {reason}"))
+                }
+                BrokerState::Refused(reason) => (
+                    Level::Error,
+                    format!("refused by every host, trying on: {reason}"),
+                ),
+            };
+            host.log(level, TARGET, message);
+            host.state_changed(state.clone());
+        }
+        self.said = Some(state);
+    }
+
+    /// Tries each endpoint once. Returns the state to report if none works.
+    async fn attempt(&mut self) -> Result<Session, BrokerState> {
+        let mut reasons = Vec::with_capacity(self.endpoints.len());
+        let mut all_refused = true;
+        for offset in 0..self.endpoints.len() {
+            let index = (self.first + offset) % self.endpoints.len();
+            let Some(endpoint) = self.endpoints.get(index).cloned() else {
+                continue;
+            };
+            let failure = match self.try_endpoint(&endpoint).await {
+                Ok(session) => {
+                    self.first = index;
+                    self.hung_up.fill(0);
+                    return Ok(session);
+                }
+                Err(failure) => failure,
+            };
+            all_refused &= self.is_refusal(index, failure.kind);
+            reasons.push(format!("{endpoint}: {}", failure.why));
+        }
+        let reason = reasons.join("; ");
+        if all_refused {
+            Err(BrokerState::Refused(reason))
+        } else {
+            Err(BrokerState::Disconnected(reason))
+        }
+    }
+
+    fn is_refusal(&mut self, index: usize, kind: Kind) -> bool {
+        let Some(hung_up) = self.hung_up.get_mut(index) else {
+            return false;
+        };
+        if kind != Kind::HungUp {
+            *hung_up = 0;
+            return kind == Kind::Refused;
+        }
+        *hung_up += 1;
+        *hung_up > 1
+    }
+
+    /// Tries each address of `endpoint`. Of several failures the one that says most is returned.
+    async fn try_endpoint(&mut self, endpoint: &Endpoint) -> Result<Session, Failure> {
+        let addresses = connect::resolve(endpoint, &self.options).await?;
+        let mut worst: Option<Failure> = None;
+        for address in addresses {
+            match self.try_address(endpoint, address).await {
+                Ok(session) => return Ok(session),
+                Err(failure) => {
+                    if worst.as_ref().is_none_or(|worst| worst.kind < failure.kind) {
+                        worst = Some(failure);
+                    }
+                }
+            }
+        }
+        Err(worst.unwrap_or_else(|| Failure::passing("the host has no address")))
+    }
+
+    /// Makes a session: the consuming connection with all bindings, then the publishing one.
+    async fn try_address(
+        &mut self,
+        endpoint: &Endpoint,
+        address: SocketAddr,
+    ) -> Result<Session, Failure> {
+        let name = format!("channel-layer {} consume", self.topology.queue);
+        let consuming = Link::open(endpoint, address, name, &self.options).await?;
+        let connection = consuming.connection()?;
+        let channel = self.topology.declare(connection).await?;
+        consuming.keep(channel.clone());
+
+        self.generation += 1;
+        let generation = self.generation;
+        let (sender, changes) = mpsc::unbounded_channel();
+        self.shared.credit.begin(generation);
+        // Before the layer is asked, so that no change gets lost in between.
+        *self.shared.bindings.lock() = Some((generation, sender));
+        let groups = self.host()?.begin_generation(generation);
+        let mut binder = self.topology.binder(connection).await?;
+        consuming.keep(binder.channels().to_vec());
+        let bound = self.topology.bind_all(&mut binder, &groups).await?;
+        if !bound.is_empty() {
+            self.host()?.bindings_changed(generation, bound);
+        }
+
+        let deliveries = self.topology.consume(&channel).await?;
+        consuming.keep(deliveries.clone());
+        let (stop, stopped) = watch::channel(Stop::No);
+        let mut tasks = Workers {
+            tasks: JoinSet::new(),
+            options: self.options.clone(),
+            stopped,
+        };
+        let consumer = Consumer::new(
+            Arc::clone(&self.shared),
+            generation,
+            channel,
+            deliveries,
+            self.topology.prefetch,
+        );
+        tasks.spawn(consumer.run());
+        tasks.spawn(binder.run(generation, changes, self.shared.host.clone()));
+
+        let name = format!("channel-layer {} publish", self.topology.queue);
+        let publishing = Link::open(endpoint, address, name, &self.options).await?;
+        let connection = publishing.connection()?;
+        let events = connection.events_listener();
+        let channel = self.topology.publish(connection).await?;
+        publishing.keep(channel.clone());
+        let envelope = Envelope::new(&self.topology.exchange, self.topology.expiry)?;
+        tasks.spawn_to_the_end(publisher::run(
+            Arc::clone(&self.shared),
+            channel,
+            events,
+            envelope,
+            tasks.stopped.clone(),
+        ));
+        Ok(Session {
+            generation,
+            consuming,
+            publishing,
+            tasks: tasks.tasks,
+            stop,
+        })
+    }
+
+    fn host(&self) -> Result<Arc<dyn Host>, Failure> {
+        self.shared
+            .host
+            .upgrade()
+            .ok_or_else(|| Failure::passing("the layer is gone"))
+    }
+}
+
+/// Starts the tasks of a session.
+struct Workers {
+    tasks: JoinSet<String>,
+    options: connect::Options,
+    stopped: watch::Receiver<Stop>,
+}
+
+impl Workers {
+    /// Starts a task that ends with its session.
+    fn spawn(&mut self, task: impl Future<Output = String> + Send + 'static) {
+        let mut stopped = self.stopped.clone();
+        self.spawn_to_the_end(async move {
+            let stopped = pin!(stopped.wait_for(|stop| !matches!(stop, Stop::No)));
+            match select(pin!(task), stopped).await {
+                Either::Left((reason, _)) => reason,
+                Either::Right(_) => String::new(),
+            }
+        });
+    }
+
+    /// Starts a task that ends by itself.
+    fn spawn_to_the_end(&mut self, task: impl Future<Output = String> + Send + 'static) {
+        let alive: Alive = self.options.alive.clone();
+        let task = async move {
+            let reason = task.await;
+            drop(alive);
+            reason
+        };
+        self.tasks.spawn_on(task, &self.options.handle);
+    }
+}
+
+/// Two connections and the tasks that use them.
+struct Session {
+    generation: Generation,
+    consuming: Link,
+    publishing: Link,
+    tasks: JoinSet<String>,
+    stop: watch::Sender<Stop>,
+}
+
+impl Session {
+    /// Watches the session until it ends, and ends all of it.
+    async fn run(mut self, shared: &Shared, endpoint: &str) -> End {
+        let end = self.watch(shared).await;
+        *shared.bindings.lock() = None;
+        shared.credit.begin(0);
+        match &end {
+            End::Closed => {
+                self.stop.send_replace(Stop::Finish);
+                self.join().await;
+                let goodbye = pin!(join(self.consuming.close(), self.publishing.close()));
+                select(goodbye, pin!(shared.closing.passed(0.9))).await;
+            }
+            End::Lost(reason) => {
+                self.publishing.cut();
+                let reason = format!("{endpoint}: {reason}");
+                self.stop.send_replace(Stop::Now(reason.clone()));
+                self.join().await;
+                // The broker deletes the queue before it answers: so the next attempt finds its
+                // name free.
+                let _ = timeout(LAST_WORDS, self.consuming.close()).await;
+                return End::Lost(reason);
+            }
+        }
+        end
+    }
+
+    /// Waits for what ends the session.
+    async fn watch(&mut self, shared: &Shared) -> End {
+        let mut closing = pin!(shared.closing.begun());
+        let consuming = pin!(self.consuming.ended());
+        let publishing = pin!(self.publishing.ended());
+        let mut dead = select(consuming, publishing);
+        let tasks = &mut self.tasks;
+        let end = poll_fn(|cx| {
+            if closing.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Some(End::Closed));
+            }
+            if let Poll::Ready(reason) = tasks.poll_join_next(cx) {
+                return Poll::Ready(Some(End::Lost(reason_of(reason))));
+            }
+            dead.poll_unpin(cx).map(|_| None)
+        })
+        .await;
+        match end {
+            Some(end) => end,
+            // A task is about to hear why.
+            None => match timeout(LAST_WORDS, self.tasks.join_next()).await {
+                Ok(reason) => End::Lost(reason_of(reason)),
+                Err(_) => End::Lost("the connection has ended".to_owned()),
+            },
+        }
+    }
+
+    async fn join(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Why a task ended.
+fn reason_of(task: Option<Result<String, tokio::task::JoinError>>) -> String {
+    match task {
+        Some(Ok(reason)) => reason,
+        Some(Err(error)) => format!("a task of the layer failed: {error}"),
+        None => "the connection has ended".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,455 @@
+//! The broker on a real RabbitMQ, and on connections that fail.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::*;
+use crate::broker::testing::{self, Open, Peer, to, unique};
+use crate::broker::{Outcome, Route};
+use crate::endpoint::Hosts;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The RabbitMQ for tests.
+fn url() -> String {
+    std::env::var("CHANNEL_LAYER_TEST_AMQP").unwrap_or_else(|_| {
+        panic!(
+            "CHANNEL_LAYER_TEST_AMQP is not set: run `make test`, or \
+             `tests/fixture/rabbitmq.py run -- cargo test`"
+        )
+    })
+}
+
+fn endpoints(url: &str) -> Vec<Endpoint> {
+    match crate::endpoint::parse(url) {
+        Ok(Hosts::Amqp(endpoints)) => endpoints,
+        other => panic!("not a list of hosts: {other:?}"),
+    }
+}
+
+fn opener_of(endpoints: Vec<Endpoint>) -> Open {
+    Box::new(move |queue, settings, host| {
+        RabbitMq::open(endpoints.clone(), queue, settings, host, Handle::current())
+    })
+}
+
+fn opener() -> Open {
+    opener_of(endpoints(&url()))
+}
+
+testing::behaviours!(opener());
+
+/// Something between us and the broker that can fail.
+struct Proxy {
+    address: SocketAddr,
+    /// Ends all connections when it changes.
+    cut: watch::Sender<u32>,
+    /// Passes nothing on while set.
+    frozen: Arc<AtomicBool>,
+    /// Makes one ack of all that the broker sends until it pauses.
+    merges_acks: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    async fn start() -> Self {
+        let broker = endpoints(&url()).remove(0);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let proxy = Self {
+            address: listener.local_addr().expect("an address"),
+            cut: watch::Sender::new(0),
+            frozen: Arc::default(),
+            merges_acks: Arc::default(),
+        };
+        let cuts = proxy.cut.subscribe();
+        let frozen = Arc::clone(&proxy.frozen);
+        let merges = Arc::clone(&proxy.merges_acks);
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let far = TcpStream::connect((broker.host.as_str(), broker.port)).await;
+                let (from_broker, to_broker) = far.expect("the broker").into_split();
+                let (from_us, to_us) = near.into_split();
+                let (frozen, merges) = (Arc::clone(&frozen), Arc::clone(&merges));
+                let mut cuts = cuts.clone();
+                cuts.mark_unchanged();
+                tokio::spawn(async move {
+                    let there = pass(from_us, to_broker, &frozen);
+                    let back = pass_frames(from_broker, to_us, &frozen, &merges);
+                    select(pin!(cuts.changed()), pin!(join(there, back))).await;
+                });
+            }
+        });
+        proxy
+    }
+
+    fn opener(&self) -> Open {
+        let mut endpoint = endpoints(&url()).remove(0);
+        endpoint.host = self.address.ip().to_string();
+        endpoint.port = self.address.port();
+        opener_of(vec![endpoint])
+    }
+
+    fn cut(&self) {
+        self.cut.send_modify(|cuts| *cuts += 1);
+    }
+}
+
+async fn while_set(flag: &AtomicBool) {
+    while flag.load(Ordering::Relaxed) {
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, frozen: &AtomicBool) {
+    let mut buffer = vec![0; 65536];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        while_set(frozen).await;
+        if to.write_all(&buffer[..count]).await.is_err() {
+            break;
+        }
+    }
+}
+
+/// Passes frames on and, while `merges` is set, keeps acks back until the broker pauses. Then one
+/// ack stands for all, as a broker may do that has confirmed everything so far.
+async fn pass_frames(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    frozen: &AtomicBool,
+    merges: &AtomicBool,
+) {
+    const PAUSE: Duration = Duration::from_millis(30);
+    const BASIC_ACK: [u8; 4] = [0, 60, 0, 80];
+    const MULTIPLE: u8 = 1;
+    let mut kept: Option<Vec<u8>> = None;
+    let mut buffer = Vec::new();
+    loop {
+        let mut passed_on = Vec::new();
+        let read = from.read_buf(&mut buffer);
+        match &kept {
+            None => match read.await {
+                Ok(1..) => {}
+                _ => return,
+            },
+            Some(_) => match timeout(PAUSE, read).await {
+                Ok(Ok(1..)) => {}
+                Ok(_) => return,
+                Err(_) => passed_on.extend(kept.take().into_iter().flatten()),
+            },
+        }
+        // A frame: type, channel (2), size (4), payload, end.
+        while let Some(size) = buffer.get(3..7) {
+            let size = size
+                .iter()
+                .fold(0, |sum, byte| (sum << 8) | usize::from(*byte))
+                + 8;
+            if buffer.len() < size {
+                break;
+            }
+            let mut frame: Vec<u8> = buffer.drain(..size).collect();
+            if frame[7..].starts_with(&BASIC_ACK) && merges.load(Ordering::Relaxed) {
+                frame[19] = MULTIPLE;
+                // Acks need not come in order: the highest tag stands for all. It comes first in
+                // what follows the ids of class and method.
+                if kept.as_ref().is_none_or(|kept| kept[11..] < frame[11..]) {
+                    kept = Some(frame);
+                }
+            } else {
+                passed_on.append(&mut frame);
+            }
+        }
+        while_set(frozen).await;
+        if to.write_all(&passed_on).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// RabbitMQ tends to ack a returned message before it returns the next. It need not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn returns_find_their_messages_when_one_ack_is_for_many() {
+    const BURSTS: usize = 40;
+    const BURST: usize = 500;
+    let proxy = Proxy::start().await;
+    let peer = Peer::ready(&proxy.opener(), &[("remote_capacity", "100000")]).await;
+    proxy.merges_acks.store(true, Ordering::Relaxed);
+    let missing = unique("missing");
+    let mut expected = BTreeMap::new();
+    for burst in 1..=BURSTS {
+        for _ in 0..BURST {
+            let (route, outcome) = match fastrand::u8(..3) {
+                0 => (to(&peer.queue), Outcome::Confirmed),
+                1 => (to(&missing), Outcome::NoChannel),
+                _ => (Route::Group("nobody".to_owned()), Outcome::Confirmed),
+            };
+            expected.insert(peer.send(route, b"x"), outcome);
+        }
+        peer.until("outcomes", |record| {
+            (record.outcomes.len() == burst * BURST).then_some(())
+        })
+        .await;
+    }
+    let outcomes = peer.record().outcomes.clone();
+    let wrong = expected
+        .iter()
+        .filter(|(token, outcome)| outcomes.get(token) != Some(outcome))
+        .count();
+    assert_eq!(wrong, 0, "of {}", expected.len());
+    peer.close(SECOND).await;
+}
+
+async fn refused(open: Open) -> String {
+    let peer = Peer::open(&open, &unique("channels"), &[]);
+    let reason = peer
+        .until("refusal", |record| match record.states.last() {
+            Some(BrokerState::Refused(reason)) => Some(reason.clone()),
+            _ => None,
+        })
+        .await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(peer.record().logs.len(), 1, "{:?}", peer.record().logs);
+    peer.close(SECOND).await;
+    reason
+}
+
+#[tokio::test]
+async fn wrong_credentials_and_vhosts_are_refused_and_no_password_is_shown() {
+    let good = endpoints(&url()).remove(0);
+    let mut wrong_password = good.clone();
+    wrong_password.password = "hunter2".to_owned();
+    let reason = refused(opener_of(vec![wrong_password.clone()])).await;
+    assert!(reason.contains("ACCESS_REFUSED"), "{reason}");
+    assert!(reason.contains("check user"), "{reason}");
+    assert!(!reason.contains("hunter2"), "{reason}");
+
+    let mut wrong_vhost = good.clone();
+    wrong_vhost.vhost = "nowhere".to_owned();
+    let reason = refused(opener_of(vec![wrong_vhost.clone()])).await;
+    assert!(reason.contains("vhost 'nowhere' exists"), "{reason}");
+
+    // One host that only cannot be reached, and it is not a refusal; one that works, and all is
+    // well.
+    let mut nobody = good.clone();
+    nobody.port = 1;
+    let open = opener_of(vec![wrong_password.clone(), nobody]);
+    let peer = Peer::open(&open, &unique("channels"), &[]);
+    let reason = peer
+        .until("state", |record| match record.states.last() {
+            Some(BrokerState::Disconnected(reason)) => Some(reason.clone()),
+            _ => None,
+        })
+        .await;
+    assert!(reason.contains("nobody listens"), "{reason}");
+    assert!(reason.contains("ACCESS_REFUSED"), "{reason}");
+    peer.close(SECOND).await;
+    let peer = Peer::ready(&opener_of(vec![wrong_password, wrong_vhost, good]), &[]).await;
+    peer.close(SECOND).await;
+}
+
+#[tokio::test]
+async fn a_broker_that_is_not_there_can_be_closed_at_any_time() {
+    // One refuses, one takes connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let silent = silent.local_addr().expect("an address").port();
+    for (port, words) in [(1, "nobody listens there"), (silent, "no answer from")] {
+        let open = opener_of(endpoints(&format!("amqp://127.0.0.1:{port}/v")));
+        let peer = Peer::open(&open, &unique("channels"), &[("connect_timeout", "0.3")]);
+        let reason = peer
+            .until("state", |record| match record.states.last() {
+                Some(BrokerState::Disconnected(reason)) => Some(reason.clone()),
+                _ => None,
+            })
+            .await;
+        assert!(
+            reason.contains(words) || reason.contains("hung up"),
+            "{reason}"
+        );
+        peer.send(to("q"), b"x");
+        sleep(Duration::from_millis(fastrand::u64(0..400))).await;
+        let begin = Instant::now();
+        peer.close(10 * SECOND).await;
+        assert!(begin.elapsed() < SECOND / 2, "{:?}", begin.elapsed());
+        assert!(peer.record().outcomes.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_connection_ends_in_a_new_generation_with_all_bindings() {
+    let exchange = unique("groups");
+    let proxy = Proxy::start().await;
+    let options = [
+        ("groups_exchange", exchange.as_str()),
+        ("remote_capacity", "1000"),
+    ];
+    let peer = Peer::ready(&proxy.opener(), &options).await;
+    peer.record().groups = vec!["a".into(), "b".into()];
+    for generation in 2..5 {
+        // In flight: nothing of it comes back.
+        proxy.frozen.store(true, Ordering::Relaxed);
+        let token = peer.send(to(&peer.queue), b"lost");
+        sleep(Duration::from_millis(30)).await;
+        proxy.cut();
+        proxy.frozen.store(false, Ordering::Relaxed);
+        let outcome = peer.outcome(token).await;
+        assert!(matches!(outcome, Outcome::Unconfirmed(_)), "{outcome:?}");
+        peer.until_generation(generation).await;
+        peer.record().deliveries.clear();
+        for group in ["a", "b"] {
+            assert_eq!(peer.sent_to_group(group, b"x").await, Outcome::Confirmed);
+        }
+        assert_eq!(peer.delivered(2).await.len(), 2);
+    }
+    {
+        let record = peer.record();
+        assert_eq!(record.generations, [1, 2, 3, 4]);
+        assert_eq!(record.bindings.len(), 6);
+        assert!(record.states.iter().any(|state| matches!(
+            state,
+            BrokerState::Disconnected(reason) if reason.contains("the connection was cut")
+        )));
+    }
+    peer.close(SECOND).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_broker_does_not_hold_up_close() {
+    let proxy = Proxy::start().await;
+    let peer = Peer::ready(&proxy.opener(), &[]).await;
+    proxy.frozen.store(true, Ordering::Relaxed);
+    let token = peer.send(to(&peer.queue), b"x");
+    sleep(Duration::from_millis(50)).await;
+    let begin = Instant::now();
+    peer.close(SECOND).await;
+    assert!(
+        begin.elapsed() < SECOND + SECOND / 2,
+        "{:?}",
+        begin.elapsed()
+    );
+    let outcome = peer.record().outcomes.get(&token).cloned();
+    assert!(
+        matches!(outcome, Some(Outcome::Unconfirmed(_))),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shorter_close_overtakes_a_longer_one() {
+    let proxy = Proxy::start().await;
+    let peer = Peer::ready(&proxy.opener(), &[]).await;
+    proxy.frozen.store(true, Ordering::Relaxed);
+    peer.send(to(&peer.queue), b"x");
+    sleep(Duration::from_millis(50)).await;
+    let begin = Instant::now();
+    let long = peer.broker.close(60 * SECOND);
+    peer.close(SECOND / 5).await;
+    long.await;
+    assert!(begin.elapsed() < SECOND, "{:?}", begin.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_broker_is_given_up_by_its_heartbeats() {
+    let proxy = Proxy::start().await;
+    let peer = Peer::ready(
+        &proxy.opener(),
+        &[("heartbeat", "1"), ("connect_timeout", "1")],
+    )
+    .await;
+    proxy.frozen.store(true, Ordering::Relaxed);
+    let token = peer.send(to(&peer.queue), b"x");
+    let outcome = peer.outcome(token).await;
+    match &outcome {
+        Outcome::Unconfirmed(reason) => assert!(reason.contains("silent"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    proxy.cut();
+    proxy.frozen.store(false, Ordering::Relaxed);
+    peer.until("Ready", |record| {
+        matches!(record.states.last(), Some(BrokerState::Ready(2..))).then_some(())
+    })
+    .await;
+    peer.close(SECOND).await;
+}
+
+/// An AMQP channel beside the layer's.
+async fn beside() -> (Link, lapin::Channel) {
+    let (alive, _remains) = mpsc::channel(1);
+    let options = connect::Options {
+        timeout: 10 * SECOND,
+        heartbeat: 0,
+        tls: crate::config::Tls::default(),
+        handle: Handle::current(),
+        alive,
+    };
+    let endpoint = endpoints(&url()).remove(0);
+    let addresses = connect::resolve(&endpoint, &options).await.expect("it");
+    let link = Link::open(&endpoint, addresses[0], "test".to_owned(), &options)
+        .await
+        .expect("a connection");
+    let channel = link.connection().expect("it").create_channel().await;
+    (link, channel.expect("an AMQP channel"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_exchange_is_made_again() {
+    let exchange = unique("groups");
+    let peer = Peer::ready(&opener(), &[("groups_exchange", &exchange)]).await;
+    peer.record().groups = vec!["g".into()];
+    let (_link, channel) = beside().await;
+    let options = lapin::options::ExchangeDeleteOptions::default();
+    let deleted = channel.exchange_delete(exchange.as_str().into(), options);
+    deleted.await.expect("it is deleted");
+
+    // A publication to an exchange that is not there closes the AMQP channel.
+    let outcome = peer.sent_to_group("g", b"x").await;
+    assert!(
+        matches!(&outcome, Outcome::Unconfirmed(reason) if reason.contains("NOT_FOUND")),
+        "{outcome:?}"
+    );
+    peer.until_generation(2).await;
+    assert_eq!(peer.sent_to_group("g", b"x").await, Outcome::Confirmed);
+    assert_eq!(peer.delivered(1).await, [b"x"]);
+
+    // So does a binding.
+    let deleted = channel.exchange_delete(exchange.as_str().into(), options);
+    deleted.await.expect("it is deleted");
+    let bind = vec![("h".into(), BindingChange::Bind)];
+    peer.broker.change_bindings(2, bind);
+    peer.until_generation(3).await;
+    assert_eq!(peer.sent_to_group("g", b"y").await, Outcome::Confirmed);
+    assert_eq!(peer.delivered(2).await, [b"x", b"y"]);
+    peer.close(SECOND).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exchange_with_other_flags_is_reported_with_what_to_do() {
+    let exchange = unique("groups");
+    let (_link, channel) = beside().await;
+    let declared = channel.exchange_declare(
+        exchange.as_str().into(),
+        lapin::ExchangeKind::Fanout,
+        lapin::options::ExchangeDeclareOptions::default(),
+        lapin::types::FieldTable::default(),
+    );
+    declared.await.expect("it is declared");
+    let options = [("groups_exchange", exchange.as_str())];
+    let peer = Peer::open(&opener(), &unique("channels"), &options);
+    let reason = peer
+        .until("state", |record| match record.states.last() {
+            Some(BrokerState::Disconnected(reason)) => Some(reason.clone()),
+            _ => None,
+        })
+        .await;
+    assert!(reason.contains("groups_exchange"), "{reason}");
+    let options = lapin::options::ExchangeDeleteOptions::default();
+    let deleted = channel.exchange_delete(exchange.as_str().into(), options);
+    deleted.await.expect("it is deleted");
+    peer.until_generation(1).await;
+    peer.close(SECOND).await;
+}
