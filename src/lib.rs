@@ -17,6 +17,7 @@ mod credit;
 mod dispatch;
 mod endpoint;
 mod groups;
+pub mod layer;
 mod mailbox;
 mod name;
 mod runtime;
@@ -24,4 +25,5 @@ mod wire;
 
 pub use config::Config;
 pub use error::{Error, ErrorKind};
+pub use layer::Layer;
 pub use message::Message;

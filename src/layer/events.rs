@@ -1,0 +1,172 @@
+//! The log and the changes of state on their way to the user: bounded, and one at a time.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+
+use crate::log::Record;
+
+use super::callbacks::{Hooks, State};
+
+/// The most events that wait. The header states it.
+const CAPACITY: usize = 1024;
+
+enum Event {
+    Log(Record),
+    State(State, u64),
+}
+
+#[derive(Default)]
+struct Waiting {
+    events: VecDeque<Event>,
+    /// The dispatcher has been told, and has not found it empty since.
+    due: bool,
+}
+
+/// What waits to be told to the user.
+pub(super) struct Events {
+    hooks: Hooks,
+    waiting: Mutex<Waiting>,
+}
+
+/// Where an event went.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// It waits, and the dispatcher knows.
+    Waits,
+    /// It waits, and the dispatcher is to be told.
+    Due,
+    /// Too many wait.
+    Dropped,
+    /// Nobody wants it.
+    Unwanted,
+}
+
+impl Events {
+    pub(super) fn new(hooks: Hooks) -> Self {
+        Self {
+            hooks,
+            waiting: Mutex::default(),
+        }
+    }
+
+    pub(super) fn log(&self, record: Record) -> Pushed {
+        if self.hooks.on_log.is_none() {
+            return Pushed::Unwanted;
+        }
+        self.push(Event::Log(record))
+    }
+
+    pub(super) fn state(&self, state: State, generation: u64) -> Pushed {
+        if self.hooks.on_state.is_none() {
+            return Pushed::Unwanted;
+        }
+        self.push(Event::State(state, generation))
+    }
+
+    fn push(&self, event: Event) -> Pushed {
+        let mut waiting = self.waiting.lock();
+        if waiting.events.len() >= CAPACITY {
+            return Pushed::Dropped;
+        }
+        waiting.events.push_back(event);
+        if std::mem::replace(&mut waiting.due, true) {
+            Pushed::Waits
+        } else {
+            Pushed::Due
+        }
+    }
+
+    /// Tells the user at most `budget` events; says how many, and whether more wait.
+    pub(super) fn run(&self, budget: usize) -> (usize, bool) {
+        let mut ran = 0;
+        while ran < budget {
+            let event = {
+                let mut waiting = self.waiting.lock();
+                let event = waiting.events.pop_front();
+                waiting.due = event.is_some();
+                event
+            };
+            match event {
+                None => return (ran, false),
+                Some(Event::Log(record)) => {
+                    if let Some(hook) = &self.hooks.on_log {
+                        hook.log(&record);
+                    }
+                }
+                Some(Event::State(state, generation)) => {
+                    if let Some(hook) = &self.hooks.on_state {
+                        hook.state(state, generation);
+                    }
+                }
+            }
+            ran += 1;
+        }
+        let mut waiting = self.waiting.lock();
+        waiting.due = !waiting.events.is_empty();
+        (ran, waiting.due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Level;
+    use std::sync::Arc;
+
+    use super::super::callbacks::{OnLog, OnState};
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<String>>);
+
+    impl OnLog for Heard {
+        fn log(&self, record: &Record) {
+            self.0.lock().push(record.message.clone());
+        }
+    }
+
+    impl OnState for Heard {
+        fn state(&self, state: State, generation: u64) {
+            self.0.lock().push(format!("{state:?} {generation}"));
+        }
+    }
+
+    fn record(message: &str) -> Record {
+        Record {
+            level: Level::Info,
+            target: "test",
+            message: message.to_owned(),
+        }
+    }
+
+    #[test]
+    fn events_come_in_order_and_the_dispatcher_is_told_once() {
+        let heard = Arc::new(Heard::default());
+        let events = Events::new(Hooks {
+            on_log: Some(heard.clone()),
+            on_state: Some(heard.clone()),
+        });
+        assert_eq!(events.log(record("one")), Pushed::Due);
+        assert_eq!(events.state(State::Ready, 1), Pushed::Waits);
+        assert_eq!(events.run(1), (1, true));
+        assert_eq!(events.log(record("two")), Pushed::Waits);
+        assert_eq!(events.run(8), (2, false));
+        assert_eq!(events.log(record("three")), Pushed::Due);
+        assert_eq!(events.run(8), (1, false));
+        assert_eq!(*heard.0.lock(), ["one", "Ready 1", "two", "three"]);
+    }
+
+    #[test]
+    fn too_many_events_are_dropped_and_unwanted_ones_are_not_kept() {
+        let events = Events::new(Hooks {
+            on_log: Some(Arc::new(Heard::default())),
+            on_state: None,
+        });
+        for _ in 0..CAPACITY {
+            assert_ne!(events.log(record("x")), Pushed::Dropped);
+        }
+        assert_eq!(events.log(record("x")), Pushed::Dropped);
+        assert_eq!(events.state(State::Ready, 1), Pushed::Unwanted);
+        assert_eq!(events.run(usize::MAX), (CAPACITY, false));
+    }
+}

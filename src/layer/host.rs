@@ -1,0 +1,111 @@
+//! What the broker may ask of a layer, and what its dispatcher runs.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::broker::{
+    BindingChange, BrokerState, Delivery, Generation, Host, Outcome, Publication, Token,
+};
+use crate::dispatch::{self, Runner};
+use crate::error::panic_text;
+use crate::log::Level;
+
+use super::shared::{Job, Shared};
+
+const TARGET: &str = "channel_layer::layer";
+
+impl Host for Shared {
+    fn take_publications(&self, limit: usize, batch: &mut Vec<Publication>) {
+        self.outbox.take(limit, batch);
+    }
+
+    fn publications_ended(&self, batch: &mut Vec<(Token, Outcome)>) {
+        let ended = self.outbox.outcomes(batch, &self.counters);
+        self.complete_sends(ended);
+    }
+
+    fn publishers_blocked(&self, blocked: bool) {
+        self.outbox.set_blocked(blocked);
+        let (level, what) = if blocked {
+            (Level::Warn, "blocks publishers, for want of memory or disk")
+        } else {
+            (Level::Info, "takes messages again")
+        };
+        self.log(level, TARGET, format!("the broker {what}"));
+    }
+
+    fn begin_generation(&self, generation: Generation) -> Vec<Arc<str>> {
+        self.link.begin(generation);
+        let mut local = self.inbox.local.lock();
+        local.generation = generation;
+        local.credit.reset();
+        local.groups.connected()
+    }
+
+    fn deliver(&self, generation: Generation, batch: &mut Vec<Delivery>) -> usize {
+        self.take_deliveries(generation, batch)
+    }
+
+    fn bindings_changed(&self, generation: Generation, done: Vec<(Arc<str>, BindingChange)>) {
+        self.bindings_done(generation, done);
+    }
+
+    fn state_changed(&self, state: BrokerState) {
+        if !matches!(state, BrokerState::Ready(_)) {
+            self.inbox.local.lock().groups.disconnected();
+        }
+        let refused = matches!(state, BrokerState::Refused(_));
+        let ended = self.outbox.link_changed(&state, &self.counters);
+        self.tell_state(self.link.set(state));
+        self.complete_sends(ended);
+        if refused {
+            self.end_waits();
+        }
+    }
+
+    fn log(&self, level: Level, target: &'static str, message: String) {
+        Shared::log(self, level, target, message);
+    }
+}
+
+impl Runner for Shared {
+    type Job = Job;
+
+    fn run(&self, job: Job, budget: usize) -> (usize, Option<Job>) {
+        let _inside = dispatch::enter_callback();
+        match job {
+            Job::Mailbox(key) => {
+                let (ran, due) = self.run_mailbox(key, budget);
+                (ran, due.then_some(Job::Mailbox(key)))
+            }
+            Job::Done {
+                done,
+                result,
+                frees_place,
+            } => {
+                self.run_user_code("the callback of an async call", || done.done(result));
+                if frees_place {
+                    self.outbox.free_place();
+                }
+                (1, None)
+            }
+            Job::Events => {
+                let mut outcome = (0, false);
+                self.run_user_code("a hook", || outcome = self.events.run(budget));
+                (outcome.0, outcome.1.then_some(Job::Events))
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn run_user_code(&self, what: &str, body: impl FnOnce()) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
+            self.log(
+                Level::Error,
+                TARGET,
+                format!("{what} panicked: {}", panic_text(&*panic)),
+            );
+        }
+    }
+}

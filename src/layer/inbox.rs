@@ -1,0 +1,213 @@
+//! From a delivery to its receivers: delivery -> groups -> mailbox -> credit.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::broker::{Delivery, Generation};
+use crate::error::Error;
+use crate::log::Level;
+use crate::mailbox::Mailboxes;
+use crate::stats::Stat;
+use crate::wire::{self, Decoded, OwnedRecipient};
+
+use super::local::{After, Local, Woken};
+use super::shared::{Job, Shared};
+
+/// A message expires at most this part of its time too late: it spares looking at each arrival.
+const EXPIRY_GRAIN: u32 = 64;
+
+const TARGET: &str = "channel_layer::inbox";
+
+impl Local {
+    fn deliver(
+        &mut self,
+        own_queue: &str,
+        decoded: Decoded,
+        now: Instant,
+        shared: &Shared,
+        after: &mut After,
+    ) {
+        let body = Arc::new(decoded.body);
+        let mut dropped = 0;
+        let mut put = |mailboxes: &mut Mailboxes<_, _>, channel: &str| {
+            let delivered = mailboxes.deliver(channel, Arc::clone(&body), now);
+            after.due.extend(delivered.due);
+            after.wake.extend(delivered.wake);
+            dropped += usize::from(delivered.dropped);
+        };
+        match &decoded.recipient {
+            OwnedRecipient::Channel(channel) => {
+                let ours = channel
+                    .split_once('!')
+                    .is_some_and(|(queue, _)| queue == own_queue);
+                if ours {
+                    put(&mut self.mailboxes, channel);
+                } else {
+                    shared.counters.add(Stat::DroppedForeign, 1);
+                }
+            }
+            OwnedRecipient::Group(group) => {
+                let mut members = self.groups.members(group).peekable();
+                if members.peek().is_none() {
+                    shared.counters.add(Stat::DroppedNoMember, 1);
+                }
+                for channel in members {
+                    put(&mut self.mailboxes, channel);
+                }
+            }
+        }
+        if dropped > 0 {
+            shared.counters.add(Stat::DroppedChannelFull, dropped);
+            if let Some(others) = self.warnings.channel_full.permit(now) {
+                shared.log(
+                    Level::Warn,
+                    TARGET,
+                    format!(
+                        "a channel holds as many messages as option 'channel_capacity' allows and \
+                         lost its newest: its receiver is too slow ({others} earlier warnings \
+                         held back)"
+                    ),
+                );
+            }
+        }
+    }
+
+    fn warn_of(&mut self, what: Dropped, now: Instant, shared: &Shared) {
+        let (limit, text) = match &what {
+            Dropped::Malformed(error) => (
+                &mut self.warnings.malformed,
+                format!("dropped a message that no channel layer has sent: {error}"),
+            ),
+            Dropped::Redelivered => (
+                &mut self.warnings.redelivered,
+                "dropped a message that may have been delivered before".to_owned(),
+            ),
+        };
+        if let Some(others) = limit.permit(now) {
+            shared.log(
+                Level::Warn,
+                TARGET,
+                format!("{text} ({others} earlier warnings held back)"),
+            );
+        }
+    }
+}
+
+enum Dropped {
+    Malformed(Error),
+    Redelivered,
+}
+
+impl Shared {
+    /// Does what was put off until the lock was released.
+    pub(super) fn follow_up(&self, after: After) {
+        self.dispatcher
+            .push_all(after.due.into_iter().map(Job::Mailbox));
+        for pull in after.wake {
+            pull.wake(Woken::Message);
+        }
+    }
+
+    /// Tells the broker to send more, if it may.
+    pub(super) fn resume(&self, (generation, count): (Generation, usize)) {
+        if count > 0 {
+            self.broker().resume(generation, count);
+        }
+    }
+
+    /// Takes deliveries; says how many of those that are held may be let go.
+    pub(super) fn take_deliveries(
+        &self,
+        generation: Generation,
+        batch: &mut Vec<Delivery>,
+    ) -> usize {
+        let now = Instant::now();
+        let count = batch.len();
+        self.counters.add(Stat::Deliveries, count);
+        // Decoding needs no lock.
+        let mut decoded = Vec::with_capacity(count);
+        let mut dropped = Vec::new();
+        for delivery in batch.drain(..) {
+            if delivery.redelivered {
+                self.counters.add(Stat::DroppedRedelivered, 1);
+                dropped.push(Dropped::Redelivered);
+                continue;
+            }
+            match wire::decode(delivery.body) {
+                Ok(message) => decoded.push(message),
+                Err(error) => {
+                    self.counters.add(Stat::DroppedMalformed, 1);
+                    dropped.push(Dropped::Malformed(error));
+                }
+            }
+        }
+
+        let mut after = After::default();
+        let (released, expired) = {
+            let mut local = self.inbox.local.lock();
+            if generation != local.generation {
+                return 0;
+            }
+            local.credit.arrived(count);
+            if local.closed {
+                self.counters.add(Stat::DroppedDiscarded, decoded.len());
+                return 0;
+            }
+            for what in dropped {
+                local.warn_of(what, now, self);
+            }
+            for message in decoded {
+                local.deliver(&self.queue, message, now, self, &mut after);
+            }
+            let (_, released) = local.release();
+            (released, local.mailboxes.take_expired())
+        };
+        self.counters.add(Stat::DroppedExpired, expired);
+        self.follow_up(after);
+        if let Some(at) = now.checked_add(self.settings.local_expiry) {
+            self.timekeeper.arm(at);
+        }
+        released
+    }
+
+    /// Drops what nobody has received in time.
+    pub(super) fn expire_messages(&self, now: Instant) {
+        let (released, dropped, warning) = {
+            let mut local = self.inbox.local.lock();
+            if local.next_sweep.is_some_and(|sweep| now < sweep) {
+                return;
+            }
+            let expired = local.mailboxes.expire(now);
+            local.next_sweep = now.checked_add(self.settings.local_expiry / EXPIRY_GRAIN);
+            let warning = (expired.dropped > 0)
+                .then(|| local.warnings.expired.permit(now))
+                .flatten()
+                .map(|others| (expired.biggest, others));
+            (local.release(), expired.dropped, warning)
+        };
+        self.counters.add(Stat::DroppedExpired, dropped);
+        self.resume(released);
+        if let Some((biggest, others)) = warning {
+            let biggest: Vec<String> = biggest
+                .into_iter()
+                .map(|(channel, count)| format!("{channel} ({count})"))
+                .collect();
+            self.log(
+                Level::Warn,
+                TARGET,
+                format!(
+                    "{dropped} messages that nobody received within option 'local_expiry' were \
+                     dropped; biggest queues: {} ({others} earlier warnings held back)",
+                    biggest.join(", ")
+                ),
+            );
+        }
+    }
+
+    /// When messages are to be looked at again.
+    pub(super) fn next_message_expiry(&self) -> Option<Instant> {
+        let local = self.inbox.local.lock();
+        let expiry = local.mailboxes.next_expiry()?;
+        Some(local.next_sweep.map_or(expiry, |sweep| expiry.max(sweep)))
+    }
+}

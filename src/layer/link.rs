@@ -1,0 +1,133 @@
+//! What the layer knows of its connections, and who waits for them.
+
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::broker::{BrokerState, Generation};
+use crate::error::{Error, ErrorKind};
+
+use super::callbacks::State;
+
+#[derive(Debug)]
+struct Inner {
+    state: BrokerState,
+    generation: Generation,
+    closed: bool,
+}
+
+/// The state of a layer.
+#[derive(Debug)]
+pub(super) struct Link {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+impl Link {
+    pub(super) fn new() -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                state: BrokerState::Disconnected("no connection has been made yet".to_owned()),
+                generation: 0,
+                closed: false,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.inner.lock().state()
+    }
+
+    pub(super) fn generation(&self) -> Generation {
+        self.inner.lock().generation
+    }
+
+    /// Whether each host refuses us.
+    pub(super) fn refused(&self) -> bool {
+        matches!(self.inner.lock().state, BrokerState::Refused(_))
+    }
+
+    /// A consuming connection begins.
+    pub(super) fn begin(&self, generation: Generation) {
+        self.inner.lock().generation = generation;
+    }
+
+    /// Sets the state; says what users see of it if that has changed.
+    pub(super) fn set(&self, state: BrokerState) -> Option<(State, Generation)> {
+        let mut inner = self.inner.lock();
+        // A new generation is news even where the state is the same word.
+        let before = (inner.state(), inner.ready_generation());
+        inner.state = state;
+        let changed = before != (inner.state(), inner.ready_generation());
+        self.changed.notify_all();
+        changed.then(|| (inner.state(), inner.generation))
+    }
+
+    /// Sets the state for good; says what users see of it the first time.
+    pub(super) fn close(&self) -> Option<(State, Generation)> {
+        let mut inner = self.inner.lock();
+        if std::mem::replace(&mut inner.closed, true) {
+            return None;
+        }
+        self.changed.notify_all();
+        Some((State::Closed, inner.generation))
+    }
+
+    /// Waits until it is ready.
+    pub(super) fn wait_ready(&self, deadline: Instant) -> Result<(), Error> {
+        let mut inner = self.inner.lock();
+        loop {
+            if inner.closed {
+                return Err(Error::closed());
+            }
+            let reason = match &inner.state {
+                BrokerState::Ready(_) => return Ok(()),
+                BrokerState::Refused(reason) => {
+                    return Err(Error::new(ErrorKind::Refused, reason.clone()));
+                }
+                BrokerState::Disconnected(reason) => reason.clone(),
+            };
+            if Instant::now() >= deadline {
+                return Err(Error::new(
+                    ErrorKind::Timeout,
+                    format!("the layer is not ready: {reason}"),
+                ));
+            }
+            self.changed.wait_until(&mut inner, deadline);
+        }
+    }
+
+    /// Why a call that needs the broker has no answer in time, or gets none.
+    pub(super) fn why_no_answer(&self, what: &str) -> Error {
+        match &self.inner.lock().state {
+            BrokerState::Ready(_) => Error::new(
+                ErrorKind::Timeout,
+                format!("the broker has not {what} in time (option 'timeout')"),
+            ),
+            BrokerState::Disconnected(reason) => Error::new(
+                ErrorKind::Disconnected,
+                format!("the broker has not {what} in time: {reason}"),
+            ),
+            BrokerState::Refused(reason) => Error::new(ErrorKind::Refused, reason.clone()),
+        }
+    }
+}
+
+impl Inner {
+    fn state(&self) -> State {
+        match self.state {
+            _ if self.closed => State::Closed,
+            BrokerState::Ready(_) => State::Ready,
+            BrokerState::Disconnected(_) => State::Connecting,
+            BrokerState::Refused(_) => State::Refused,
+        }
+    }
+
+    fn ready_generation(&self) -> Option<Generation> {
+        match self.state {
+            BrokerState::Ready(generation) => Some(generation),
+            _ => None,
+        }
+    }
+}

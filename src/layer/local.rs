@@ -1,0 +1,140 @@
+//! What receives and what is received, under one lock: so that a message and its receiver are found
+//! in one step, and no message is between two places.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::broker::{Generation, Token};
+use crate::config::Settings;
+use crate::credit::Credit;
+use crate::groups::Groups;
+use crate::log::RateLimit;
+use crate::mailbox::{Ended, MailboxKey, Mailboxes, ReceiverId};
+
+use super::callbacks::Receive;
+use super::calls::{Calls, Completion};
+
+/// At most one warning of a kind in this time.
+const WARNING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The messages, memberships and receivers of a layer.
+pub(super) struct Local {
+    pub(super) mailboxes: Mailboxes<Box<dyn Receive>, Arc<Pull>>,
+    pub(super) groups: Groups<Token>,
+    pub(super) waits: Calls<Wait>,
+    pub(super) credit: Credit,
+    pub(super) generation: Generation,
+    /// For each receiver whose canceller waits: its callback, once it has run.
+    pub(super) handbacks: HashMap<ReceiverId, Option<Box<dyn Receive>>>,
+    pub(super) closed: bool,
+    pub(super) warnings: Warnings,
+    /// Expired messages are not looked for before this.
+    pub(super) next_sweep: Option<Instant>,
+}
+
+/// How often each kind of warning may be written.
+pub(super) struct Warnings {
+    pub(super) malformed: RateLimit,
+    pub(super) redelivered: RateLimit,
+    pub(super) channel_full: RateLimit,
+    pub(super) expired: RateLimit,
+}
+
+impl Local {
+    /// How many deliveries may be let go now, and of which generation.
+    pub(super) fn release(&mut self) -> (Generation, usize) {
+        (
+            self.generation,
+            self.credit.release(self.mailboxes.backlog()),
+        )
+    }
+}
+
+/// The lock around it.
+pub(super) struct Inbox {
+    pub(super) local: Mutex<Local>,
+    /// A callback whose canceller waits has been handed back.
+    pub(super) handed_back: Condvar,
+}
+
+impl Inbox {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let limit = || RateLimit::new(WARNING_INTERVAL);
+        Self {
+            local: Mutex::new(Local {
+                mailboxes: Mailboxes::new(settings.local_expiry, settings.channel_capacity),
+                groups: Groups::new(settings.group_expiry),
+                waits: Calls::new(),
+                credit: Credit::new(settings.local_capacity),
+                generation: 0,
+                handbacks: HashMap::new(),
+                closed: false,
+                warnings: Warnings {
+                    malformed: limit(),
+                    redelivered: limit(),
+                    channel_full: limit(),
+                    expired: limit(),
+                },
+                next_sweep: None,
+            }),
+            handed_back: Condvar::new(),
+        }
+    }
+}
+
+/// What is to be done once the lock is released.
+#[derive(Default)]
+pub(super) struct After {
+    pub(super) due: Vec<MailboxKey>,
+    pub(super) wake: Vec<Arc<Pull>>,
+}
+
+/// A call that waits until its group is bound.
+pub(super) struct Wait {
+    pub(super) group: String,
+    pub(super) completion: Completion,
+}
+
+/// A thread that waits for a message.
+#[derive(Default)]
+pub(super) struct Pull {
+    woken: Mutex<Option<Woken>>,
+    changed: Condvar,
+}
+
+/// Why a thread that waits for a message was woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Woken {
+    Message,
+    Ended(Ended),
+}
+
+impl PartialEq for Pull {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Pull {
+    pub(super) fn wake(&self, why: Woken) {
+        let mut woken = self.woken.lock();
+        if !matches!(*woken, Some(Woken::Ended(_))) {
+            *woken = Some(why);
+        }
+        self.changed.notify_one();
+    }
+
+    /// Why it was woken, or `None` if it was not by `deadline`.
+    pub(super) fn wait(&self, deadline: Instant) -> Option<Woken> {
+        let mut woken = self.woken.lock();
+        while woken.is_none() {
+            if self.changed.wait_until(&mut woken, deadline).timed_out() {
+                break;
+            }
+        }
+        woken.take()
+    }
+}

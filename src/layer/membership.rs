@@ -1,0 +1,227 @@
+//! Membership: records it, has the broker follow, tells those who wait for it, ends what lapses.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::broker::{BindingChange, Generation, Token};
+use crate::dispatch;
+use crate::error::Error;
+use crate::groups::Change;
+use crate::log::Level;
+
+use super::callbacks::{Done, Rejected};
+use super::calls::{Completion, Waiter};
+use super::local::Wait;
+use super::shared::Shared;
+
+const TARGET: &str = "channel_layer::membership";
+
+impl Shared {
+    /// Adds a member. The result is `Some` if the caller has its answer, `None` if it comes later.
+    fn add_member(
+        &self,
+        group: &str,
+        channel: &str,
+        wait: impl FnOnce() -> Completion,
+    ) -> Result<Option<Instant>, Error> {
+        let now = Instant::now();
+        let deadline = now + self.settings.timeout;
+        let (changes, waits) = {
+            let mut local = self.inbox.local.lock();
+            let local = &mut *local;
+            if local.closed {
+                return Err(Error::closed());
+            }
+            let token = (!local.groups.is_bound(group)).then(|| {
+                local.waits.insert(
+                    deadline,
+                    Wait {
+                        group: group.to_owned(),
+                        completion: wait(),
+                    },
+                )
+            });
+            let change = local.groups.add(group, channel, now, token);
+            (
+                (local.generation, change.into_iter().collect()),
+                token.is_some(),
+            )
+        };
+        self.change_bindings(changes);
+        if let Some(lapse) = now.checked_add(self.settings.group_expiry) {
+            self.timekeeper.arm(lapse);
+        }
+        if !waits {
+            return Ok(None);
+        }
+        self.timekeeper.arm(deadline);
+        if self.link.refused() {
+            self.end_waits();
+        }
+        Ok(Some(deadline))
+    }
+
+    pub(super) fn group_add(&self, group: &str, channel: &str) -> Result<(), Error> {
+        self.check_member(group, channel)?;
+        if dispatch::in_callback() && !self.inbox.local.lock().groups.is_bound(group) {
+            return Err(Error::would_deadlock());
+        }
+        let waiter = Arc::new(Waiter::default());
+        match self.add_member(group, channel, || Completion::Wake(Arc::clone(&waiter)))? {
+            None => Ok(()),
+            Some(deadline) => self.wait_for(&waiter, deadline, Self::expire_waits),
+        }
+    }
+
+    pub(super) fn group_add_async<D: Done>(
+        &self,
+        group: &str,
+        channel: &str,
+        done: D,
+    ) -> Result<(), Rejected<D>> {
+        let mut done = Some(done);
+        let accepted = self.check_member(group, channel).and_then(|()| {
+            let done = &mut done;
+            self.add_member(group, channel, || match done.take() {
+                Some(done) => Completion::Call(Box::new(done)),
+                None => Completion::Wake(Arc::default()),
+            })
+        });
+        match (accepted, done) {
+            // Nothing to wait for: but `done` runs on the dispatcher, as always.
+            (Ok(_), Some(done)) => {
+                self.complete(Completion::Call(Box::new(done)), Ok(()), false);
+                Ok(())
+            }
+            (Ok(_), None) => Ok(()),
+            (Err(error), Some(callback)) => Err(Rejected { error, callback }),
+            // A call that fails does so before it takes its callback.
+            (Err(error), None) => {
+                debug_assert!(false, "a failed call has taken its callback: {error}");
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn group_discard(&self, group: &str, channel: &str) -> Result<(), Error> {
+        self.check_member(group, channel)?;
+        let changes = {
+            let mut local = self.inbox.local.lock();
+            if local.closed {
+                return Err(Error::closed());
+            }
+            let change = local.groups.discard(group, channel);
+            (local.generation, change.into_iter().collect())
+        };
+        self.change_bindings(changes);
+        Ok(())
+    }
+
+    fn check_member(&self, group: &str, channel: &str) -> Result<(), Error> {
+        crate::name::validate_group(group)?;
+        self.own_channel(channel)
+    }
+
+    /// Has the broker follow.
+    pub(super) fn change_bindings(&self, (generation, changes): (Generation, Vec<Change>)) {
+        if changes.is_empty() {
+            return;
+        }
+        let changes = changes
+            .into_iter()
+            .map(|change| match change {
+                Change::Bind(group) => (group, BindingChange::Bind),
+                Change::Unbind(group) => (group, BindingChange::Unbind),
+            })
+            .collect();
+        self.broker().change_bindings(generation, changes);
+    }
+
+    /// The broker has followed.
+    pub(super) fn bindings_done(
+        &self,
+        generation: Generation,
+        done: Vec<(Arc<str>, BindingChange)>,
+    ) {
+        let mut ended = Vec::new();
+        let changes = {
+            let mut local = self.inbox.local.lock();
+            if local.generation != generation {
+                return;
+            }
+            let mut changes = Vec::new();
+            for (group, change) in done {
+                let change = match change {
+                    BindingChange::Bind => Change::Bind(group),
+                    BindingChange::Unbind => Change::Unbind(group),
+                };
+                let (waiters, next) = local.groups.changed(&change);
+                ended.extend(waiters.into_iter().filter_map(|w| local.waits.remove(w)));
+                changes.extend(next);
+            }
+            changes
+        };
+        for wait in ended {
+            self.complete(wait.completion, Ok(()), false);
+        }
+        self.change_bindings((generation, changes));
+    }
+
+    /// Ends the calls whose group was not bound in time. Their memberships stay.
+    pub(super) fn expire_waits(&self, now: Instant) {
+        let expired = {
+            let mut local = self.inbox.local.lock();
+            let expired = local.waits.take_expired(now);
+            for (token, wait) in &expired {
+                local.groups.forget_waiter(&wait.group, *token);
+            }
+            expired
+        };
+        self.end(expired);
+    }
+
+    /// Ends all calls that wait for a group. Their memberships stay.
+    pub(super) fn end_waits(&self) {
+        let waiting = {
+            let mut local = self.inbox.local.lock();
+            let waiting = local.waits.take_if(|_| true);
+            for (token, wait) in &waiting {
+                local.groups.forget_waiter(&wait.group, *token);
+            }
+            waiting
+        };
+        self.end(waiting);
+    }
+
+    fn end(&self, waits: Vec<(Token, Wait)>) {
+        for (_, wait) in waits {
+            let error = if self.is_open() {
+                self.link
+                    .why_no_answer(&format!("bound group '{}'", wait.group))
+            } else {
+                Error::closed()
+            };
+            self.complete(wait.completion, Err(error), false);
+        }
+    }
+
+    /// Ends the memberships that have lapsed.
+    pub(super) fn expire_memberships(&self, now: Instant) {
+        let (lapsed, changes) = {
+            let mut local = self.inbox.local.lock();
+            let (lapsed, changes) = local.groups.expire(now);
+            (lapsed, (local.generation, changes))
+        };
+        if lapsed > 0 {
+            self.log(
+                Level::Info,
+                TARGET,
+                format!(
+                    "{lapsed} memberships have lapsed: they were not added again within option \
+                     'group_expiry'"
+                ),
+            );
+        }
+        self.change_bindings(changes);
+    }
+}

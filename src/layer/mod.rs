@@ -1,0 +1,371 @@
+//! The Rust API of a layer.
+
+mod callbacks;
+mod calls;
+mod closing;
+mod events;
+mod host;
+mod inbox;
+mod link;
+mod local;
+mod membership;
+mod outbox;
+mod receivers;
+mod shared;
+mod shutdown;
+mod timekeeper;
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::broker::Route;
+use crate::config::Config;
+use crate::dispatch;
+use crate::error::Error;
+use crate::message::Message;
+use crate::name;
+use crate::stats::Stat;
+use crate::wire::{self, Recipient};
+
+pub use self::callbacks::{Done, Hooks, OnLog, OnState, Receive, Rejected, State};
+pub use crate::mailbox::{Ended, Flow};
+
+use calls::Completion;
+use shared::{Shared, far};
+
+/// One process's place in the channel layer: one queue on the broker, any number of channels.
+///
+/// All that the header says of the C functions holds for the methods of the same name. A clone is
+/// the same layer; it closes in the background when the last clone goes.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::time::Duration;
+///
+/// use channel_layer::{Config, Layer};
+///
+/// # fn main() -> Result<(), channel_layer::Error> {
+/// let mut config = Config::new();
+/// config.set("host", "memory://example")?;
+/// let layer = Layer::new(&config)?;
+/// let channel = layer.new_channel(None)?;
+/// layer.group_add("room", &channel)?;
+///
+/// layer.group_send_value("room", &BTreeMap::from([("text", "hello")]))?;
+///
+/// let message = layer.receive_next(&channel, Duration::from_secs(5))?;
+/// let value: BTreeMap<String, String> = message.body().value()?;
+/// assert_eq!(value["text"], "hello");
+/// layer.close(Duration::from_secs(5))
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Layer {
+    shared: Arc<Shared>,
+    _owner: Arc<Owner>,
+}
+
+/// Ends the layer when its last user has gone.
+struct Owner(Arc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if !self.0.is_forked() {
+            self.0.abandon();
+        }
+    }
+}
+
+impl std::fmt::Debug for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Layer")
+            .field("queue", &self.shared.queue)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a message goes.
+#[derive(Clone, Copy)]
+enum To<'a> {
+    Channel(&'a str),
+    Group(&'a str),
+}
+
+impl To<'_> {
+    /// The way there and the bytes that travel.
+    fn prepare(
+        self,
+        encode: impl FnOnce(Recipient<'_>) -> Result<Vec<u8>, Error>,
+    ) -> Result<(Route, Vec<u8>), Error> {
+        match self {
+            To::Channel(channel) => {
+                let queue = name::parse_channel(channel)?.queue.to_owned();
+                Ok((Route::Queue(queue), encode(Recipient::Channel(channel))?))
+            }
+            To::Group(group) => {
+                name::validate_group(group)?;
+                Ok((
+                    Route::Group(group.to_owned()),
+                    encode(Recipient::Group(group))?,
+                ))
+            }
+        }
+    }
+}
+
+/// A struct by the names of its fields, as peers in other languages want it.
+fn as_map<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
+    rmp_serde::to_vec_named(value)
+        .map_err(|error| Error::invalid("this value is no message").caused_by(error))
+}
+
+impl Layer {
+    /// Opens a layer. It connects in the background.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        Self::with_hooks(config, Hooks::default())
+    }
+
+    /// Opens a layer and tells `hooks` what happens in it.
+    pub fn with_hooks(config: &Config, hooks: Hooks) -> Result<Self, Error> {
+        let shared = Shared::open(config, hooks)?;
+        Ok(Self {
+            _owner: Arc::new(Owner(Arc::clone(&shared))),
+            shared,
+        })
+    }
+
+    /// Whether the layer was opened by a parent of this process.
+    pub fn is_forked(&self) -> bool {
+        self.shared.is_forked()
+    }
+
+    /// Waits until both connections stand and every group is bound.
+    pub fn wait_ready(&self, timeout: Duration) -> Result<(), Error> {
+        self.shared.ensure_usable()?;
+        let now = Instant::now();
+        if !timeout.is_zero() && dispatch::in_callback() {
+            return Err(Error::would_deadlock());
+        }
+        self.shared.link.wait_ready(far(now, timeout))
+    }
+
+    /// The state now.
+    pub fn state(&self) -> State {
+        self.shared.link.state()
+    }
+
+    /// A counter or gauge.
+    pub fn stat(&self, stat: Stat) -> u64 {
+        self.shared.stat(stat)
+    }
+
+    /// Makes up a new channel name.
+    pub fn new_channel(&self, prefix: Option<&str>) -> Result<String, Error> {
+        self.shared.ensure_usable()?;
+        self.shared.new_channel(prefix.unwrap_or_default())
+    }
+
+    /// Sends a MessagePack map to a channel and waits for the confirm.
+    pub fn send(&self, channel: &str, message: &[u8]) -> Result<(), Error> {
+        self.send_to(To::Channel(channel), |to, most| {
+            wire::encode(message, to, most)
+        })
+    }
+
+    /// Sends a Rust value, a struct or a map, to a channel and waits for the confirm.
+    pub fn send_value<T: Serialize>(&self, channel: &str, value: &T) -> Result<(), Error> {
+        self.send(channel, &as_map(value)?)
+    }
+
+    /// Sends a JSON object to a channel and waits for the confirm.
+    pub fn send_json(&self, channel: &str, json: &str) -> Result<(), Error> {
+        self.send_to(To::Channel(channel), |to, most| {
+            wire::encode_json(json.as_bytes(), to, most)
+        })
+    }
+
+    /// Sends a MessagePack map to a group and waits for the confirm.
+    pub fn group_send(&self, group: &str, message: &[u8]) -> Result<(), Error> {
+        self.send_to(To::Group(group), |to, most| wire::encode(message, to, most))
+    }
+
+    /// Sends a Rust value, a struct or a map, to a group and waits for the confirm.
+    pub fn group_send_value<T: Serialize>(&self, group: &str, value: &T) -> Result<(), Error> {
+        self.group_send(group, &as_map(value)?)
+    }
+
+    /// Sends a JSON object to a group and waits for the confirm.
+    pub fn group_send_json(&self, group: &str, json: &str) -> Result<(), Error> {
+        self.send_to(To::Group(group), |to, most| {
+            wire::encode_json(json.as_bytes(), to, most)
+        })
+    }
+
+    fn send_to(
+        &self,
+        to: To<'_>,
+        encode: impl FnOnce(Recipient<'_>, usize) -> Result<Vec<u8>, Error>,
+    ) -> Result<(), Error> {
+        let shared = &*self.shared;
+        shared.ensure_usable()?;
+        let most = shared.settings.max_message_size;
+        let (route, body) = to.prepare(|recipient| encode(recipient, most))?;
+        if dispatch::in_callback() {
+            return Err(Error::would_deadlock());
+        }
+        let (waiter, deadline) = shared.outbox.submit_waiting(route, body)?;
+        shared.sent(deadline);
+        shared.wait_for(&waiter, deadline, Shared::expire_sends)
+    }
+
+    /// Sends a MessagePack map to a channel; the outcome goes to `done`.
+    pub fn send_async<D: Done>(
+        &self,
+        channel: &str,
+        message: &[u8],
+        done: D,
+    ) -> Result<(), Rejected<D>> {
+        self.send_to_async(To::Channel(channel), message, done)
+    }
+
+    /// Sends a MessagePack map to a group; the outcome goes to `done`.
+    pub fn group_send_async<D: Done>(
+        &self,
+        group: &str,
+        message: &[u8],
+        done: D,
+    ) -> Result<(), Rejected<D>> {
+        self.send_to_async(To::Group(group), message, done)
+    }
+
+    fn send_to_async<D: Done>(
+        &self,
+        to: To<'_>,
+        message: &[u8],
+        done: D,
+    ) -> Result<(), Rejected<D>> {
+        let shared = &*self.shared;
+        let prepared = shared.ensure_usable().and_then(|()| {
+            to.prepare(|recipient| {
+                wire::encode(message, recipient, shared.settings.max_message_size)
+            })
+        });
+        let (route, body) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                return Err(Rejected {
+                    error,
+                    callback: done,
+                });
+            }
+        };
+        let deadline = shared
+            .outbox
+            .submit(route, body, done, |done| Completion::Call(Box::new(done)))
+            .map_err(|(error, callback)| Rejected { error, callback })?;
+        shared.sent(deadline);
+        Ok(())
+    }
+
+    /// Receives the messages of a channel by callback. Returns the receiver's number.
+    pub fn receive<R: Receive>(&self, channel: &str, callback: R) -> Result<u64, Rejected<R>> {
+        self.receive_announced(channel, callback, |_| ())
+    }
+
+    /// As [`Layer::receive`]; `announce` is told the number before the first call.
+    pub(crate) fn receive_announced<R: Receive>(
+        &self,
+        channel: &str,
+        callback: R,
+        announce: impl FnOnce(u64),
+    ) -> Result<u64, Rejected<R>> {
+        if let Err(error) = self.shared.ensure_usable() {
+            return Err(Rejected { error, callback });
+        }
+        self.shared.add_receiver(channel, callback, announce)
+    }
+
+    /// Ends a receiver. No call begins once this has returned.
+    pub fn receive_cancel(&self, receiver: u64) -> Result<(), Error> {
+        // A closed layer still has its last calls to make, which can be cancelled.
+        self.shared.cancel_receiver(receiver)
+    }
+
+    /// Waits for the next message of a channel.
+    pub fn receive_next(&self, channel: &str, timeout: Duration) -> Result<Message, Error> {
+        self.shared.ensure_usable()?;
+        self.shared.pull(channel, timeout)
+    }
+
+    /// Adds a channel to a group and waits until the broker routes the group here.
+    pub fn group_add(&self, group: &str, channel: &str) -> Result<(), Error> {
+        self.shared.ensure_usable()?;
+        self.shared.group_add(group, channel)
+    }
+
+    /// Adds a channel to a group; the outcome goes to `done`.
+    pub fn group_add_async<D: Done>(
+        &self,
+        group: &str,
+        channel: &str,
+        done: D,
+    ) -> Result<(), Rejected<D>> {
+        if let Err(error) = self.shared.ensure_usable() {
+            return Err(Rejected {
+                error,
+                callback: done,
+            });
+        }
+        self.shared.group_add_async(group, channel, done)
+    }
+
+    /// Removes a channel from a group.
+    pub fn group_discard(&self, group: &str, channel: &str) -> Result<(), Error> {
+        self.shared.ensure_usable()?;
+        self.shared.group_discard(group, channel)
+    }
+
+    /// Gives a channel up: its memberships, receivers and messages.
+    pub fn channel_discard(&self, channel: &str) -> Result<(), Error> {
+        self.shared.ensure_usable()?;
+        self.shared.discard_channel(channel)
+    }
+
+    /// The descriptor that is readable while callbacks are due, with `dispatch=poll`.
+    pub fn fd(&self) -> Option<RawFd> {
+        self.shared.dispatcher.fd()
+    }
+
+    /// Runs callbacks that are due on this thread, with `dispatch=poll`.
+    pub fn poll(&self, max: usize, timeout: Duration) -> Result<usize, Error> {
+        let dispatcher = &self.shared.dispatcher;
+        if !dispatcher.polled() {
+            return Err(Error::invalid(
+                "the callbacks of this layer run on its own threads: open it with option \
+                 'dispatch' set to 'poll' to run them by this call",
+            ));
+        }
+        if dispatch::in_callback() {
+            return Err(Error::would_deadlock());
+        }
+        let ran = dispatcher.poll(&*self.shared, max, timeout);
+        if ran == 0 && dispatcher.stopping() {
+            return Err(Error::closed());
+        }
+        Ok(ran)
+    }
+
+    /// Closes the layer.
+    pub fn close(&self, timeout: Duration) -> Result<(), Error> {
+        self.shared.close(timeout)
+    }
+
+    /// Closes the layer if need be and ends what is left; nobody will use it again.
+    pub(crate) fn finish(&self) -> Result<(), Error> {
+        self.shared.finish()
+    }
+}

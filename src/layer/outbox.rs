@@ -1,0 +1,395 @@
+//! Sends: how many may be in flight, by when each must have an outcome, and who is told.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::broker::{BrokerState, Outcome, Publication, Route, Token};
+use crate::error::{Error, ErrorKind};
+use crate::stats::{Counters, Stat};
+
+use super::calls::{Calls, Completion, Waiter};
+
+struct Send {
+    completion: Completion,
+    handed_over: bool,
+}
+
+/// A send that has ended.
+pub(super) struct Ended {
+    pub(super) completion: Completion,
+    pub(super) result: Result<(), Error>,
+}
+
+struct Inner {
+    sends: Calls<Send>,
+    /// What the broker has not taken yet, oldest first. Some of it may have ended.
+    queue: VecDeque<Publication>,
+    /// Places taken: sends, and callbacks of ended sends that have not run.
+    places: usize,
+    link: BrokerState,
+    blocked: bool,
+    closed: bool,
+}
+
+/// The sends of a layer.
+pub(super) struct Outbox {
+    inner: Mutex<Inner>,
+    place_freed: Condvar,
+    emptied: Condvar,
+    max_in_flight: usize,
+    timeout: Duration,
+}
+
+impl Outbox {
+    pub(super) fn new(max_in_flight: usize, timeout: Duration) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                sends: Calls::new(),
+                queue: VecDeque::new(),
+                places: 0,
+                link: BrokerState::Disconnected("no connection has been made yet".to_owned()),
+                blocked: false,
+                closed: false,
+            }),
+            place_freed: Condvar::new(),
+            emptied: Condvar::new(),
+            max_in_flight,
+            timeout,
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.inner.lock().places
+    }
+
+    pub(super) fn blocked(&self) -> bool {
+        self.inner.lock().blocked
+    }
+
+    /// Accepts a send that does not wait; gives `callback` back if it does not. The result is its
+    /// deadline.
+    pub(super) fn submit<C>(
+        &self,
+        route: Route,
+        body: Vec<u8>,
+        callback: C,
+        completion: impl FnOnce(C) -> Completion,
+    ) -> Result<Instant, (Error, C)> {
+        let mut inner = self.inner.lock();
+        let refused = if let Some(error) = inner.refusal() {
+            Some(error)
+        } else if inner.blocked {
+            Some(blocked())
+        } else if inner.places >= self.max_in_flight {
+            Some(self.no_place())
+        } else {
+            None
+        };
+        if let Some(error) = refused {
+            return Err((error, callback));
+        }
+        let deadline = Instant::now() + self.timeout;
+        inner.accept(route, body, completion(callback), deadline);
+        Ok(deadline)
+    }
+
+    /// Accepts a send of a thread that waits, within its time for a place too.
+    pub(super) fn submit_waiting(
+        &self,
+        route: Route,
+        body: Vec<u8>,
+    ) -> Result<(Arc<Waiter>, Instant), Error> {
+        let deadline = Instant::now() + self.timeout;
+        let waiter = Arc::new(Waiter::default());
+        let mut inner = self.inner.lock();
+        loop {
+            if let Some(error) = inner.refusal() {
+                return Err(error);
+            }
+            if inner.places < self.max_in_flight {
+                break;
+            }
+            if self
+                .place_freed
+                .wait_until(&mut inner, deadline)
+                .timed_out()
+                && inner.places >= self.max_in_flight
+            {
+                return Err(self.no_place());
+            }
+        }
+        inner.accept(route, body, Completion::Wake(Arc::clone(&waiter)), deadline);
+        Ok((waiter, deadline))
+    }
+
+    fn no_place(&self) -> Error {
+        Error::new(
+            ErrorKind::Busy,
+            format!(
+                "{} sends are in flight, as many as option 'max_in_flight' allows: wait for \
+                 outcomes, or raise it",
+                self.max_in_flight
+            ),
+        )
+    }
+
+    /// The callback of an ended send has run: its place is free.
+    pub(super) fn free_place(&self) {
+        self.inner.lock().places -= 1;
+        self.place_freed.notify_one();
+    }
+
+    /// Hands publications over to the broker.
+    pub(super) fn take(&self, limit: usize, batch: &mut Vec<Publication>) {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        while batch.len() < limit
+            && let Some(publication) = inner.queue.pop_front()
+        {
+            if let Some(send) = inner.sends.get_mut(publication.token) {
+                send.handed_over = true;
+                batch.push(publication);
+            }
+        }
+    }
+
+    /// The broker tells what became of publications.
+    pub(super) fn outcomes(
+        &self,
+        batch: &mut Vec<(Token, Outcome)>,
+        counters: &Counters,
+    ) -> Vec<Ended> {
+        let mut ended = Vec::with_capacity(batch.len());
+        let mut inner = self.inner.lock();
+        for (token, outcome) in batch.drain(..) {
+            // A send that has timed out is gone already.
+            if let Some(send) = inner.sends.remove(token) {
+                let (stat, result) = explain(outcome);
+                counters.add(stat, 1);
+                ended.push(Ended {
+                    completion: send.completion,
+                    result,
+                });
+            }
+        }
+        self.after_end(&mut inner, &ended);
+        ended
+    }
+
+    /// The sends whose time is up.
+    pub(super) fn expire(&self, now: Instant, counters: &Counters) -> Vec<Ended> {
+        let mut inner = self.inner.lock();
+        let expired = inner.sends.take_expired(now);
+        let ended: Vec<Ended> = expired
+            .into_iter()
+            .map(|(_, send)| {
+                let error = if send.handed_over {
+                    counters.add(Stat::SendsUnknown, 1);
+                    Error::new(
+                        ErrorKind::Timeout,
+                        format!(
+                            "the broker did not confirm the message within {:?} (option \
+                             'timeout'): nobody knows whether it arrived",
+                            self.timeout
+                        ),
+                    )
+                } else {
+                    counters.add(Stat::SendsUnsent, 1);
+                    inner.why_unsent()
+                };
+                Ended {
+                    completion: send.completion,
+                    result: Err(error),
+                }
+            })
+            .collect();
+        self.after_end(&mut inner, &ended);
+        ended
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.inner.lock().sends.next_deadline()
+    }
+
+    /// The connections changed. Where each host refuses us, sends fail at once.
+    pub(super) fn link_changed(&self, link: &BrokerState, counters: &Counters) -> Vec<Ended> {
+        let mut inner = self.inner.lock();
+        inner.link = link.clone();
+        // What was blocked is gone; a new connection says so anew.
+        inner.blocked &= matches!(link, BrokerState::Ready(_));
+        match inner.refusal() {
+            Some(error) => self.end_unsent(&mut inner, &error, counters),
+            None => Vec::new(),
+        }
+    }
+
+    pub(super) fn set_blocked(&self, blocked: bool) {
+        self.inner.lock().blocked = blocked;
+    }
+
+    /// Refuses new sends. Those that the broker can still take stay; the others end.
+    pub(super) fn close(&self, counters: &Counters) -> Vec<Ended> {
+        let mut inner = self.inner.lock();
+        inner.closed = true;
+        self.place_freed.notify_all();
+        if matches!(inner.link, BrokerState::Ready(_)) && !inner.blocked {
+            return Vec::new();
+        }
+        self.end_unsent(&mut inner, &Error::closed(), counters)
+    }
+
+    /// Waits until no send is under way; `false` if one is at `deadline`.
+    pub(super) fn wait_empty(&self, deadline: Instant) -> bool {
+        let mut inner = self.inner.lock();
+        while inner.sends.len() > 0 {
+            if self.emptied.wait_until(&mut inner, deadline).timed_out() {
+                return inner.sends.len() == 0;
+            }
+        }
+        true
+    }
+
+    /// Ends all that is left, once the broker is gone.
+    pub(super) fn end_all(&self, counters: &Counters) -> Vec<Ended> {
+        let mut inner = self.inner.lock();
+        let mut ended = self.end_unsent(&mut inner, &Error::closed(), counters);
+        let handed_over: Vec<Ended> = inner
+            .sends
+            .take_if(|_| true)
+            .into_iter()
+            .map(|(_, send)| Ended {
+                completion: send.completion,
+                result: Err(Error::new(
+                    ErrorKind::Unconfirmed,
+                    "the layer closed before the broker confirmed the message: nobody knows \
+                     whether it arrived",
+                )),
+            })
+            .collect();
+        counters.add(Stat::SendsUnknown, handed_over.len());
+        self.after_end(&mut inner, &handed_over);
+        ended.extend(handed_over);
+        ended
+    }
+
+    fn end_unsent(&self, inner: &mut Inner, error: &Error, counters: &Counters) -> Vec<Ended> {
+        let unsent = inner.sends.take_if(|send| !send.handed_over);
+        counters.add(Stat::SendsUnsent, unsent.len());
+        let ended: Vec<Ended> = unsent
+            .into_iter()
+            .map(|(_, send)| Ended {
+                completion: send.completion,
+                result: Err(error.clone()),
+            })
+            .collect();
+        self.after_end(inner, &ended);
+        ended
+    }
+
+    /// What follows whenever sends have ended.
+    fn after_end(&self, inner: &mut Inner, ended: &[Ended]) {
+        inner.drop_ended();
+        if inner.sends.len() == 0 {
+            self.emptied.notify_all();
+        }
+        // A thread that waits needs its place no longer; a callback holds it until it has run.
+        let freed = ended
+            .iter()
+            .filter(|ended| matches!(ended.completion, Completion::Wake(_)))
+            .count();
+        inner.places -= freed;
+        for _ in 0..freed {
+            self.place_freed.notify_one();
+        }
+    }
+}
+
+impl Inner {
+    fn accept(&mut self, route: Route, body: Vec<u8>, completion: Completion, deadline: Instant) {
+        let token = self.sends.insert(
+            deadline,
+            Send {
+                completion,
+                handed_over: false,
+            },
+        );
+        self.queue.push_back(Publication { token, route, body });
+        self.places += 1;
+    }
+
+    /// Why no send is accepted now.
+    fn refusal(&self) -> Option<Error> {
+        if self.closed {
+            return Some(Error::closed());
+        }
+        match &self.link {
+            BrokerState::Refused(reason) => Some(Error::new(ErrorKind::Refused, reason.clone())),
+            _ => None,
+        }
+    }
+
+    fn why_unsent(&self) -> Error {
+        if self.blocked {
+            return blocked();
+        }
+        let reason = match &self.link {
+            BrokerState::Ready(_) => "the connection had no room for it".to_owned(),
+            BrokerState::Disconnected(reason) | BrokerState::Refused(reason) => reason.clone(),
+        };
+        Error::new(
+            ErrorKind::Disconnected,
+            format!("the message was not sent within its time: {reason}"),
+        )
+    }
+
+    /// Publications of sends that have ended stand first in the queue, for sends end in order; the
+    /// others are passed over when the broker takes them.
+    fn drop_ended(&mut self) {
+        while let Some(first) = self.queue.front()
+            && !self.sends.contains(first.token)
+        {
+            self.queue.pop_front();
+        }
+    }
+}
+
+fn blocked() -> Error {
+    Error::new(
+        ErrorKind::Busy,
+        "the broker blocks publishers, for want of memory or disk: the message was not sent",
+    )
+}
+
+fn explain(outcome: Outcome) -> (Stat, Result<(), Error>) {
+    match outcome {
+        Outcome::Confirmed => (Stat::SendsConfirmed, Ok(())),
+        Outcome::Full => (
+            Stat::SendsFull,
+            Err(Error::new(
+                ErrorKind::Full,
+                "a queue holds as many messages as its option 'remote_capacity' allows: its \
+                 receivers are too slow",
+            )),
+        ),
+        Outcome::NoChannel => (
+            Stat::SendsNoChannel,
+            Err(Error::new(
+                ErrorKind::NoChannel,
+                "no process has this channel now: its owner is gone or reconnecting",
+            )),
+        ),
+        Outcome::Unconfirmed(reason) => (
+            Stat::SendsUnknown,
+            Err(Error::new(
+                ErrorKind::Unconfirmed,
+                format!(
+                    "the connection was lost before the broker confirmed the message, and nobody \
+                     knows whether it arrived: {reason}"
+                ),
+            )),
+        ),
+    }
+}

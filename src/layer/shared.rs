@@ -1,0 +1,304 @@
+//! The parts of one layer, and how its calls end.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use once_cell::sync::OnceCell;
+
+use crate::broker::memory::Memory;
+use crate::broker::rabbitmq::RabbitMq;
+use crate::broker::{Broker, Generation, Host};
+use crate::config::{Config, Dispatch, Settings};
+use crate::dispatch::Dispatcher;
+use crate::endpoint::Hosts;
+use crate::error::{Error, ErrorKind};
+use crate::log::{Level, Record};
+use crate::mailbox::MailboxKey;
+use crate::name;
+use crate::runtime::{self, Runtime};
+use crate::stats::{Counters, Stat};
+
+use super::callbacks::{Done, Hooks, State};
+use super::calls::{Completion, Waiter};
+use super::closing::Closing;
+use super::events::{Events, Pushed};
+use super::link::Link;
+use super::local::Inbox;
+use super::outbox::{Ended, Outbox};
+use super::timekeeper::Timekeeper;
+
+/// What the dispatcher runs.
+pub(super) enum Job {
+    /// A channel has messages, or endings, for its receivers.
+    Mailbox(MailboxKey),
+    /// An async call has ended.
+    Done {
+        done: Box<dyn Done>,
+        result: Result<(), Error>,
+        /// It was a send, whose place is held until here.
+        frees_place: bool,
+    },
+    /// Log records or changes of state wait.
+    Events,
+}
+
+/// One layer.
+pub(super) struct Shared {
+    process: u64,
+    pub(super) settings: Settings,
+    pub(super) queue: String,
+    pub(super) counters: Counters,
+    pub(super) inbox: Inbox,
+    pub(super) outbox: Outbox,
+    pub(super) link: Link,
+    pub(super) dispatcher: Arc<Dispatcher<Job>>,
+    pub(super) timekeeper: Arc<Timekeeper>,
+    pub(super) closing: Closing,
+    pub(super) events: Events,
+    broker: OnceCell<Arc<dyn Broker>>,
+    pub(super) runtime: Arc<Runtime>,
+}
+
+impl Shared {
+    pub(super) fn open(config: &Config, hooks: Hooks) -> Result<Arc<Self>, Error> {
+        let process = runtime::process_generation();
+        let settings = config.settings()?;
+        let queue = match &settings.queue_name {
+            Some(queue) => queue.clone(),
+            None => name::queue(&random()?),
+        };
+        let runtime = Runtime::acquire()?;
+        let polled = settings.dispatch == Dispatch::Poll;
+        let shared = Arc::new(Self {
+            process,
+            counters: Counters::new(),
+            inbox: Inbox::new(&settings),
+            outbox: Outbox::new(settings.max_in_flight, settings.timeout),
+            link: Link::new(),
+            dispatcher: Arc::new(Dispatcher::new(polled)?),
+            timekeeper: Arc::new(Timekeeper::new()),
+            closing: Closing::new(),
+            events: Events::new(hooks),
+            broker: OnceCell::new(),
+            queue,
+            settings,
+            runtime,
+        });
+        if !polled {
+            let threads = shared.settings.dispatch_threads;
+            shared.dispatcher.start(threads, &shared)?;
+        }
+        shared.start();
+        Ok(shared)
+    }
+
+    fn start(self: &Arc<Self>) {
+        let tokio = self.runtime.handle().clone();
+        let (layer, same) = (Arc::downgrade(self), Arc::downgrade(self));
+        let keeper = tokio.spawn(Arc::clone(&self.timekeeper).run(
+            move |now| layer.upgrade().map(|layer| layer.end_due(now)),
+            move || same.upgrade().map(|layer| layer.next_due()),
+        ));
+        self.closing.stops(keeper);
+
+        let host: Weak<dyn Host> = Arc::downgrade(self) as Weak<dyn Host>;
+        let queue = self.queue.clone();
+        let broker: Arc<dyn Broker> = match &self.settings.hosts {
+            Hosts::Memory(name) => Memory::open(name, queue, &self.settings, host, tokio),
+            Hosts::Amqp(endpoints) => {
+                RabbitMq::open(endpoints.clone(), queue, &self.settings, host, tokio)
+            }
+        };
+        // Set once: a layer is started once.
+        let _ = self.broker.set(broker);
+    }
+
+    /// The broker may call us before `start` has it in hand: then this waits that moment.
+    pub(super) fn broker(&self) -> &Arc<dyn Broker> {
+        self.broker.wait()
+    }
+
+    pub(super) fn is_forked(&self) -> bool {
+        self.process != runtime::process_generation()
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.closing.not_begun()
+    }
+
+    /// What each call checks first.
+    pub(super) fn ensure_usable(&self) -> Result<(), Error> {
+        if self.is_forked() {
+            return Err(Error::forked());
+        }
+        if !self.is_open() {
+            return Err(Error::closed());
+        }
+        Ok(())
+    }
+
+    /// Checks that `channel` is one of ours.
+    pub(super) fn own_channel(&self, channel: &str) -> Result<(), Error> {
+        let parsed = name::parse_channel(channel)?;
+        if parsed.queue == self.queue {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "channel '{channel}' belongs to another layer: this one has the channels that begin \
+             with '{}!'",
+            self.queue
+        )))
+    }
+
+    pub(super) fn new_channel(&self, prefix: &str) -> Result<String, Error> {
+        name::channel(&self.queue, prefix, &random()?)
+    }
+
+    /// Tells whoever waits how the call ended.
+    pub(super) fn complete(
+        &self,
+        completion: Completion,
+        result: Result<(), Error>,
+        frees_place: bool,
+    ) {
+        match completion {
+            Completion::Wake(waiter) => waiter.wake(result),
+            Completion::Call(done) => self.dispatcher.push(Job::Done {
+                done,
+                result,
+                frees_place,
+            }),
+        }
+    }
+
+    /// Tells all who wait for sends.
+    pub(super) fn complete_sends(&self, ended: Vec<Ended>) {
+        self.dispatcher
+            .push_all(ended.into_iter().filter_map(|send| match send.completion {
+                Completion::Wake(waiter) => {
+                    waiter.wake(send.result);
+                    None
+                }
+                Completion::Call(done) => Some(Job::Done {
+                    done,
+                    result: send.result,
+                    frees_place: true,
+                }),
+            }));
+    }
+
+    /// A send was accepted.
+    pub(super) fn sent(&self, deadline: Instant) {
+        self.broker().publications_waiting();
+        self.timekeeper.arm(deadline);
+    }
+
+    pub(super) fn expire_sends(&self, now: Instant) {
+        let ended = self.outbox.expire(now, &self.counters);
+        self.complete_sends(ended);
+    }
+
+    /// Waits for the outcome of a call of this thread. `expire` ends it when its time is up, in
+    /// case the timekeeper is late.
+    pub(super) fn wait_for(
+        &self,
+        waiter: &Waiter,
+        deadline: Instant,
+        expire: impl Fn(&Self, Instant),
+    ) -> Result<(), Error> {
+        if let Some(result) = waiter.wait(deadline) {
+            return result;
+        }
+        expire(self, Instant::now().max(deadline));
+        // If somebody else has just ended it, they are about to say so.
+        waiter
+            .wait(Instant::now() + self.settings.timeout)
+            .unwrap_or_else(|| {
+                Err(Error::new(
+                    ErrorKind::Internal,
+                    "a call has ended without an outcome",
+                ))
+            })
+    }
+
+    /// Ends all whose time is up.
+    fn end_due(&self, now: Instant) {
+        self.expire_sends(now);
+        self.expire_waits(now);
+        self.expire_messages(now);
+        self.expire_memberships(now);
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let (waits, memberships) = {
+            let local = self.inbox.local.lock();
+            (local.waits.next_deadline(), local.groups.next_expiry())
+        };
+        [
+            self.outbox.next_deadline(),
+            self.next_message_expiry(),
+            waits,
+            memberships,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    pub(super) fn log(&self, level: Level, target: &'static str, message: String) {
+        self.pushed(self.events.log(Record {
+            level,
+            target,
+            message,
+        }));
+    }
+
+    pub(super) fn tell_state(&self, change: Option<(State, Generation)>) {
+        if let Some((state, generation)) = change {
+            self.pushed(self.events.state(state, generation));
+        }
+    }
+
+    fn pushed(&self, pushed: Pushed) {
+        match pushed {
+            Pushed::Due => self.dispatcher.push(Job::Events),
+            Pushed::Dropped => self.counters.add(Stat::EventsDropped, 1),
+            Pushed::Waits | Pushed::Unwanted => {}
+        }
+    }
+
+    pub(super) fn stat(&self, stat: Stat) -> u64 {
+        let gauge = |count: usize| count as u64;
+        match stat {
+            Stat::Generation => self.link.generation(),
+            Stat::InFlight => gauge(self.outbox.in_flight()),
+            Stat::PublishersBlocked => u64::from(self.outbox.blocked()),
+            Stat::Backlog => gauge(self.inbox.local.lock().mailboxes.backlog()),
+            Stat::Channels => gauge(self.inbox.local.lock().mailboxes.len()),
+            Stat::Receivers => gauge(self.inbox.local.lock().mailboxes.receivers()),
+            Stat::Groups => gauge(self.inbox.local.lock().groups.len()),
+            Stat::Memberships => gauge(self.inbox.local.lock().groups.memberships()),
+            Stat::GroupsBound => gauge(self.inbox.local.lock().groups.bound()),
+            Stat::DeliveriesHeld => gauge(self.inbox.local.lock().credit.held()),
+            counter => self.counters.get(counter),
+        }
+    }
+}
+
+fn random() -> Result<[u8; 12], Error> {
+    let mut random = [0; 12];
+    getrandom::fill(&mut random).map_err(|error| {
+        Error::new(
+            ErrorKind::Internal,
+            format!("the system gives no random bytes for a name: {error}"),
+        )
+    })?;
+    Ok(random)
+}
+
+/// `now` and `timeout` later, or as far as the clock goes.
+pub(super) fn far(now: Instant, timeout: Duration) -> Instant {
+    now.checked_add(timeout)
+        .or_else(|| now.checked_add(Duration::from_secs(u32::MAX.into())))
+        .unwrap_or(now)
+}
