@@ -2,9 +2,8 @@
 //! broadcast to groups, with back-pressure, on the same wire as the Python package
 //! `channels_rabbitmq`.
 //!
-//! The library is meant to be used through its C API.
-
-#![allow(dead_code, unreachable_pub, reason = "the floors above this one follow")]
+//! The library is meant to be used through its C API, `include/channel_layer.h`. From Rust the same
+//! layer is [`Layer`]. ARCHITECTURE.md says what each file is for.
 
 pub mod config;
 pub mod error;
@@ -16,6 +15,7 @@ mod broker;
 mod credit;
 mod dispatch;
 mod endpoint;
+mod ffi;
 mod groups;
 pub mod layer;
 mod mailbox;

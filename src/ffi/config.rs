@@ -1,0 +1,120 @@
+//! `layer_config_t`: options, and the callbacks that come with them.
+
+use std::ffi::{c_char, c_void};
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::layer::Hooks;
+
+use super::callback::{LogCallback, StateCallback, layer_destroy_cb, layer_log_cb, layer_state_cb};
+use super::handle;
+use super::status::{guard, guard_value, layer_error_t, layer_status_t};
+
+/// Options for a layer. Not for use from two threads at once.
+#[derive(Default)]
+pub struct layer_config_t {
+    pub(super) config: Config,
+    pub(super) hooks: Hooks,
+}
+
+/// Makes a set of options, all at their defaults.
+///
+/// The result is to be freed by `layer_config_free`; NULL only if memory is exhausted. Never
+/// blocks; any thread; allowed from a callback.
+#[unsafe(no_mangle)]
+#[must_use]
+pub extern "C" fn layer_config_new() -> *mut layer_config_t {
+    guard_value(std::ptr::null_mut(), || {
+        handle::give(layer_config_t::default())
+    })
+}
+
+/// Sets an option; README.md lists them. Durations are decimal seconds ("0.25"), sizes bytes.
+///
+/// `config`: changed. `name`, `value`: copied. `error`: see the conventions. Never blocks; one thread
+/// at a time; allowed from a callback. Returns `LAYER_OK`; `LAYER_INVALID` (NULL, an unknown name, a
+/// bad value: the error names the option, the value and what is allowed).
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn layer_config_set(
+    config: *mut layer_config_t,
+    name: *const c_char,
+    value: *const c_char,
+    error: *mut *mut layer_error_t,
+) -> layer_status_t {
+    guard(error, || {
+        // SAFETY: the caller passes NULL or a config of its own, and NULL or C strings.
+        let (config, name, value) = unsafe {
+            (
+                handle::borrow_mut(config, "config")?,
+                handle::text(name, "name")?,
+                handle::text(value, "value")?,
+            )
+        };
+        config.config.set(name, value)
+    })
+}
+
+/// Sets who gets the log records of layers that are made from this config; without it there is no
+/// log. A second call replaces the first one's callback, for layers made later.
+///
+/// Records of one layer come one at a time, in order; two layers may call at once. At most 1024
+/// records and state changes of a layer wait; `LAYER_STAT_EVENTS_DROPPED` counts what was too
+/// much. With `dispatch=poll` they come from `layer_poll`. `destroy` runs once the config and all
+/// its layers are gone.
+///
+/// `config`: changed. `callback`: not NULL. `userdata`, `destroy`: see the conventions. Never
+/// blocks; one thread at a time; allowed from a callback. Returns `LAYER_OK`; `LAYER_INVALID`
+/// (NULL).
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn layer_config_on_log(
+    config: *mut layer_config_t,
+    callback: layer_log_cb,
+    userdata: *mut c_void,
+    destroy: layer_destroy_cb,
+    error: *mut *mut layer_error_t,
+) -> layer_status_t {
+    guard(error, || {
+        // SAFETY: the caller passes NULL or a config of its own.
+        let config = unsafe { handle::borrow_mut(config, "config") }?;
+        let callback = LogCallback::new(callback, userdata, destroy, "callback")?;
+        config.hooks.on_log = Some(Arc::new(callback));
+        Ok(())
+    })
+}
+
+/// Sets who gets the state changes of layers that are made from this config. All that is said at
+/// `layer_config_on_log` holds here.
+///
+/// `config`: changed. `callback`: not NULL. `userdata`, `destroy`: see the conventions. Never
+/// blocks; one thread at a time; allowed from a callback. Returns `LAYER_OK`; `LAYER_INVALID`
+/// (NULL).
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn layer_config_on_state(
+    config: *mut layer_config_t,
+    callback: layer_state_cb,
+    userdata: *mut c_void,
+    destroy: layer_destroy_cb,
+    error: *mut *mut layer_error_t,
+) -> layer_status_t {
+    guard(error, || {
+        // SAFETY: the caller passes NULL or a config of its own.
+        let config = unsafe { handle::borrow_mut(config, "config") }?;
+        let callback = StateCallback::new(callback, userdata, destroy, "callback")?;
+        config.hooks.on_state = Some(Arc::new(callback));
+        Ok(())
+    })
+}
+
+/// Frees a config. Layers that were made from it are not touched.
+///
+/// `config`: taken; NULL does nothing. Never blocks; any thread; allowed from a callback.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layer_config_free(config: *mut layer_config_t) {
+    guard_value((), || {
+        // SAFETY: the caller passes NULL or a config from `layer_config_new` and gives it up.
+        drop(unsafe { handle::take(config) });
+    });
+}

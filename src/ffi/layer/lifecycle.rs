@@ -1,0 +1,194 @@
+//! Opening, watching and closing a layer.
+
+use std::ffi::c_char;
+
+use crate::error::{Error, ErrorKind};
+use crate::ffi::callback::layer_state_t;
+use crate::ffi::config::layer_config_t;
+use crate::ffi::handle;
+use crate::ffi::status::{guard, guard_value, layer_error_t, layer_status_t};
+use crate::layer::Layer;
+use crate::stats::Stat;
+
+use super::{layer_t, milliseconds, open};
+
+/// Opens a layer. It connects in the background and for ever tries again: a broker that is down
+/// does not fail this call.
+///
+/// `config`: borrowed and copied; NULL for all defaults. `layer`: receives the handle, to be freed
+/// by `layer_free`. `error`: see the conventions. Never blocks for the network; any thread; allowed
+/// from a callback. Returns `LAYER_OK`; `LAYER_INVALID` (NULL `layer`, options that contradict each
+/// other); `LAYER_INTERNAL` (the system gives no thread or descriptor).
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn layer_new(
+    config: *const layer_config_t,
+    layer: *mut *mut layer_t,
+    error: *mut *mut layer_error_t,
+) -> layer_status_t {
+    guard(error, || {
+        let out = handle::out(layer, "layer")?;
+        let defaults = layer_config_t::default();
+        // SAFETY: the caller passes NULL or a config of its own.
+        let config = unsafe { config.as_ref() }.unwrap_or(&defaults);
+        let layer = Layer::with_hooks(&config.config, config.hooks.clone())?;
+        // SAFETY: the caller passes NULL, refused above, or a place for a handle.
+        unsafe { out.write(handle::give(layer_t { layer })) };
+        Ok(())
+    })
+}
+
+/// Waits until the layer is ready: both connections stand and every group is bound.
+///
+/// `timeout_ms`: 0 only looks. Blocks up to `timeout_ms`; any thread; from a callback only with 0.
+/// Returns `LAYER_OK`; `LAYER_TIMEOUT`; `LAYER_REFUSED` (at once); `LAYER_CLOSED`;
+/// `LAYER_WOULD_DEADLOCK`; `LAYER_INVALID` (NULL); `LAYER_FORKED`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn layer_wait_ready(
+    layer: *const layer_t,
+    timeout_ms: u32,
+    error: *mut *mut layer_error_t,
+) -> layer_status_t {
+    guard(error, || {
+        // SAFETY: the caller passes NULL or a layer that is not being freed.
+        unsafe { open(layer) }?.wait_ready(milliseconds(timeout_ms))
+    })
+}
+
+/// The state of the layer now.
+///
+/// `state`: receives it. Never blocks; any thread; allowed from a callback. Returns `LAYER_OK`, for
+/// a closed layer too; `LAYER_INVALID` (NULL); `LAYER_FORKED`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn layer_state(
+    layer: *const layer_t,
+    state: *mut layer_state_t,
+    error: *mut *mut layer_error_t,
+) -> layer_status_t {
+    guard(error, || {
+        // SAFETY: the caller passes NULL or a layer that is not being freed.
+        let layer = unsafe { open(layer) }?;
+        let out = handle::out(state, "state")?;
+        // SAFETY: the caller passes NULL, refused above, or a place for a state.
+        unsafe { out.write(layer.state().into()) };
+        Ok(())
+    })
+}
+
+/// A counter or gauge of the layer.
+///
+/// `which`: a `layer_stat_t`. `value`: receives it. Never blocks; any thread; allowed from a
+/// callback. Returns `LAYER_OK`, for a closed layer too; `LAYER_INVALID` (NULL, a number that this
+/// version does not know); `LAYER_FORKED`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn layer_stat(
+    layer: *const layer_t,
+    which: u32,
+    value: *mut u64,
+    error: *mut *mut layer_error_t,
+) -> layer_status_t {
+    guard(error, || {
+        // SAFETY: the caller passes NULL or a layer that is not being freed.
+        let layer = unsafe { open(layer) }?;
+        let out = handle::out(value, "value")?;
+        let stat = Stat::from_number(which).ok_or_else(|| {
+            Error::invalid(format!(
+                "there is no statistic {which}: this version knows 1 to {}",
+                Stat::ALL.len()
+            ))
+        })?;
+        // SAFETY: the caller passes NULL, refused above, or a place for a number.
+        unsafe { out.write(layer.stat(stat)) };
+        Ok(())
+    })
+}
+
+/// Makes up a new channel name, `<queue name>!<prefix><12 random letters>`. Nothing is registered:
+/// a channel begins with its first message or receiver.
+///
+/// `prefix`: borrowed; NULL for none; ASCII letters, digits, '-', '_' and '.'. `name`: receives the
+/// NUL-terminated name. `size`: the room at `name` in bytes; `LAYER_NAME_SIZE` is always enough.
+/// Never blocks; any thread; allowed from a callback. Returns `LAYER_OK`; `LAYER_INVALID` (NULL, a
+/// bad or too long prefix, too little room); `LAYER_CLOSED`; `LAYER_FORKED`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn layer_new_channel(
+    layer: *const layer_t,
+    prefix: *const c_char,
+    name: *mut c_char,
+    size: usize,
+    error: *mut *mut layer_error_t,
+) -> layer_status_t {
+    guard(error, || {
+        // SAFETY: the caller passes NULL or a layer that is not being freed, and NULL or a C string.
+        let (layer, prefix) = unsafe { (open(layer)?, handle::optional_text(prefix, "prefix")?) };
+        handle::out(name, "name")?;
+        let channel = layer.new_channel(prefix)?;
+        if channel.len() >= size {
+            return Err(Error::invalid(format!(
+                "argument 'size' is {size}: this name needs {} bytes, and LAYER_NAME_SIZE is \
+                 always enough",
+                channel.len() + 1
+            )));
+        }
+        // SAFETY: `name` is not NULL and has room for `size` bytes, which is more than the name's
+        // length; the two do not overlap, as the string is ours.
+        unsafe {
+            name.copy_from_nonoverlapping(channel.as_ptr().cast(), channel.len());
+            name.add(channel.len()).write(0);
+        }
+        Ok(())
+    })
+}
+
+/// Closes the layer: refuses new calls, waits for confirms, closes the connections, ends the
+/// receivers (`LAYER_CLOSED`), joins its threads. Undelivered messages are dropped. Whatever the
+/// status, the layer is closed; calls that other threads are inside of return `LAYER_CLOSED`.
+///
+/// With `dispatch=poll` it runs the callbacks that are due itself. From a callback it only begins
+/// the shutdown. Again on a closed layer it does nothing.
+///
+/// `timeout_ms`: the bound of the whole call, even against a dead or blocking broker; only a
+/// callback of yours that does not return can make the rest outlive it. Blocks; any thread;
+/// allowed from a callback. Returns `LAYER_OK`; `LAYER_TIMEOUT` (closed all the same; what is left
+/// ends later or in `layer_free`); `LAYER_INVALID` (NULL); `LAYER_FORKED`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layer_close(
+    layer: *const layer_t,
+    timeout_ms: u32,
+    error: *mut *mut layer_error_t,
+) -> layer_status_t {
+    guard(error, || {
+        // SAFETY: the caller passes NULL or a layer that is not being freed.
+        unsafe { open(layer) }?.close(milliseconds(timeout_ms))
+    })
+}
+
+/// Frees a layer, and closes it first if need be, with option `timeout` as the bound. What is left
+/// ends: `done` with `LAYER_CLOSED`, `destroy`. Messages of the layer live on.
+///
+/// It must be the last call on this handle that begins; others may still be inside theirs. From a
+/// callback it only begins the shutdown. In a forked child it touches nothing.
+///
+/// `layer`: taken; NULL does nothing. Blocks; any thread; allowed from a callback.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layer_free(layer: *mut layer_t) {
+    guard_value((), || {
+        // SAFETY: the caller passes NULL or a handle from `layer_new`, and gives it up.
+        let Some(handle) = (unsafe { handle::take(layer) }) else {
+            return;
+        };
+        if handle.layer.is_forked() {
+            std::mem::forget(handle);
+            return;
+        }
+        match handle.layer.finish() {
+            Ok(()) => {}
+            // Nobody is there to be told: a callback that does not return holds up the rest.
+            Err(error) => debug_assert_eq!(error.kind(), ErrorKind::Timeout),
+        }
+    });
+}

@@ -1,0 +1,97 @@
+//! The numbers of `layer_stat`, as C sees them.
+
+use crate::stats::Stat;
+
+/// What `layer_stat` can be asked. Counters only grow; gauges say how it is now. Later versions add
+/// numbers and never change one.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum layer_stat_t {
+    /// Counts sends that the broker confirmed.
+    LAYER_STAT_SENDS_CONFIRMED = 1,
+    /// Counts sends that the broker refused because a queue was full.
+    LAYER_STAT_SENDS_FULL = 2,
+    /// Counts sends to a channel whose queue does not exist.
+    LAYER_STAT_SENDS_NO_CHANNEL = 3,
+    /// Counts sends that were handed over and never confirmed in time: nobody knows.
+    LAYER_STAT_SENDS_UNKNOWN = 4,
+    /// Counts sends that were accepted and certainly not handed over.
+    LAYER_STAT_SENDS_UNSENT = 5,
+    /// Counts messages that arrived from the broker.
+    LAYER_STAT_DELIVERIES = 6,
+    /// Counts messages that were given to a receiver; one to a group counts once per member.
+    LAYER_STAT_RECEIVED = 7,
+    /// Counts messages dropped because nobody received them within `local_expiry`.
+    LAYER_STAT_DROPPED_EXPIRED = 8,
+    /// Counts messages dropped because their channel held `channel_capacity` of them.
+    LAYER_STAT_DROPPED_CHANNEL_FULL = 9,
+    /// Counts messages dropped because the broker flagged them as perhaps delivered before.
+    LAYER_STAT_DROPPED_REDELIVERED = 10,
+    /// Counts messages dropped because they are not one map with one recipient.
+    LAYER_STAT_DROPPED_MALFORMED = 11,
+    /// Counts messages dropped because their group had no local member any more.
+    LAYER_STAT_DROPPED_NO_MEMBER = 12,
+    /// Counts messages dropped because they name a channel of another queue.
+    LAYER_STAT_DROPPED_FOREIGN = 13,
+    /// Counts messages dropped because their channel was discarded or the layer closed.
+    LAYER_STAT_DROPPED_DISCARDED = 14,
+    /// Counts log records and state changes that were dropped because too many were waiting.
+    LAYER_STAT_EVENTS_DROPPED = 15,
+    /// The number of consuming connections so far.
+    LAYER_STAT_GENERATION = 16,
+    /// The number of messages that wait in memory for a receiver.
+    LAYER_STAT_BACKLOG = 17,
+    /// The number of sends whose outcome is not delivered yet.
+    LAYER_STAT_IN_FLIGHT = 18,
+    /// The number of channels that hold a message or a receiver.
+    LAYER_STAT_CHANNELS = 19,
+    /// The number of receivers.
+    LAYER_STAT_RECEIVERS = 20,
+    /// The number of groups with local members.
+    LAYER_STAT_GROUPS = 21,
+    /// The number of memberships.
+    LAYER_STAT_MEMBERSHIPS = 22,
+    /// The number of groups that the broker routes here.
+    LAYER_STAT_GROUPS_BOUND = 23,
+    /// 1 while the broker blocks publishers, else 0.
+    LAYER_STAT_PUBLISHERS_BLOCKED = 24,
+    /// The number of deliveries that are held, so that the broker sends no more.
+    LAYER_STAT_DELIVERIES_HELD = 25,
+}
+
+// cbindgen reads no macro, so the list stands twice; this keeps the two the same.
+const _: () = {
+    use layer_stat_t as C;
+    const PAIRS: [(C, Stat); Stat::ALL.len()] = [
+        (C::LAYER_STAT_SENDS_CONFIRMED, Stat::SendsConfirmed),
+        (C::LAYER_STAT_SENDS_FULL, Stat::SendsFull),
+        (C::LAYER_STAT_SENDS_NO_CHANNEL, Stat::SendsNoChannel),
+        (C::LAYER_STAT_SENDS_UNKNOWN, Stat::SendsUnknown),
+        (C::LAYER_STAT_SENDS_UNSENT, Stat::SendsUnsent),
+        (C::LAYER_STAT_DELIVERIES, Stat::Deliveries),
+        (C::LAYER_STAT_RECEIVED, Stat::Received),
+        (C::LAYER_STAT_DROPPED_EXPIRED, Stat::DroppedExpired),
+        (C::LAYER_STAT_DROPPED_CHANNEL_FULL, Stat::DroppedChannelFull),
+        (C::LAYER_STAT_DROPPED_REDELIVERED, Stat::DroppedRedelivered),
+        (C::LAYER_STAT_DROPPED_MALFORMED, Stat::DroppedMalformed),
+        (C::LAYER_STAT_DROPPED_NO_MEMBER, Stat::DroppedNoMember),
+        (C::LAYER_STAT_DROPPED_FOREIGN, Stat::DroppedForeign),
+        (C::LAYER_STAT_DROPPED_DISCARDED, Stat::DroppedDiscarded),
+        (C::LAYER_STAT_EVENTS_DROPPED, Stat::EventsDropped),
+        (C::LAYER_STAT_GENERATION, Stat::Generation),
+        (C::LAYER_STAT_BACKLOG, Stat::Backlog),
+        (C::LAYER_STAT_IN_FLIGHT, Stat::InFlight),
+        (C::LAYER_STAT_CHANNELS, Stat::Channels),
+        (C::LAYER_STAT_RECEIVERS, Stat::Receivers),
+        (C::LAYER_STAT_GROUPS, Stat::Groups),
+        (C::LAYER_STAT_MEMBERSHIPS, Stat::Memberships),
+        (C::LAYER_STAT_GROUPS_BOUND, Stat::GroupsBound),
+        (C::LAYER_STAT_PUBLISHERS_BLOCKED, Stat::PublishersBlocked),
+        (C::LAYER_STAT_DELIVERIES_HELD, Stat::DeliveriesHeld),
+    ];
+    let mut index = 0;
+    while index < PAIRS.len() {
+        assert!(PAIRS[index].0 as u32 == PAIRS[index].1 as u32);
+        index += 1;
+    }
+};
