@@ -1,0 +1,165 @@
+/* After fork(): the child must not use the parent's layers, and can open its own. */
+#include "support.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Runs in the child, where the harness's lock may be held by a thread that is not there: no CHECK,
+ * no probe. Gives the number of the first call that went wrong. */
+static int use_forked(layer_t *layer, layer_t *polled, const char *channel, const char *group,
+                      layer_message_t *kept) {
+    struct numbered m = number_message(1);
+    layer_error_t *error = NULL;
+    layer_message_t *message = NULL;
+    layer_state_t state;
+    uint64_t number;
+    char name[LAYER_NAME_SIZE];
+    int call = 0;
+#define FORKED(expression)                                                                         \
+    do {                                                                                           \
+        call++;                                                                                    \
+        if ((expression) != LAYER_FORKED || layer_error_status(error) != LAYER_FORKED) {           \
+            return call;                                                                           \
+        }                                                                                          \
+        layer_error_free(error);                                                                   \
+        error = NULL;                                                                              \
+    } while (0)
+    FORKED(layer_wait_ready(layer, 0, &error));
+    FORKED(layer_wait_ready(layer, 1000, &error));
+    FORKED(layer_state(layer, &state, &error));
+    FORKED(layer_stat(layer, LAYER_STAT_BACKLOG, &number, &error));
+    FORKED(layer_new_channel(layer, NULL, name, sizeof name, &error));
+    FORKED(layer_send(layer, channel, m.data, m.length, &error));
+    FORKED(layer_send_json(layer, channel, "{}", &error));
+    FORKED(layer_group_send(layer, group, m.data, m.length, &error));
+    FORKED(layer_group_send_json(layer, group, "{}", &error));
+    FORKED(layer_send_async(layer, channel, m.data, m.length, probe_done, NULL, NULL, &error));
+    FORKED(layer_group_send_async(layer, group, m.data, m.length, probe_done, NULL, NULL, &error));
+    FORKED(layer_receive(layer, channel, probe_receive, NULL, NULL, &number, &error));
+    FORKED(layer_receive_cancel(layer, 1, &error));
+    FORKED(layer_receive_next(layer, channel, 0, &message, &error));
+    FORKED(layer_receive_next(layer, channel, 1000, &message, &error));
+    FORKED(layer_channel_discard(layer, channel, &error));
+    FORKED(layer_group_add(layer, group, channel, &error));
+    FORKED(layer_group_add_async(layer, group, channel, probe_done, NULL, NULL, &error));
+    FORKED(layer_group_discard(layer, group, channel, &error));
+    FORKED(layer_poll(polled, 0, 0, NULL, &error));
+    FORKED(layer_close(layer, 1000, &error));
+#undef FORKED
+    if (layer_fd(polled) != -1) {
+        return 100;
+    }
+    if (layer_send(layer, channel, m.data, m.length, NULL) != LAYER_FORKED) {
+        return 101;
+    }
+    if (number_of(kept) != 7) { /* A message is no layer. */
+        return 102;
+    }
+    layer_message_free(kept);
+    layer_free(layer);
+    layer_free(polled);
+    return 0;
+}
+
+static int status_of(pid_t child) {
+    int status = 0;
+    double deadline = harness_now() + harness_scaled(30);
+    pid_t ended;
+    while ((ended = waitpid(child, &status, WNOHANG)) == 0 && harness_now() < deadline) {
+        harness_pause(0.005);
+    }
+    if (ended == 0) {
+        kill(child, SIGKILL);
+        waitpid(child, &status, 0);
+        CHECK(false, "the child hung");
+    }
+    CHECK(ended == child, "waitpid failed");
+    CHECK(WIFEXITED(status), "the child was ended by signal %d", WTERMSIG(status));
+    return WEXITSTATUS(status);
+}
+
+CASE(a_forked_child_is_told_so_by_every_call) {
+    layer_t *layer = open_layer(DEFAULTS), *polled = open_layer("dispatch", "poll");
+    const char *channel = new_channel(layer), *group = unique("group-");
+    struct probe *probe = probe_new("receiver");
+    CHECK_OK(receive(layer, channel, probe, NULL));
+    CHECK_OK(layer_group_add(layer, group, channel, ERR));
+    CHECK_OK(receive(polled, new_channel(polled), probe_new("polled receiver"), NULL));
+    const char *queued = new_channel(layer);
+    CHECK_OK(send_number(layer, queued, 7));
+    layer_message_t *kept = pull(layer, queued);
+    pid_t child = fork();
+    CHECK(child >= 0, "fork failed");
+    if (child == 0) {
+        _exit(use_forked(layer, polled, channel, group, kept));
+    }
+    int code = status_of(child);
+    layer_message_free(kept);
+    CHECK(code == 0, "call %d of the child went wrong", code);
+    CHECK_OK(send_number(layer, channel, 1)); /* The parent's layer has not noticed. */
+    CHECK_OK(group_send_number(layer, group, 2));
+    WAIT_MESSAGES(probe, 2);
+    CHECK(probe_number(probe, 1) == 2, "message %lld", (long long)probe_number(probe, 1));
+    CHECK_SEEN(probe, destroys, 0);
+}
+
+static int use_own(layer_t *parents) {
+    layer_config_t *config = layer_config_new();
+    layer_t *layer = NULL;
+    layer_message_t *message = NULL;
+    char channel[LAYER_NAME_SIZE];
+    struct numbered m = number_message(5);
+    if (layer_config_set(config, "host", test_host(), NULL) != LAYER_OK) {
+        return 1;
+    }
+    if (layer_new(config, &layer, NULL) != LAYER_OK) {
+        return 2;
+    }
+    if (layer_new_channel(layer, NULL, channel, sizeof channel, NULL) != LAYER_OK) {
+        return 3;
+    }
+    if (layer_send(layer, channel, m.data, m.length, NULL) != LAYER_OK) {
+        return 4;
+    }
+    if (layer_receive_next(layer, channel, 20000, &message, NULL) != LAYER_OK) {
+        return 5;
+    }
+    if (number_of(message) != 5) {
+        return 6;
+    }
+    layer_message_free(message);
+    if (layer_close(layer, 10000, NULL) != LAYER_OK) {
+        return 7;
+    }
+    layer_free(layer);
+    layer_free(parents);
+    layer_config_free(config);
+    return 0;
+}
+
+CASE(a_forked_child_opens_a_layer_of_its_own) {
+    layer_t *layer = open_layer(DEFAULTS);
+    const char *channel = new_channel(layer);
+    for (unsigned i = 0; i < 3; i++) {
+        pid_t child = fork();
+        CHECK(child >= 0, "fork failed");
+        if (child == 0) {
+            _exit(use_own(layer));
+        }
+        int code = status_of(child);
+        CHECK(code == 0, "step %d of the child went wrong", code);
+        CHECK_OK(send_number(layer, channel, i));
+        CHECK_PULL(layer, channel, i);
+    }
+}
+
+CASE(a_child_forked_before_any_layer_opens_its_own) {
+    pid_t child = fork();
+    CHECK(child >= 0, "fork failed");
+    if (child == 0) {
+        _exit(use_own(NULL));
+    }
+    int code = status_of(child);
+    CHECK(code == 0, "step %d of the child went wrong", code);
+}

@@ -1,0 +1,305 @@
+/* dispatch=poll: the program's own threads run the callbacks. */
+#include "support.h"
+
+#include <poll.h>
+
+/* Whether a descriptor is readable, or becomes so within `milliseconds`. */
+static bool readable(int fd, int milliseconds) {
+    struct pollfd entry = {.fd = fd, .events = POLLIN};
+    int count = poll(&entry, 1, milliseconds);
+    CHECK(count >= 0, "poll(2) failed");
+    CHECK((entry.revents & (POLLERR | POLLHUP | POLLNVAL)) == 0, "poll(2): events %#x",
+          (unsigned)entry.revents);
+    return count == 1;
+}
+
+#define CHECK_DUE(fd) CHECK(readable(fd, 20000), "callbacks are due, and the fd is not readable")
+#define CHECK_IDLE(fd) CHECK(!readable(fd, 0), "nothing is due, and the fd is readable")
+
+static size_t poll_once(layer_t *layer, size_t max, uint32_t timeout_ms) {
+    size_t ran = SIZE_MAX;
+    CHECK_OK(layer_poll(layer, max, timeout_ms, &ran, ERR));
+    CHECK(ran != SIZE_MAX, "layer_poll wrote no number");
+    return ran;
+}
+
+#define CHECK_RAN(layer, max, timeout_ms, expected)                                                \
+    do {                                                                                           \
+        size_t ran_ = poll_once(layer, max, timeout_ms);                                           \
+        CHECK(ran_ == (size_t)(expected), "layer_poll ran %zu callbacks, not %zu", ran_,           \
+              (size_t)(expected));                                                                 \
+    } while (0)
+
+CASE(the_fd_is_readable_exactly_while_callbacks_are_due) {
+    layer_t *layer = open_layer("dispatch", "poll");
+    const char *channel = new_channel(layer), *unheard = new_channel(layer);
+    int fd = layer_fd(layer);
+    CHECK(fd >= 0, "the fd is %d", fd);
+    CHECK_IDLE(fd);
+    CHECK_RAN(layer, 0, 0, 0);
+    struct probe *probe = probe_new("receiver"), *done = probe_new("done");
+    CHECK_OK(receive(layer, channel, probe, NULL));
+    CHECK_IDLE(fd);
+
+    CHECK_OK(send_number(layer, unheard, 1)); /* Nobody receives it: no callback is due. */
+    WAIT_STAT(layer, LAYER_STAT_BACKLOG, 1);
+    CHECK_IDLE(fd);
+
+    CHECK_OK(send_number(layer, channel, 1));
+    CHECK_DUE(fd);
+    CHECK_SEEN(probe, calls, 0); /* Nobody but layer_poll runs it. */
+    CHECK_RAN(layer, 0, 0, 1);
+    CHECK_SEEN(probe, calls, 1);
+    CHECK_IDLE(fd);
+
+    for (int64_t i = 2; i <= 6; i++) {
+        CHECK_OK(send_number(layer, channel, i));
+    }
+    WAIT_STAT(layer, LAYER_STAT_BACKLOG, 6);
+    CHECK_DUE(fd);
+    CHECK_RAN(layer, 1, 0, 1);
+    CHECK_DUE(fd);
+    CHECK_RAN(layer, 3, 0, 3);
+    CHECK_DUE(fd);
+    CHECK_RAN(layer, 100, 0, 1);
+    CHECK_IDLE(fd);
+    for (int64_t i = 1; i <= 6; i++) {
+        CHECK(probe_number(probe, (size_t)i - 1) == i, "message %lld came as number %lld",
+              (long long)probe_number(probe, (size_t)i - 1), (long long)i);
+    }
+
+    CHECK_OK(send_async(layer, unheard, 2, done)); /* An outcome is a callback too. */
+    CHECK_DUE(fd);
+    CHECK_RAN(layer, 0, 0, 1); /* Its destroy is not counted. */
+    CHECK_SEEN(done, outcomes[LAYER_OK], 1);
+    CHECK_SEEN(done, destroys, 1);
+    CHECK_IDLE(fd);
+
+    CHECK_OK(layer_channel_discard(layer, channel, ERR)); /* And so is a receiver's last call. */
+    CHECK_DUE(fd);
+    CHECK_RAN(layer, 0, 0, 1);
+    CHECK_SEEN(probe, ends, 1);
+    CHECK_SEEN(probe, destroys, 1);
+    CHECK_IDLE(fd);
+}
+
+CASE(layer_fd_is_for_poll_mode_alone) {
+    layer_t *layer = open_layer(DEFAULTS);
+    size_t ran = 42;
+    CHECK(layer_fd(layer) == -1, "the fd is %d", layer_fd(layer));
+    CHECK_STATUS(LAYER_INVALID, layer_poll(layer, 0, 0, &ran, ERR));
+    CHECK(strstr(error_text(), "dispatch") != NULL, "the error does not name the option: %s",
+          error_text());
+    CHECK(ran == 42, "a call that failed wrote its output");
+}
+
+struct poller {
+    layer_t *layer;
+    struct gate *end;
+    size_t ran;
+    layer_status_t status;
+};
+
+static void poll_for_one(void *argument) {
+    struct poller *poller = argument;
+    poller->status = STATUS(layer_poll(poller->layer, 0, 20000, &poller->ran, ERR));
+}
+
+CASE(a_poll_waits_for_its_first_callback) {
+    layer_t *layer = open_layer("dispatch", "poll");
+    const char *channel = new_channel(layer);
+    double began = harness_now();
+    CHECK_RAN(layer, 0, 50, 0);
+    CHECK(harness_now() - began >= 0.049, "a poll of 50 ms ended after %.4f s",
+          harness_now() - began);
+    struct probe *probe = probe_new("receiver");
+    CHECK_OK(receive(layer, channel, probe, NULL));
+    struct poller *poller = case_alloc(sizeof *poller);
+    *poller = (struct poller){.layer = layer};
+    struct thread *thread = spawn(poll_for_one, poller);
+    CHECK_OK(send_number(layer, channel, 1));
+    join(thread);
+    CHECK(poller->status == LAYER_OK, "%s", layer_status_name(poller->status));
+    CHECK(poller->ran == 1, "it ran %zu callbacks", poller->ran);
+    CHECK_SEEN(probe, length, 1);
+    CHECK_OK(send_number(layer, channel, 2));
+    CHECK_DUE(layer_fd(layer));
+    CHECK_OK(layer_poll(layer, 0, 0, NULL, ERR)); /* Nobody has to count. */
+    CHECK_SEEN(probe, length, 2);
+}
+
+CASE(a_poll_that_waits_ends_with_the_layer) {
+    layer_t *layer = open_layer("dispatch", "poll");
+    struct poller *poller = case_alloc(sizeof *poller);
+    *poller = (struct poller){.layer = layer};
+    struct thread *thread = spawn(poll_for_one, poller);
+    CHECK_OK(layer_close(layer, 5000, ERR));
+    join_within(thread, 5);
+    CHECK(poller->status == LAYER_CLOSED || (poller->status == LAYER_OK && poller->ran == 0),
+          "%s, ran %zu", layer_status_name(poller->status), poller->ran);
+    CHECK_STATUS(LAYER_CLOSED, layer_poll(layer, 0, 0, NULL, ERR));
+    CHECK_STATUS(LAYER_CLOSED, layer_poll(layer, 0, 1000, NULL, ERR));
+}
+
+static void keep_polling(void *argument) {
+    struct poller *poller = argument;
+    while (!gate_is_open(poller->end)) {
+        size_t ran = 0;
+        CHECK_OK(layer_poll(poller->layer, 8, 20, &ran, ERR));
+        CHECK(ran <= 8, "layer_poll ran %zu callbacks, and its bound was 8", ran);
+        poller->ran += ran;
+    }
+}
+
+CASE(concurrent_polls_keep_the_order_of_each_channel) {
+    enum { POLLERS = 4, CHANNELS = 8, EACH = 300 };
+    layer_t *layer =
+        open_layer("dispatch", "poll", "remote_capacity", "20000", "prefetch_count", "200");
+    struct gate *end = gate_new();
+    struct poller *pollers = case_alloc(POLLERS * sizeof *pollers);
+    struct thread *threads[POLLERS];
+    struct probe *probes[CHANNELS], *done = probe_new("done");
+    const char *channels[CHANNELS];
+    for (size_t i = 0; i < CHANNELS; i++) {
+        channels[i] = new_channel(layer);
+        probes[i] = probe_new(text("receiver %zu", i));
+        CHECK_OK(receive(layer, channels[i], probes[i], NULL));
+    }
+    for (size_t i = 0; i < POLLERS; i++) {
+        pollers[i] = (struct poller){.layer = layer, .end = end};
+        threads[i] = spawn(keep_polling, &pollers[i]);
+    }
+    for (int64_t n = 0; n < EACH; n++) {
+        for (size_t i = 0; i < CHANNELS; i++) {
+            CHECK_OK(send_async(layer, channels[i], n, done));
+        }
+    }
+    for (size_t i = 0; i < CHANNELS; i++) {
+        WAIT_MESSAGES(probes[i], EACH);
+    }
+    WAIT_CALLS(done, CHANNELS * EACH);
+    gate_open(end);
+    size_t ran = 0;
+    for (size_t i = 0; i < POLLERS; i++) {
+        join(threads[i]);
+        ran += pollers[i].ran;
+    }
+    CHECK(ran == 2 * CHANNELS * EACH, "the polls ran %zu callbacks, not %d", ran,
+          2 * CHANNELS * EACH);
+    for (size_t i = 0; i < CHANNELS; i++) {
+        for (int64_t n = 0; n < EACH; n++) {
+            CHECK(probe_number(probes[i], (size_t)n) == n, "message %lld came as number %lld",
+                  (long long)probe_number(probes[i], (size_t)n), (long long)n);
+        }
+    }
+}
+
+CASE(cancel_in_poll_mode_destroys_without_a_poll) {
+    layer_t *layer = open_layer("dispatch", "poll");
+    const char *channel = new_channel(layer);
+    struct probe *probe = probe_new("receiver");
+    uint64_t id = 0;
+    CHECK_OK(receive(layer, channel, probe, &id));
+    CHECK_OK(send_number(layer, channel, 1));
+    CHECK_DUE(layer_fd(layer));
+    CHECK_OK(layer_receive_cancel(layer, id, ERR));
+    CHECK_SEEN(probe, destroys, 1);
+    CHECK_SEEN(probe, calls, 0);
+    CHECK_RAN(layer, 0, 0, 0); /* The fd may still say that something was due. */
+    CHECK_IDLE(layer_fd(layer));
+    CHECK_PULL(layer, channel, 1);
+}
+
+CASE(close_in_poll_mode_with_nobody_polling) {
+    layer_t *layer = open_layer("dispatch", "poll");
+    const char *channel = new_channel(layer);
+    struct probe *probe = probe_new("receiver"), *idle = probe_new("idle"),
+                 *done = probe_new("done");
+    CHECK_OK(receive(layer, channel, probe, NULL));
+    CHECK_OK(receive(layer, new_channel(layer), idle, NULL));
+    CHECK_OK(group_add_async(layer, unique("group-"), channel, done));
+    for (int64_t i = 0; i < 20; i++) {
+        CHECK_OK(send_async(layer, channel, i, done));
+    }
+    CHECK_DUE(layer_fd(layer));
+    double began = harness_now();
+    CHECK_OK(layer_close(layer, 10000, ERR));
+    CHECK(harness_now() - began < harness_scaled(5), "close took %.1f s", harness_now() - began);
+    CHECK_SEEN(done, calls, 21);
+    CHECK_SEEN(done, destroys, 21);
+    CHECK_SEEN(probe, ends, 1);
+    CHECK_SEEN(probe, destroys, 1);
+    CHECK_SEEN(idle, ends, 1);
+    CHECK_SEEN(idle, destroys, 1);
+    CHECK_STATUS(LAYER_CLOSED, layer_poll(layer, 0, 0, NULL, ERR));
+}
+
+CASE(free_in_poll_mode_with_nobody_polling) {
+    layer_t *layer = open_layer("dispatch", "poll");
+    const char *channel = new_channel(layer);
+    struct probe *probe = probe_new("receiver"), *done = probe_new("done");
+    CHECK_OK(receive(layer, channel, probe, NULL));
+    for (int64_t i = 0; i < 20; i++) {
+        CHECK_OK(send_async(layer, channel, i, done));
+    }
+    free_layer(layer);
+    CHECK_SEEN(done, destroys, 20);
+    CHECK_SEEN(probe, ends, 1);
+    CHECK_SEEN(probe, destroys, 1);
+}
+
+struct closer {
+    layer_t *layer;
+    bool frees, begun;
+};
+
+static int32_t close_on_message(struct probe *probe, layer_status_t status,
+                                const layer_message_t *message) {
+    (void)message;
+    struct closer *closer = probe->context;
+    if (status != LAYER_OK || closer->begun) {
+        return LAYER_CONTINUE;
+    }
+    closer->begun = true; /* The other message may still come, or be dropped. */
+    if (closer->frees) {
+        layer_free(closer->layer);
+    } else {
+        EXPECT_OK(layer_close(closer->layer, 10000, ERR));
+    }
+    return LAYER_CONTINUE;
+}
+
+static void close_from_a_polled_callback(bool frees) {
+    layer_t *layer = open_layer("dispatch", "poll");
+    const char *channel = new_channel(layer);
+    struct closer *closer = case_alloc(sizeof *closer);
+    *closer = (struct closer){layer, frees, false};
+    struct probe *probe = probe_new("closing"), *other = probe_new("other"),
+                 *done = probe_new("done");
+    probe->on_message = close_on_message;
+    probe->context = closer;
+    CHECK_OK(receive(layer, channel, probe, NULL));
+    CHECK_OK(receive(layer, new_channel(layer), other, NULL));
+    CHECK_OK(send_async(layer, channel, 1, done));
+    CHECK_OK(send_number(layer, channel, 2));
+    if (frees) {
+        disown_layer(layer);
+    }
+    layer_status_t status = LAYER_OK;
+    while (status == LAYER_OK && SEEN(probe, calls) == 0) {
+        status = STATUS(layer_poll(layer, 0, 20000, NULL, ERR));
+        CHECK(status == LAYER_OK || status == LAYER_CLOSED, "%s (%s)", layer_status_name(status),
+              error_text());
+    }
+    if (!frees) { /* Which runs what is left, as nobody polls. */
+        CHECK_OK(layer_close(layer, 10000, ERR));
+    }
+    WAIT_DESTROYS(probe, 1);
+    WAIT_DESTROYS(other, 1);
+    WAIT_DESTROYS(done, 1);
+    CHECK_SEEN(probe, end_status, LAYER_CLOSED);
+    CHECK_SEEN(other, ends, 1);
+}
+
+CASE(close_from_a_polled_callback) { close_from_a_polled_callback(false); }
+CASE(free_from_a_polled_callback) { close_from_a_polled_callback(true); }
