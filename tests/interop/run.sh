@@ -1,0 +1,40 @@
+#!/bin/bash
+# C and Python on one broker: run.sh [TEST...]. Needs the debug library, and in
+# CHANNEL_LAYER_TEST_AMQP the URL of a RabbitMQ node (`make test STAGES="build interop"` provides
+# both). The Python package goes into a virtual environment of its own, below the target folder.
+
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+target=${CARGO_TARGET_DIR:-target}
+library=$target/debug
+environment=$target/interop-venv
+requirements=tests/interop/requirements.txt
+read -ra cc <<<"${CC:-cc}"
+
+if [ -z "${CHANNEL_LAYER_TEST_AMQP:-}" ]; then
+    echo "tests/interop: CHANNEL_LAYER_TEST_AMQP names no broker;" \
+        "start this by 'make test STAGES=interop'" >&2
+    exit 2
+fi
+if [ ! -e "$library/libchannel_layer.so" ]; then
+    echo "tests/interop: there is no $library/libchannel_layer.so; run 'make build' first" >&2
+    exit 2
+fi
+
+# The copy is made last, so that an installation that broke off is begun again.
+if ! cmp -s "$requirements" "$environment/requirements.txt" ||
+    ! "$environment/bin/python" --version >/dev/null 2>&1; then
+    rm -rf "$environment"
+    "${PYTHON:-python3}" -m venv "$environment"
+    timeout 300 "$environment/bin/python" -m pip install --quiet --disable-pip-version-check \
+        -r "$requirements"
+    cp "$requirements" "$environment/requirements.txt"
+fi
+"$environment/bin/python" -m pip --disable-pip-version-check list
+
+"${cc[@]}" -std=c11 -Wall -Wextra -Werror -O1 -g -pthread -Iinclude tests/interop/peer.c \
+    -o "$target/interop-peer" -L"$library" -lchannel_layer -Wl,-rpath,"$(cd "$library" && pwd)"
+
+export CHANNEL_LAYER_TEST_PEER=$target/interop-peer
+exec timeout -k 10 300 "$environment/bin/python" tests/interop/test_interop.py --verbose "$@"
