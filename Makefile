@@ -1,0 +1,103 @@
+# The front door: `make help` lists the targets. All building is done by cargo; this file gives
+# it names, and puts what it built where C programs look for it.
+
+CARGO ?= cargo
+PYTHON ?= python3
+CARGO_TARGET_DIR ?= target
+export CARGO CARGO_TARGET_DIR PYTHON CC CXX
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
+
+DEBUG := $(CARGO_TARGET_DIR)/debug
+RELEASE := $(CARGO_TARGET_DIR)/release
+STAMP := $(RELEASE)/.channel_layer.built
+
+# The one place where the version is written is Cargo.toml; that of the SONAME is build.rs.
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
+# A program that is linked with the library asks for it by this name.
+soname_of = readelf -d $(1)/libchannel_layer.so | sed -n 's/.*(SONAME).*\[\(.*\)\]$$/\1/p'
+
+# What the static library needs beside itself, as rustc's `--print native-static-libs` lists it
+# for this platform; tests/install links a program with it.
+STATIC_LIBS := -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
+
+SOURCES := $(shell find src -name '*.rs') build.rs cbindgen.toml Cargo.toml Cargo.lock
+C_SOURCES = $(shell find bindings/c tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp')
+
+.DELETE_ON_ERROR:
+.PHONY: help build release demo test deps install uninstall bench fmt lint clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-14s%s\n", $$1, $$2}'
+
+build: ## build the library for development, in target/debug
+	$(CARGO) build --locked
+	@$(call link_soname,$(DEBUG))
+
+release: $(STAMP) ## build the library for use, in target/release (takes minutes)
+
+# Cargo does not know of the SONAME, so that what it built could be linked with and not run.
+link_soname = soname=$$($(call soname_of,$(1))) && [ -n "$$soname" ] \
+	&& ln -sfn libchannel_layer.so "$(1)/$$soname"
+
+# A stamp of our own, since cargo leaves a library that is still good as old as it is. So that
+# `sudo make install` after `make` runs no compiler as root.
+$(STAMP): $(SOURCES)
+	$(CARGO) build --locked --release
+	@$(call link_soname,$(RELEASE))
+	@touch $@
+
+demo: build ## run a chat on the library; HOST=amqp://… runs it between two processes
+	@$(CC) -std=c11 -Wall -Wextra -Werror -g -pthread -Iinclude bindings/c/examples/chat.c \
+		-o $(DEBUG)/chat -L$(DEBUG) -lchannel_layer -Wl,-rpath,"$$(cd $(DEBUG) && pwd)"
+	@$(DEBUG)/chat $(HOST)
+
+test: deps ## install what is missing and run all tests; STAGES="c interop" runs only those
+	@$(PYTHON) tests/fixture/rabbitmq.py run -- tests/run.sh $(STAGES)
+
+deps: ## install what the tests need and this machine lacks (Debian packages)
+	@tests/deps.sh
+
+install: $(STAMP) ## install library, header and .pc file; PREFIX, LIBDIR, DESTDIR as usual
+	install -d "$(DESTDIR)$(LIBDIR)" "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(PKGCONFIGDIR)"
+	install -m 755 $(RELEASE)/libchannel_layer.so \
+		"$(DESTDIR)$(LIBDIR)/libchannel_layer.so.$(VERSION)"
+	soname=$$($(call soname_of,$(RELEASE))) && [ -n "$$soname" ] \
+		&& ln -sfn libchannel_layer.so.$(VERSION) "$(DESTDIR)$(LIBDIR)/$$soname" \
+		&& ln -sfn "$$soname" "$(DESTDIR)$(LIBDIR)/libchannel_layer.so"
+	install -m 644 $(RELEASE)/libchannel_layer.a "$(DESTDIR)$(LIBDIR)"
+	install -m 644 include/channel_layer.h "$(DESTDIR)$(INCLUDEDIR)"
+	sed -e 's|@PREFIX@|$(PREFIX)|' \
+		-e 's|@LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' \
+		-e 's|@INCLUDEDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(INCLUDEDIR))|' \
+		-e 's|@VERSION@|$(VERSION)|' -e 's|@STATIC_LIBS@|$(STATIC_LIBS)|' \
+		channel_layer.pc.in > "$(DESTDIR)$(PKGCONFIGDIR)/channel_layer.pc"
+	chmod 644 "$(DESTDIR)$(PKGCONFIGDIR)/channel_layer.pc"
+	@[ -n "$(DESTDIR)" ] || echo "Installed. Where $(LIBDIR) is new to the loader, run ldconfig."
+
+uninstall: ## remove what install put there
+	[ ! -d "$(DESTDIR)$(LIBDIR)" ] || find "$(DESTDIR)$(LIBDIR)" -maxdepth 1 -type l \
+		-name 'libchannel_layer.so*' -lname 'libchannel_layer.so*' -delete
+	rm -f "$(DESTDIR)$(LIBDIR)/libchannel_layer.so.$(VERSION)" \
+		"$(DESTDIR)$(LIBDIR)/libchannel_layer.a" \
+		"$(DESTDIR)$(INCLUDEDIR)/channel_layer.h" \
+		"$(DESTDIR)$(PKGCONFIGDIR)/channel_layer.pc"
+
+bench: release ## measure it beside librabbitmq
+	@tests/deps.sh bench
+	@benches/run.sh
+
+fmt: ## format Rust and C
+	$(CARGO) fmt
+	clang-format -i $(C_SOURCES)
+
+lint: ## check formatting and clippy
+	$(CARGO) fmt --check
+	clang-format --dry-run -Werror $(C_SOURCES)
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+clean: ## remove everything that was built
+	$(CARGO) clean

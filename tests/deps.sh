@@ -1,0 +1,88 @@
+#!/bin/sh
+# Installs what the tests need and this machine lacks: deps.sh [bench]
+#
+# Nothing is asked of the network where nothing is missing, and no system service is started:
+# the tests start RabbitMQ nodes of their own.
+
+set -eu
+
+missing=""
+need() { # need PACKAGE COMMAND...: the package is there if the command succeeds
+    package=$1
+    shift
+    if ! "$@" >/dev/null 2>&1; then
+        missing="$missing $package"
+    fi
+}
+
+need g++ "${CXX:-g++}" --version
+need pkg-config pkg-config --version
+if [ "${1:-test}" = bench ]; then
+    need librabbitmq-dev pkg-config --exists librabbitmq
+else
+    need clang-format clang-format --version
+    need python3 "${PYTHON:-python3}" --version
+    need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
+fi
+if [ -z "${CHANNEL_LAYER_RABBITMQ_SERVER:-}" ]; then
+    need rabbitmq-server test -x /usr/lib/rabbitmq/bin/rabbitmq-server
+fi
+
+for component in fmt clippy; do
+    if ! "${CARGO:-cargo}" "$component" --version >/dev/null 2>&1; then
+        echo "deps: cargo $component is missing; install that component of your Rust" \
+            "toolchain (with rustup: rustup component add rustfmt clippy)" >&2
+        exit 1
+    fi
+done
+
+if [ -z "$missing" ]; then
+    exit 0
+fi
+echo "deps: missing:$missing"
+if ! command -v apt-get >/dev/null; then
+    echo "deps: there is no apt-get here; please install what these Debian packages" \
+        "hold, and run this again" >&2
+    exit 1
+fi
+if [ "$(id -u)" -eq 0 ]; then
+    as_root=""
+elif command -v sudo >/dev/null; then
+    as_root=sudo
+else
+    echo "deps: please run as root: apt-get install$missing" >&2
+    exit 1
+fi
+
+# Debian starts a service as it installs it, unless this file says no.
+policy=/usr/sbin/policy-rc.d
+own_policy=""
+remove_policy() {
+    if [ -n "$own_policy" ]; then
+        $as_root rm -f "$policy"
+    fi
+}
+trap remove_policy EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+if [ ! -e "$policy" ]; then
+    own_policy=yes
+    printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+    $as_root chmod 755 "$policy"
+fi
+
+# shellcheck disable=SC2086  # the list is words
+{
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+    $as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends $missing
+}
+case $missing in
+*rabbitmq-server*)
+    # Nor shall it start at the next boot, on a machine that only wanted to run our tests.
+    if command -v systemctl >/dev/null; then
+        $as_root systemctl disable rabbitmq-server.service
+    fi
+    ;;
+esac

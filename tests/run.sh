@@ -1,0 +1,202 @@
+#!/bin/bash
+# Runs the tests, beside a RabbitMQ node whose URL is in CHANNEL_LAYER_TEST_AMQP: run.sh [STAGE...]
+#
+# `make test` starts it with such a node. Every stage runs even after one has failed, so that one
+# run shows all there is to mend; the run fails if any did.
+
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+stages=(fmt clippy rustdoc build rust doctest fixture c interop install demo)
+
+cargo=${CARGO:-cargo}
+python=${PYTHON:-python3}
+target=${CARGO_TARGET_DIR:-target}
+logs=$target/test-logs
+chosen=("$@")
+[ ${#chosen[@]} -gt 0 ] || chosen=("${stages[@]}")
+
+for name in "${chosen[@]}"; do
+    if [[ " ${stages[*]} " != *" $name "* ]]; then
+        echo "run.sh: there is no stage '$name'; there are: ${stages[*]}" >&2
+        exit 2
+    fi
+done
+if [ -z "${CHANNEL_LAYER_TEST_AMQP:-}" ]; then
+    echo "run.sh: CHANNEL_LAYER_TEST_AMQP names no broker; start this by 'make test'" >&2
+    exit 2
+fi
+mkdir -p "$logs" || exit 1
+
+# --- stages ---------------------------------------------------------------------------------
+
+# Taken before any build, since each build writes the header anew where it differs.
+header=include/channel_layer.h
+cp "$header" "$logs/committed.h" || exit 1
+
+stage_fmt() {
+    local c_files
+    mapfile -t c_files < <(find bindings/c tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp')
+    local status=0
+    "$cargo" fmt --check || status=1
+    clang-format --dry-run -Werror "${c_files[@]}" || status=1
+    return "$status"
+}
+
+stage_clippy() {
+    "$cargo" clippy --locked --all-targets -- -D warnings
+}
+
+stage_rustdoc() {
+    RUSTDOCFLAGS="-D warnings" "$cargo" doc --locked --no-deps --document-private-items
+}
+
+stage_build() {
+    make --no-print-directory build || return
+    if ! diff -u "$logs/committed.h" "$header"; then
+        echo "$header is not what build.rs makes of src/ffi; the build has written it anew:" \
+            "look at the difference and commit it"
+        return 1
+    fi
+}
+
+stage_rust() {
+    if "$cargo" nextest --version >/dev/null 2>&1; then
+        "$cargo" nextest run --locked --no-fail-fast
+    else
+        echo "no cargo-nextest here: cargo test runs the tests"
+        "$cargo" test --locked --no-fail-fast --lib --bins --tests
+    fi
+}
+
+stage_doctest() {
+    "$cargo" test --locked --doc
+}
+
+stage_fixture() {
+    "$python" tests/fixture/test_rabbitmq.py
+}
+
+stage_c() {
+    tests/c/run.sh
+}
+
+stage_interop() {
+    tests/interop/run.sh
+}
+
+stage_install() {
+    tests/install/run.sh
+}
+
+# That the first command of the README works, alone and between two processes.
+stage_demo() {
+    local passed=0 failed=0 host output
+    for host in "" "$CHANNEL_LAYER_TEST_AMQP"; do
+        if output=$(timeout -k 10 120 make --no-print-directory demo HOST="$host" 2>&1) &&
+            [ -n "$output" ]; then
+            passed=$((passed + 1))
+        else
+            echo "make demo HOST=$host ended with status $?"
+            failed=$((failed + 1))
+        fi
+        echo "$output"
+    done
+    echo "$passed passed, $failed failed"
+    [ "$failed" -eq 0 ]
+}
+
+# --- counts ---------------------------------------------------------------------------------
+
+# Each prints "PASSED FAILED SKIPPED" for the log of a runner.
+
+count_rust() { # nextest's summary, or cargo test's results added up
+    awk '
+        function number(word) {
+            return match($0, "[0-9]+ " word) ? substr($0, RSTART) + 0 : 0
+        }
+        /^ *Summary \[/ || /^test result: / {
+            passed += number("passed")
+            failed += number("failed") + number("timed out")
+            skipped += number("skipped") + number("ignored")
+        }
+        END { print passed + 0, failed + 0, skipped + 0 }' "$1"
+}
+
+count_unittest() {
+    awk '
+        function number(word) {
+            return match($0, word "=[0-9]+") ? substr($0, RSTART + length(word) + 1) + 0 : 0
+        }
+        /^Ran [0-9]+ tests? in / { ran += $2 }
+        /^(OK|FAILED)( \(.*\))?$/ {
+            failed += number("failures") + number("errors") + number("unexpected successes")
+            skipped += number("skipped")
+        }
+        END { print ran - failed - skipped, failed + 0, skipped + 0 }' "$1"
+}
+
+count_closing_line() { # the last "N passed, N failed", perhaps with ", N skipped"
+    awk '
+        /^[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$/ {
+            passed = $1; failed = $3; skipped = $5
+        }
+        END { print passed + 0, failed + 0, skipped + 0 }' "$1"
+}
+
+# --- the run --------------------------------------------------------------------------------
+
+summary=()
+failures=0
+
+run_stage() { # run_stage NAME [COUNTER]
+    local name=$1 counter=${2:-} began=$SECONDS status line passed failed skipped
+    echo
+    echo "==== $name"
+    "stage_$name" 2>&1 </dev/null | tee "$logs/$name.log"
+    status=${PIPESTATUS[0]}
+    if [ -n "$counter" ]; then
+        read -r passed failed skipped < <("$counter" "$logs/$name.log")
+        if [ "$status" -eq 0 ] && [ "$passed" -eq 0 ] && [ "$name" != doctest ]; then
+            echo "$name: no test ran"
+            status=1
+        fi
+        line="$name: $passed passed, $failed failed"
+        [ "$skipped" -eq 0 ] || line="$line, $skipped skipped"
+    elif [ "$status" -eq 0 ]; then
+        line="$name: in order"
+    else
+        line="$name: not in order"
+    fi
+    if [ "$status" -ne 0 ]; then
+        failures=$((failures + 1))
+        # On a line of its own, so that the counts stay alone on theirs.
+        line="$line"$'\n'"    ^ FAILED with status $status, see $logs/$name.log"
+    fi
+    summary+=("$line"$'\n'"    $((SECONDS - began)) s")
+    return "$status"
+}
+
+for name in "${chosen[@]}"; do
+    case $name in
+    rust | doctest) run_stage "$name" count_rust ;;
+    fixture | interop) run_stage "$name" count_unittest ;;
+    c | install | demo) run_stage "$name" count_closing_line ;;
+    build)
+        if ! run_stage build && [ ! -e "$target/debug/libchannel_layer.so" ]; then
+            summary+=("the library was not built: the stages after that did not run")
+            break
+        fi
+        ;;
+    *) run_stage "$name" ;;
+    esac
+done
+
+echo
+echo "==== summary"
+printf '%s\n' "${summary[@]}"
+if [ "$failures" -ne 0 ]; then
+    echo "make test: $failures of ${#chosen[@]} stages failed, after $SECONDS s"
+    exit 1
+fi
+echo "make test: all ${#chosen[@]} stages are in order, after $SECONDS s"
