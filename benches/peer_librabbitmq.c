@@ -1,0 +1,415 @@
+/*
+ * The peer that the library is measured against: librabbitmq, used as well as a careful C program
+ * would, on the same broker, with the same queue, the same bytes on the wire and the same counting
+ * (bench.h).
+ *
+ * Two connections and two blocking threads, as librabbitmq wants them. The publisher goes on while
+ * its window has room, and reads confirms only when it is full: by then many have come, and most
+ * cover several messages. The consumer acks cumulatively, at half of its prefetch.
+ */
+
+#include "bench.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <semaphore.h>
+#include <sys/socket.h>
+
+#include <amqp.h>
+#include <amqp_framing.h>
+#include <amqp_tcp_socket.h>
+
+#define PROGRAM "librabbitmq"
+#define CHANNEL 1
+#define ACK_EVERY (BENCH_PREFETCH / 2)
+#define TEXT(number) TEXT_(number)
+#define TEXT_(number) #number
+
+/* --- connection --------------------------------------------------------------------------- */
+
+static void check(amqp_rpc_reply_t reply, const char *what) {
+    switch (reply.reply_type) {
+    case AMQP_RESPONSE_NORMAL:
+        return;
+    case AMQP_RESPONSE_LIBRARY_EXCEPTION:
+        bench_fail("%s: %s", what, amqp_error_string2(reply.library_error));
+    case AMQP_RESPONSE_SERVER_EXCEPTION:
+        if (reply.reply.id == AMQP_CONNECTION_CLOSE_METHOD) {
+            amqp_connection_close_t *close = reply.reply.decoded;
+            bench_fail("%s: %d %.*s", what, close->reply_code, (int)close->reply_text.len,
+                       (char *)close->reply_text.bytes);
+        }
+        if (reply.reply.id == AMQP_CHANNEL_CLOSE_METHOD) {
+            amqp_channel_close_t *close = reply.reply.decoded;
+            bench_fail("%s: %d %.*s", what, close->reply_code, (int)close->reply_text.len,
+                       (char *)close->reply_text.bytes);
+        }
+        bench_fail("%s: the broker sent %s", what, amqp_method_name(reply.reply.id));
+    default:
+        bench_fail("%s: the broker closed the connection", what);
+    }
+}
+
+static void check_io(int status, const char *what) {
+    if (status != AMQP_STATUS_OK) {
+        bench_fail("%s: %s", what, amqp_error_string2(status));
+    }
+}
+
+static amqp_connection_state_t connect_to(const char *url) {
+    struct amqp_connection_info info;
+    char *copy = strdup(url); /* amqp_parse_url writes into it */
+    /* The address is not repeated in messages: it holds a password. */
+    if (copy == NULL || amqp_parse_url(copy, &info) != AMQP_STATUS_OK || info.ssl) {
+        bench_fail("CHANNEL_LAYER_TEST_AMQP must be one address, amqp://user:password@host/vhost");
+    }
+    amqp_connection_state_t connection = amqp_new_connection();
+    amqp_socket_t *socket = connection == NULL ? NULL : amqp_tcp_socket_new(connection);
+    if (socket == NULL) {
+        bench_fail("out of memory");
+    }
+    struct timeval timeout = {.tv_sec = 10};
+    check_io(amqp_socket_open_noblock(socket, info.host, info.port, &timeout), "connect");
+    /* No heartbeat: they would only cost the peer time. */
+    check(amqp_login(connection, info.vhost, 0, AMQP_DEFAULT_FRAME_SIZE, 0, AMQP_SASL_METHOD_PLAIN,
+                     info.user, info.password),
+          "log in");
+    amqp_channel_open(connection, CHANNEL);
+    check(amqp_get_rpc_reply(connection), "open a channel");
+    free(copy);
+    return connection;
+}
+
+/* The version that the broker told when we logged in. */
+static void describe_broker(amqp_connection_state_t connection, char *field, size_t room) {
+    const amqp_table_t *properties = amqp_get_server_properties(connection);
+    for (int i = 0; i < properties->num_entries; i++) {
+        const amqp_table_entry_t *entry = &properties->entries[i];
+        if (entry->key.len == 7 && memcmp(entry->key.bytes, "version", 7) == 0 &&
+            entry->value.kind == AMQP_FIELD_KIND_UTF8) {
+            snprintf(field, room, ", \"broker\": \"%.*s\"", (int)entry->value.value.bytes.len,
+                     (const char *)entry->value.value.bytes.bytes);
+        }
+    }
+}
+
+/* Ends the program if the frame is news of a failure. */
+static void check_frame(const amqp_frame_t *frame, const char *who) {
+    if (frame->frame_type != AMQP_FRAME_METHOD) {
+        bench_fail("%s: the broker sent a frame of type %d out of turn", who, frame->frame_type);
+    }
+    /* Its text is part of the reply that `check` knows how to print. */
+    amqp_rpc_reply_t reply = {.reply_type = AMQP_RESPONSE_SERVER_EXCEPTION,
+                              .reply = frame->payload.method};
+    check(reply, who);
+}
+
+static void next_frame(amqp_connection_state_t connection, amqp_frame_t *frame, const char *who) {
+    do {
+        check_io(amqp_simple_wait_frame(connection, frame), who);
+    } while (frame->frame_type == AMQP_FRAME_HEARTBEAT);
+}
+
+/* --- publisher ---------------------------------------------------------------------------- */
+
+typedef struct {
+    amqp_connection_state_t connection;
+    bench_tally_t *tally;
+    char queue[32];
+    char broker[64]; /* its version, as a field of JSON */
+    /* What travels: the message as the layer sends it, with its recipient. */
+    uint8_t body[BENCH_BODY + 128];
+    size_t length;
+    uint8_t *seq_at;
+    /* The message after the last one that was published, and the oldest unconfirmed one. */
+    uint64_t next;
+    uint64_t oldest;
+    uint64_t in_flight;
+    bool confirmed[BENCH_RING]; /* of the messages from `oldest` to `next` */
+} publisher_t;
+
+/* The body of bench.h and one key more, "__asgi_channel__", as the layer writes it. */
+static void prepare_body(publisher_t *publisher) {
+    static const char key[] = "\xb0__asgi_channel__";
+    char channel[64];
+    int length = snprintf(channel, sizeof channel, "%s!benchbenchbe", publisher->queue);
+    uint8_t *body = publisher->body;
+    bench_body(body);
+    body[0]++; /* a map of one more */
+    size_t used = BENCH_BODY;
+    memcpy(body + used, key, sizeof key - 1);
+    used += sizeof key - 1;
+    body[used++] = 0xd9;
+    body[used++] = (uint8_t)length;
+    memcpy(body + used, channel, (size_t)length);
+    publisher->length = used + (size_t)length;
+    publisher->seq_at = bench_find_seq(body, publisher->length);
+}
+
+static void publish(publisher_t *publisher, uint64_t seq) {
+    char id[24];
+    int id_length = snprintf(id, sizeof id, "%llu", (unsigned long long)seq);
+    amqp_basic_properties_t properties = {
+        ._flags =
+            AMQP_BASIC_DELIVERY_MODE_FLAG | AMQP_BASIC_EXPIRATION_FLAG | AMQP_BASIC_MESSAGE_ID_FLAG,
+        .delivery_mode = AMQP_DELIVERY_NONPERSISTENT,
+        .expiration = amqp_cstring_bytes(TEXT(BENCH_EXPIRY_S) "000"),
+        .message_id = {.len = (size_t)id_length, .bytes = id},
+    };
+    bench_write_seq(publisher->seq_at, seq);
+    /* Mandatory, as the layer does: else a missing queue would be confirmed silently. */
+    check_io(amqp_basic_publish(publisher->connection, CHANNEL, amqp_empty_bytes,
+                                amqp_cstring_bytes(publisher->queue), 1, 0, &properties,
+                                (amqp_bytes_t){.len = publisher->length, .bytes = publisher->body}),
+             "publish");
+    publisher->next++;
+    publisher->in_flight++;
+}
+
+static void confirm(publisher_t *publisher, uint64_t message) {
+    bool *confirmed = &publisher->confirmed[message % BENCH_RING];
+    if (!*confirmed) {
+        *confirmed = true;
+        publisher->in_flight--;
+        if (publisher->tally != NULL) {
+            bench_mark(publisher->tally, message, BENCH_CONFIRMED);
+        }
+    }
+}
+
+/* Waits for a confirm, and takes all that have come with it. */
+static void read_confirms(publisher_t *publisher) {
+    do {
+        amqp_frame_t frame;
+        next_frame(publisher->connection, &frame, "publisher");
+        if (frame.frame_type != AMQP_FRAME_METHOD ||
+            frame.payload.method.id != AMQP_BASIC_ACK_METHOD) {
+            check_frame(&frame, "publisher"); /* a nack, a return, a closing: nothing we expect */
+        }
+        const amqp_basic_ack_t *ack = frame.payload.method.decoded;
+        uint64_t message = ack->delivery_tag - 1; /* tags begin at 1 */
+        if (ack->delivery_tag == 0 || message >= publisher->next) {
+            bench_fail("publisher: the broker confirmed what was not sent");
+        }
+        if (ack->multiple) {
+            for (uint64_t each = publisher->oldest; each < message; each++) {
+                confirm(publisher, each);
+            }
+        }
+        confirm(publisher, message);
+        while (publisher->oldest < publisher->next &&
+               publisher->confirmed[publisher->oldest % BENCH_RING]) {
+            publisher->confirmed[publisher->oldest++ % BENCH_RING] = false;
+        }
+        amqp_maybe_release_buffers_on_channel(publisher->connection, CHANNEL);
+    } while (amqp_frames_enqueued(publisher->connection) ||
+             amqp_data_in_buffer(publisher->connection));
+}
+
+/* librabbitmq writes each of a message's three frames by itself. A corked socket makes full packets
+ * of them, which the broker takes in at less cost; nothing is held back but while we still write.
+ */
+static void cork(publisher_t *publisher, int on) {
+    if (setsockopt(amqp_get_sockfd(publisher->connection), IPPROTO_TCP, TCP_CORK, &on, sizeof on)) {
+        bench_fail("publisher: cannot cork the socket: %s", strerror(errno));
+    }
+}
+
+static void *publish_until_stopped(void *userdata) {
+    publisher_t *publisher = userdata;
+    bench_tally_t *tally = publisher->tally;
+    while (!atomic_load_explicit(&tally->stop, memory_order_relaxed)) {
+        cork(publisher, 1);
+        while (publisher->in_flight < BENCH_WINDOW &&
+               publisher->next - atomic_load(&tally->received) < BENCH_BACKLOG) {
+            publish(publisher, publisher->next);
+        }
+        cork(publisher, 0);
+        if (publisher->in_flight >= BENCH_WINDOW) {
+            read_confirms(publisher);
+        }
+        bench_wait_backlog(tally, publisher->next);
+    }
+    while (publisher->in_flight > 0) {
+        read_confirms(publisher);
+    }
+    publisher->tally = NULL; /* the last one is not counted */
+    publish(publisher, BENCH_LAST);
+    while (publisher->in_flight > 0) {
+        read_confirms(publisher);
+    }
+    return NULL;
+}
+
+/* --- consumer ----------------------------------------------------------------------------- */
+
+typedef struct {
+    amqp_connection_state_t connection;
+    bench_tally_t *tally; /* NULL in latency mode */
+    /* Latency mode: when the message arrived. */
+    _Atomic int64_t arrived;
+    sem_t arrival;
+} consumer_t;
+
+/* Reads one message into `body`: frame by frame, since amqp_consume_message allocates and copies
+ * what nobody looks at here. Returns its length. */
+static size_t next_message(consumer_t *consumer, uint8_t *body, size_t room, uint64_t *tag) {
+    amqp_frame_t frame;
+    next_frame(consumer->connection, &frame, "consumer");
+    if (frame.frame_type != AMQP_FRAME_METHOD ||
+        frame.payload.method.id != AMQP_BASIC_DELIVER_METHOD) {
+        check_frame(&frame, "consumer");
+    }
+    *tag = ((amqp_basic_deliver_t *)frame.payload.method.decoded)->delivery_tag;
+    next_frame(consumer->connection, &frame, "consumer");
+    if (frame.frame_type != AMQP_FRAME_HEADER) {
+        bench_fail("consumer: a message has no header");
+    }
+    uint64_t length = frame.payload.properties.body_size;
+    if (length > room) {
+        bench_fail("consumer: a message of %llu bytes came", (unsigned long long)length);
+    }
+    for (size_t used = 0; used < length;) {
+        next_frame(consumer->connection, &frame, "consumer");
+        if (frame.frame_type != AMQP_FRAME_BODY ||
+            frame.payload.body_fragment.len > length - used) {
+            bench_fail("consumer: the body of a message is not what its header says");
+        }
+        memcpy(body + used, frame.payload.body_fragment.bytes, frame.payload.body_fragment.len);
+        used += frame.payload.body_fragment.len;
+    }
+    amqp_maybe_release_buffers_on_channel(consumer->connection, CHANNEL);
+    return (size_t)length;
+}
+
+static void *consume_until_last(void *userdata) {
+    consumer_t *consumer = userdata;
+    uint64_t acked = 0;
+    for (;;) {
+        uint8_t body[BENCH_BODY + 128];
+        uint64_t tag;
+        size_t length = next_message(consumer, body, sizeof body, &tag);
+        int64_t arrived = consumer->tally == NULL ? bench_now() : 0;
+        uint64_t seq = bench_read_seq(body, length);
+        if (seq == BENCH_LAST) {
+            return NULL;
+        }
+        if (consumer->tally != NULL) {
+            bench_received(consumer->tally, seq);
+        } else {
+            atomic_store(&consumer->arrived, arrived);
+            sem_post(&consumer->arrival);
+        }
+        if (tag - acked >= ACK_EVERY) {
+            check_io(amqp_basic_ack(consumer->connection, CHANNEL, tag, 1), "ack");
+            acked = tag;
+        }
+    }
+}
+
+static void declare_and_consume(consumer_t *consumer, const char *queue) {
+    amqp_connection_state_t connection = consumer->connection;
+    amqp_table_entry_t entries[] = {
+        {amqp_cstring_bytes("x-max-length"),
+         {.kind = AMQP_FIELD_KIND_I32, .value.i32 = BENCH_CAPACITY}},
+        {amqp_cstring_bytes("x-overflow"),
+         {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = amqp_cstring_bytes("reject-publish")}},
+        {amqp_cstring_bytes("x-message-ttl"),
+         {.kind = AMQP_FIELD_KIND_I32, .value.i32 = BENCH_EXPIRY_S * 1000}},
+    };
+    amqp_table_t arguments = {.num_entries = sizeof entries / sizeof *entries, .entries = entries};
+    amqp_bytes_t name = amqp_cstring_bytes(queue);
+    amqp_queue_declare(connection, CHANNEL, name, 0, 0, 1, 0, arguments);
+    check(amqp_get_rpc_reply(connection), "declare the queue");
+    amqp_basic_qos(connection, CHANNEL, 0, BENCH_PREFETCH, 0);
+    check(amqp_get_rpc_reply(connection), "set the prefetch");
+    amqp_basic_consume(connection, CHANNEL, name, amqp_empty_bytes, 0, 0, 1, amqp_empty_table);
+    check(amqp_get_rpc_reply(connection), "consume");
+}
+
+/* --- the two modes ------------------------------------------------------------------------ */
+
+static pthread_t start(void *(*run)(void *), void *userdata) {
+    pthread_t thread;
+    int problem = pthread_create(&thread, NULL, run, userdata);
+    if (problem != 0) {
+        bench_fail("cannot start a thread: %s", strerror(problem));
+    }
+    return thread;
+}
+
+static void throughput(const bench_options_t *options, publisher_t *publisher,
+                       consumer_t *consumer) {
+    static bench_tally_t tally;
+    bench_tally_init(&tally);
+    publisher->tally = &tally;
+    consumer->tally = &tally;
+    pthread_t consuming = start(consume_until_last, consumer);
+    pthread_t publishing = start(publish_until_stopped, publisher);
+    bench_measure_t measure = bench_measure(&tally, options);
+    pthread_join(publishing, NULL);
+    pthread_join(consuming, NULL);
+    uint64_t sent = publisher->next - 1; /* less the last */
+    if (atomic_load(&tally.complete) != sent) {
+        bench_fail("of %llu messages %llu were confirmed and received", (unsigned long long)sent,
+                   (unsigned long long)atomic_load(&tally.complete));
+    }
+    bench_print_throughput(PROGRAM, &measure, publisher->broker);
+}
+
+static void latency(const bench_options_t *options, publisher_t *publisher, consumer_t *consumer) {
+    bench_samples_t samples = {0};
+    sem_init(&consumer->arrival, 0, 0);
+    pthread_t consuming = start(consume_until_last, consumer);
+    int64_t begin = bench_now() + (int64_t)(options->warmup * 1e9);
+    int64_t end = begin + (int64_t)(options->seconds * 1e9);
+    for (;;) {
+        int64_t sent = bench_now();
+        if (sent >= end) {
+            break;
+        }
+        publish(publisher, publisher->next);
+        while (publisher->in_flight > 0) {
+            read_confirms(publisher);
+        }
+        while (sem_wait(&consumer->arrival) != 0) {
+        }
+        if (sent >= begin) {
+            bench_sample(&samples, atomic_load(&consumer->arrived) - sent);
+        }
+    }
+    publish(publisher, BENCH_LAST);
+    pthread_join(consuming, NULL);
+    bench_print_latency(PROGRAM, &samples, publisher->broker);
+}
+
+static void close_connection(amqp_connection_state_t connection) {
+    /* What was measured is measured: a failure here changes nothing, and the process ends. */
+    (void)amqp_connection_close(connection, AMQP_REPLY_SUCCESS);
+    (void)amqp_destroy_connection(connection);
+}
+
+int main(int argc, char **argv) {
+    bench_options_t options = bench_options(argc, argv);
+    static consumer_t consumer;
+    static publisher_t publisher;
+    consumer.connection = connect_to(options.url);
+    publisher.connection = connect_to(options.url);
+    describe_broker(publisher.connection, publisher.broker, sizeof publisher.broker);
+    /* As long as the layer's queue names. */
+    snprintf(publisher.queue, sizeof publisher.queue, "channels_%012llx",
+             (unsigned long long)bench_now() & 0xffffffffffff);
+    declare_and_consume(&consumer, publisher.queue);
+    amqp_confirm_select(publisher.connection, CHANNEL);
+    check(amqp_get_rpc_reply(publisher.connection), "ask for confirms");
+    prepare_body(&publisher);
+
+    if (options.latency) {
+        latency(&options, &publisher, &consumer);
+    } else {
+        throughput(&options, &publisher, &consumer);
+    }
+    close_connection(publisher.connection);
+    close_connection(consumer.connection);
+    return fflush(stdout) == 0 ? 0 : 1;
+}
