@@ -1,0 +1,97 @@
+//! What the documents say of options, statuses and versions is what the code says.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fs;
+use std::path::PathBuf;
+
+use channel_layer::config;
+
+fn read(name: &str) -> String {
+    fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// The text between two markers of a document.
+fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
+    let text = text
+        .split_once(start)
+        .unwrap_or_else(|| panic!("there is no '{start}'"))
+        .1;
+    text.split_once(end)
+        .unwrap_or_else(|| panic!("there is no '{end}'"))
+        .0
+        .trim()
+}
+
+#[test]
+fn readme_has_the_table_of_options() {
+    let readme = read("README.md");
+    let table = between(&readme, "<!-- options -->", "<!-- end of options -->");
+    let wanted = config::options_as_markdown();
+    assert!(
+        table == wanted.trim(),
+        "the table of options in README.md is to be:\n\n{wanted}"
+    );
+}
+
+#[test]
+fn readme_explains_every_status_of_the_header() {
+    let (readme, header) = (read("README.md"), read("include/channel_layer.h"));
+    let statuses = between(&header, "enum layer_status_t", "};");
+    let mut count = 0;
+    for line in statuses.lines() {
+        if let Some((name, _)) = line.trim().split_once(" = ")
+            && name.starts_with("LAYER_")
+        {
+            count += 1;
+            assert!(
+                readme.contains(&format!("| `{name}` |")),
+                "README.md has no row for {name}"
+            );
+        }
+    }
+    assert_eq!(count, 15, "the statuses of the header were not found");
+}
+
+#[test]
+fn the_header_and_the_changelog_have_this_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(
+        read("include/channel_layer.h").contains(&format!("#define LAYER_VERSION \"{version}\""))
+    );
+    assert!(read("CHANGELOG.md").contains(&format!("## {version}")));
+}
+
+#[test]
+fn every_export_has_a_docstring_that_says_what_matters() {
+    let header = read("include/channel_layer.h");
+    let functions = header.split_once("extern \"C\" {").unwrap().1;
+    let mut comment = String::new();
+    let mut count = 0;
+    for line in functions.lines() {
+        if let Some(text) = line.strip_prefix("//") {
+            comment.push_str(text);
+            comment.push('\n');
+        } else if line.trim().is_empty() || line.starts_with('#') {
+            comment.clear();
+        } else if !line.starts_with(' ')
+            && let Some((before, _)) = line.split_once('(')
+        {
+            let name = before.rsplit([' ', '*']).next().unwrap();
+            count += 1;
+            // A twin refers to the function that it is the twin of.
+            let refers = comment.contains("else as `layer_") || comment.contains("as in `layer_");
+            for word in ["lock", "thread", "callback"] {
+                assert!(
+                    refers || comment.to_lowercase().contains(word),
+                    "the docstring of {name} does not speak of '{word}'"
+                );
+            }
+            comment.clear();
+        }
+    }
+    assert!(
+        count >= 40,
+        "only {count} functions were found in the header"
+    );
+}
