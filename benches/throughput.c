@@ -18,6 +18,8 @@
 #define TEXT(number) TEXT_(number)
 #define TEXT_(number) #number
 #define READY_MS 10000
+/* A sender that found the window full waits until so many are left of it. */
+#define REFILL_AT (BENCH_WINDOW * 3 / 4)
 
 typedef struct {
     layer_t *sending;
@@ -118,7 +120,7 @@ static void on_done(void *userdata, layer_status_t status, const layer_error_t *
     /* Not at the first place that is free: outcomes come in batches, and the sender had better
      * find room for many. It sets `full` before it looks at `in_flight`: one of us sees the
      * other. */
-    if (left <= BENCH_WINDOW / 2 && atomic_load(&bench->full)) {
+    if (left <= REFILL_AT && atomic_load(&bench->full)) {
         pthread_mutex_lock(&bench->mutex);
         atomic_store(&bench->full, false);
         pthread_cond_signal(&bench->room);
@@ -129,7 +131,7 @@ static void on_done(void *userdata, layer_status_t status, const layer_error_t *
 static void wait_for_room(bench_t *bench) {
     pthread_mutex_lock(&bench->mutex);
     atomic_store(&bench->full, true);
-    while (atomic_load(&bench->full) && atomic_load(&bench->in_flight) > BENCH_WINDOW / 2) {
+    while (atomic_load(&bench->full) && atomic_load(&bench->in_flight) > REFILL_AT) {
         pthread_cond_wait(&bench->room, &bench->mutex);
     }
     atomic_store(&bench->full, false);
