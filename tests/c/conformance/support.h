@@ -156,6 +156,7 @@ struct probe {
     bool once;           /* given to a receiver, a log or a state: several calls, one destroy */
     bool undestroyed;    /* given without a destroy */
     bool events;         /* given for a log or for states */
+    bool several;        /* of several layers, which may call at once */
 
     /* For receivers. */
     layer_message_t **messages;
