@@ -376,6 +376,8 @@ layer_status_t layer_group_add(const layer_t *layer,
 
 // `layer_group_add` without waiting: the outcome goes to `done`.
 //
+// Calls under way are not counted in `max_in_flight`.
+//
 // `done`: not NULL; called once, perhaps on another thread before this call returns, never on this
 // thread inside it. `userdata`, `destroy`: see the conventions. Never blocks; any thread; allowed
 // from a callback. Returns `LAYER_OK` (recorded); `LAYER_INVALID`; `LAYER_CLOSED`;
@@ -458,7 +460,8 @@ layer_status_t layer_new_channel(const layer_t *layer,
 
 // Closes the layer: refuses new calls, waits for confirms, closes the connections, ends the
 // receivers (`LAYER_CLOSED`), joins its threads. Undelivered messages are dropped. Whatever the
-// status, the layer is closed; calls that other threads are inside of return `LAYER_CLOSED`.
+// status, the layer is closed; calls that other threads are inside of return `LAYER_CLOSED`, or
+// `LAYER_UNCONFIRMED` where a message was handed over and its confirm did not come in time.
 //
 // With `dispatch=poll` it runs the callbacks that are due itself. From a callback it only begins
 // the shutdown. Again on a closed layer it does nothing.
@@ -470,7 +473,8 @@ layer_status_t layer_new_channel(const layer_t *layer,
 layer_status_t layer_close(const layer_t *layer, uint32_t timeout_ms, layer_error_t **error);
 
 // Frees a layer, and closes it first if need be, with option `timeout` as the bound. What is left
-// ends: `done` with `LAYER_CLOSED`, `destroy`. Messages of the layer live on.
+// ends: `done` with `LAYER_CLOSED` or `LAYER_UNCONFIRMED`, `destroy`. Messages of the layer live
+// on.
 //
 // It must be the last call on this handle that begins; others may still be inside theirs. From a
 // callback it only begins the shutdown. In a forked child it touches nothing.
@@ -531,7 +535,8 @@ layer_status_t layer_receive(const layer_t *layer,
 // what it did not take stays in the channel.
 //
 // It waits for a call that is running, at most option `timeout`, and then runs `destroy` itself.
-// From a callback it never waits: a call that is running goes on, and `destroy` follows it.
+// From a callback it never waits: a call that is running goes on, and `destroy` follows it. Of two
+// threads that cancel one receiver at once, one may return before the other has run `destroy`.
 //
 // `receiver`: a number from `layer_receive`; an unknown or ended one is `LAYER_OK`. `error`: see
 // the conventions. Blocks; any thread; allowed from a callback. Returns `LAYER_OK`;

@@ -305,19 +305,22 @@ impl<T: Copy + Eq + Hash> Groups<T> {
     }
 
     /// A new connection with a new queue, which is bound to nothing: returns all that it is to be
-    /// bound to. [`Groups::changed`] follows for each.
-    pub(crate) fn connected(&mut self) -> Vec<Arc<str>> {
+    /// bound to, for each of which [`Groups::changed`] follows; and those who waited for a group
+    /// whose members have gone since, to whom nothing is owed.
+    pub(crate) fn connected(&mut self) -> (Vec<Arc<str>>, Vec<T>) {
         self.disconnected();
         self.connected = true;
         let ids: Vec<GroupId> = self.groups.iter().map(|(id, _)| id).collect();
-        let mut wanted = Vec::new();
+        let (mut wanted, mut waiters) = (Vec::new(), Vec::new());
         for id in ids {
             if let Some(Change::Bind(name)) = self.next_change(id) {
                 wanted.push(name);
+            } else if let Some(group) = self.groups.get_mut(id) {
+                waiters.extend(group.waiting.drain());
             }
             self.tidy_group(id);
         }
-        wanted
+        (wanted, waiters)
     }
 
     /// The connection is gone, the queue and its bindings with it. Memberships and waiters stay.

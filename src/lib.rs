@@ -21,6 +21,7 @@ pub mod layer;
 mod mailbox;
 mod name;
 mod runtime;
+mod sync;
 mod wire;
 
 pub use config::Config;

@@ -143,7 +143,7 @@ pub enum Flow {
 
 /// After a callback has run.
 #[derive(Debug)]
-pub(crate) struct CheckedIn<C> {
+pub(crate) struct CheckedIn<C, W> {
     /// The callback, if the receiver has ended.
     pub(crate) retired: Option<C>,
     /// It was cancelled while it ran.
@@ -152,6 +152,8 @@ pub(crate) struct CheckedIn<C> {
     pub(crate) due: bool,
     /// The declined message was dropped: its channel had been discarded.
     pub(crate) dropped: bool,
+    /// Somebody who waits in a pull, to be woken for the declined message.
+    pub(crate) wake: Option<W>,
 }
 
 /// What became of a receiver that is to be cancelled.
@@ -388,12 +390,13 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         key: MailboxKey,
         ran: CheckedOut<C>,
         flow: Flow,
-    ) -> CheckedIn<C> {
+    ) -> CheckedIn<C, W> {
         let mut checked_in = CheckedIn {
             retired: None,
             cancelled: false,
             due: false,
             dropped: false,
+            wake: None,
         };
         let Some(mailbox) = self.slots.get_mut(key) else {
             checked_in.retired = Some(ran.callback);
@@ -409,6 +412,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
                     arrived: ran.arrived,
                 });
                 self.backlog += 1;
+                checked_in.wake = mailbox.pulls.pop_front();
             } else {
                 checked_in.dropped = true;
             }
@@ -482,7 +486,9 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         message
     }
 
-    /// Somebody waits in a pull: the next delivery, or a discard, hands `waiter` out.
+    /// Somebody waits in a pull. It is handed out by the next message that comes to stand in the
+    /// channel, or by a discard. It is added only while the channel is empty, and removed
+    /// whenever it stops waiting: or it would be handed out in place of one who waits.
     pub(crate) fn add_pull(&mut self, channel: &str, waiter: W) {
         let key = self.open(channel);
         self.slots[key].pulls.push_back(waiter);

@@ -15,8 +15,8 @@ use std::sync::{Arc, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use crate::sync::Mutex;
 use once_cell::sync::OnceCell;
-use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind};
 
@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorKind};
 const WORKERS: usize = 2;
 
 /// How long the end of the last layer waits for the runtime's threads.
-const SHUTDOWN: Duration = Duration::from_secs(5);
+const SHUTDOWN: Duration = Duration::from_secs(1);
 
 static FORKS: AtomicU64 = AtomicU64::new(0);
 

@@ -261,7 +261,7 @@ fn visit(
 }
 
 #[test]
-fn lapin_and_unsafe_stay_where_they_belong() {
+fn lapin_unsafe_and_locks_stay_where_they_belong() {
     for (file, text) in files() {
         let code: String = text
             .lines()
@@ -271,6 +271,10 @@ fn lapin_and_unsafe_stay_where_they_belong() {
         if !file.starts_with("broker/rabbitmq/") {
             assert!(!code.contains("lapin::"), "src/{file} knows lapin");
         }
+        assert!(
+            !code.contains("parking_lot::"),
+            "src/{file} has a lock that a fork breaks"
+        );
         let may = file.starts_with("ffi/") || file == "runtime.rs";
         assert!(
             may || !code.contains("unsafe {"),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use crate::broker::{
     BindingChange, Broker, BrokerState, Delivery, Generation, Host, Outcome, Publication, Route,
@@ -62,7 +62,7 @@ struct FakeHost {
 }
 
 impl FakeHost {
-    fn lock(&self) -> parking_lot::MutexGuard<'_, Record> {
+    fn lock(&self) -> crate::sync::MutexGuard<'_, Record> {
         let mut record = self.record.lock();
         if record.closed {
             record.violations.push("called after close".to_owned());
@@ -163,7 +163,7 @@ impl Peer {
         peer
     }
 
-    pub(crate) fn record(&self) -> parking_lot::MutexGuard<'_, Record> {
+    pub(crate) fn record(&self) -> crate::sync::MutexGuard<'_, Record> {
         self.host.record.lock()
     }
 

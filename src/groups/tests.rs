@@ -13,7 +13,7 @@ fn unbind(group: &str) -> Change {
 /// Groups of a layer that is connected.
 fn groups() -> Groups<u64> {
     let mut groups = Groups::new(EXPIRY);
-    assert!(groups.connected().is_empty());
+    assert_eq!(groups.connected(), (vec![], vec![]));
     groups
 }
 
@@ -100,7 +100,8 @@ fn a_new_connection_binds_every_group_that_has_members() {
     let mut groups = Groups::new(EXPIRY);
     assert_eq!(groups.add("g", "q!a", now, Some(1)), None, "not connected");
     assert_eq!(groups.add("h", "q!a", now, None), None);
-    let mut wanted = groups.connected();
+    let (mut wanted, waiters) = groups.connected();
+    assert!(waiters.is_empty());
     wanted.sort();
     assert_eq!(wanted, ["g".into(), "h".into()] as [Arc<str>; 2]);
     assert_eq!(groups.changed(&bind("g")), (vec![1], None));
@@ -111,7 +112,7 @@ fn a_new_connection_binds_every_group_that_has_members() {
     groups.disconnected();
     assert_eq!((groups.bound(), groups.is_bound("g")), (0, false));
     assert_eq!(groups.add("g", "q!b", now, Some(2)), None);
-    assert_eq!(groups.connected(), ["g".into()] as [Arc<str>; 1]);
+    assert_eq!(groups.connected(), (vec!["g".into()], vec![]));
     assert_eq!(groups.changed(&bind("g")), (vec![2], None));
 }
 
@@ -189,4 +190,14 @@ fn what_comes_and_goes_leaves_nothing() {
     assert_eq!(groups.group_ids.len(), 0);
     assert_eq!(groups.channel_ids.len(), 0);
     assert_eq!(groups.memberships(), 0);
+}
+
+#[test]
+fn who_waits_for_a_group_that_lost_its_members_meanwhile_is_not_left_waiting() {
+    let now = Instant::now();
+    let mut groups = Groups::new(EXPIRY);
+    groups.add("g", "q!a", now, Some(1));
+    groups.discard("g", "q!a");
+    assert_eq!(groups.connected(), (vec![], vec![1]));
+    assert_eq!(groups.groups.len(), 0);
 }

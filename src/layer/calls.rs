@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex};
 
 use crate::broker::Token;
 use crate::error::Error;
@@ -44,7 +44,8 @@ impl Waiter {
     }
 }
 
-/// The calls of one kind. All wait equally long, so that they time out in the order they began.
+/// The calls of one kind. Nearly all wait equally long, so that their deadlines come in order; one
+/// that waited before it got here is put where it belongs.
 pub(super) struct Calls<E> {
     entries: HashMap<Token, E>,
     deadlines: VecDeque<(Instant, Token)>,
@@ -67,7 +68,10 @@ impl<E> Calls<E> {
     pub(super) fn insert(&mut self, deadline: Instant, entry: E) -> Token {
         self.last += 1;
         self.entries.insert(self.last, entry);
-        self.deadlines.push_back((deadline, self.last));
+        let later = self.deadlines.iter().rev();
+        let later = later.take_while(|(other, _)| *other > deadline).count();
+        let place = self.deadlines.len() - later;
+        self.deadlines.insert(place, (deadline, self.last));
         self.last
     }
 
@@ -141,6 +145,21 @@ mod tests {
         assert_eq!(calls.take_if(|_| true), [(third, 'c')]);
         assert_eq!(calls.next_deadline(), None);
         assert_eq!(calls.len(), 0);
+    }
+
+    #[test]
+    fn a_call_with_an_earlier_deadline_expires_before_those_that_began_before_it() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut calls = Calls::new();
+        let first = calls.insert(at(5), 'a');
+        let second = calls.insert(at(3), 'b');
+        let third = calls.insert(at(4), 'c');
+        assert_eq!(calls.next_deadline(), Some(at(3)));
+        assert_eq!(
+            calls.take_expired(at(5)),
+            [(second, 'b'), (third, 'c'), (first, 'a')]
+        );
     }
 
     #[test]

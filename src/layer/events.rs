@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use crate::log::Record;
 
@@ -21,6 +21,20 @@ struct Waiting {
     events: VecDeque<Event>,
     /// The dispatcher has been told, and has not found it empty since.
     due: bool,
+}
+
+impl Waiting {
+    fn push(&mut self, event: Event) -> Pushed {
+        if self.events.len() >= CAPACITY {
+            return Pushed::Dropped;
+        }
+        self.events.push_back(event);
+        if std::mem::replace(&mut self.due, true) {
+            Pushed::Waits
+        } else {
+            Pushed::Due
+        }
+    }
 }
 
 /// What waits to be told to the user.
@@ -54,31 +68,19 @@ impl Events {
         if self.hooks.on_log.is_none() {
             return Pushed::Unwanted;
         }
-        self.push(Event::Log(record))
+        self.waiting.lock().push(Event::Log(record))
     }
 
     pub(super) fn state(&self, state: State, generation: u64) -> Pushed {
         if self.hooks.on_state.is_none() {
             return Pushed::Unwanted;
         }
-        self.push(Event::State(state, generation))
+        self.waiting.lock().push(Event::State(state, generation))
     }
 
-    fn push(&self, event: Event) -> Pushed {
-        let mut waiting = self.waiting.lock();
-        if waiting.events.len() >= CAPACITY {
-            return Pushed::Dropped;
-        }
-        waiting.events.push_back(event);
-        if std::mem::replace(&mut waiting.due, true) {
-            Pushed::Waits
-        } else {
-            Pushed::Due
-        }
-    }
-
-    /// Tells the user at most `budget` events; says how many, and whether more wait.
-    pub(super) fn run(&self, budget: usize) -> (usize, bool) {
+    /// Tells the user at most `budget` events, each by way of `guard`, which contains a panic; says
+    /// how many, and whether more wait.
+    pub(super) fn run(&self, budget: usize, guard: impl Fn(&mut dyn FnMut())) -> (usize, bool) {
         let mut ran = 0;
         while ran < budget {
             let event = {
@@ -91,12 +93,12 @@ impl Events {
                 None => return (ran, false),
                 Some(Event::Log(record)) => {
                     if let Some(hook) = &self.hooks.on_log {
-                        hook.log(&record);
+                        guard(&mut || hook.log(&record));
                     }
                 }
                 Some(Event::State(state, generation)) => {
                     if let Some(hook) = &self.hooks.on_state {
-                        hook.state(state, generation);
+                        guard(&mut || hook.state(state, generation));
                     }
                 }
             }
@@ -148,11 +150,11 @@ mod tests {
         });
         assert_eq!(events.log(record("one")), Pushed::Due);
         assert_eq!(events.state(State::Ready, 1), Pushed::Waits);
-        assert_eq!(events.run(1), (1, true));
+        assert_eq!(events.run(1, |call| call()), (1, true));
         assert_eq!(events.log(record("two")), Pushed::Waits);
-        assert_eq!(events.run(8), (2, false));
+        assert_eq!(events.run(8, |call| call()), (2, false));
         assert_eq!(events.log(record("three")), Pushed::Due);
-        assert_eq!(events.run(8), (1, false));
+        assert_eq!(events.run(8, |call| call()), (1, false));
         assert_eq!(*heard.0.lock(), ["one", "Ready 1", "two", "three"]);
     }
 
@@ -167,6 +169,6 @@ mod tests {
         }
         assert_eq!(events.log(record("x")), Pushed::Dropped);
         assert_eq!(events.state(State::Ready, 1), Pushed::Unwanted);
-        assert_eq!(events.run(usize::MAX), (CAPACITY, false));
+        assert_eq!(events.run(usize::MAX, |call| call()), (CAPACITY, false));
     }
 }

@@ -36,10 +36,19 @@ impl Host for Shared {
 
     fn begin_generation(&self, generation: Generation) -> Vec<Arc<str>> {
         self.link.begin(generation);
-        let mut local = self.inbox.local.lock();
-        local.generation = generation;
-        local.credit.reset();
-        local.groups.connected()
+        let (wanted, ended) = {
+            let mut local = self.inbox.local.lock();
+            local.generation = generation;
+            local.credit.reset();
+            let (wanted, waiters) = local.groups.connected();
+            let waits = waiters.into_iter();
+            let ended: Vec<_> = waits.filter_map(|w| local.waits.remove(w)).collect();
+            (wanted, ended)
+        };
+        for wait in ended {
+            self.complete(wait.completion, Ok(()), false);
+        }
+        wanted
     }
 
     fn deliver(&self, generation: Generation, batch: &mut Vec<Delivery>) -> usize {
@@ -56,7 +65,9 @@ impl Host for Shared {
         }
         let refused = matches!(state, BrokerState::Refused(_));
         let ended = self.outbox.link_changed(&state, &self.counters);
-        self.tell_state(self.link.set(state));
+        self.link.set(state, |state, generation| {
+            self.tell_state(state, generation)
+        });
         self.complete_sends(ended);
         if refused {
             self.end_waits();
@@ -90,9 +101,9 @@ impl Runner for Shared {
                 (1, None)
             }
             Job::Events => {
-                let mut outcome = (0, false);
-                self.run_user_code("a hook", || outcome = self.events.run(budget));
-                (outcome.0, outcome.1.then_some(Job::Events))
+                let guard = |call: &mut dyn FnMut()| self.run_user_code("a hook", call);
+                let (ran, due) = self.events.run(budget, guard);
+                (ran, due.then_some(Job::Events))
             }
         }
     }

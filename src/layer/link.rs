@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex};
 
 use crate::broker::{BrokerState, Generation};
 use crate::error::{Error, ErrorKind};
@@ -53,25 +53,27 @@ impl Link {
         self.inner.lock().generation = generation;
     }
 
-    /// Sets the state; says what users see of it if that has changed.
-    pub(super) fn set(&self, state: BrokerState) -> Option<(State, Generation)> {
+    /// Sets the state, and has `tell` say what users see of it if that has changed: under the lock,
+    /// so that states are told in their order, and before whoever waits for this one goes on.
+    pub(super) fn set(&self, state: BrokerState, tell: impl FnOnce(State, Generation)) {
         let mut inner = self.inner.lock();
         // A new generation is news even where the state is the same word.
+        // After the end there is no other state, and so no change.
         let before = (inner.state(), inner.ready_generation());
         inner.state = state;
-        let changed = before != (inner.state(), inner.ready_generation());
-        self.changed.notify_all();
-        changed.then(|| (inner.state(), inner.generation))
-    }
-
-    /// Sets the state for good; says what users see of it the first time.
-    pub(super) fn close(&self) -> Option<(State, Generation)> {
-        let mut inner = self.inner.lock();
-        if std::mem::replace(&mut inner.closed, true) {
-            return None;
+        if before != (inner.state(), inner.ready_generation()) {
+            tell(inner.state(), inner.generation);
         }
         self.changed.notify_all();
-        Some((State::Closed, inner.generation))
+    }
+
+    /// Sets the state for good.
+    pub(super) fn close(&self, tell: impl FnOnce(State, Generation)) {
+        let mut inner = self.inner.lock();
+        if !std::mem::replace(&mut inner.closed, true) {
+            tell(State::Closed, inner.generation);
+        }
+        self.changed.notify_all();
     }
 
     /// Waits until it is ready.
@@ -126,8 +128,34 @@ impl Inner {
 
     fn ready_generation(&self) -> Option<Generation> {
         match self.state {
-            BrokerState::Ready(generation) => Some(generation),
+            BrokerState::Ready(generation) if !self.closed => Some(generation),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_told_once_and_none_after_the_end() {
+        let link = Link::new();
+        let told = Mutex::new(Vec::new());
+        let tell = |state, generation| told.lock().push((state, generation));
+        link.set(BrokerState::Disconnected("again".to_owned()), tell);
+        link.begin(1);
+        link.set(BrokerState::Ready(1), tell);
+        link.set(BrokerState::Ready(1), tell);
+        link.begin(2);
+        link.set(BrokerState::Ready(2), tell);
+        link.close(tell);
+        link.close(tell);
+        link.set(BrokerState::Ready(3), tell);
+        assert_eq!(
+            *told.lock(),
+            [(State::Ready, 1), (State::Ready, 2), (State::Closed, 2)]
+        );
+        assert!(link.wait_ready(Instant::now()).is_err());
     }
 }

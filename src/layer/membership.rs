@@ -22,6 +22,7 @@ impl Shared {
         &self,
         group: &str,
         channel: &str,
+        may_wait: bool,
         wait: impl FnOnce() -> Completion,
     ) -> Result<Option<Instant>, Error> {
         let now = Instant::now();
@@ -32,7 +33,11 @@ impl Shared {
             if local.closed {
                 return Err(Error::closed());
             }
-            let token = (!local.groups.is_bound(group)).then(|| {
+            let bound = local.groups.is_bound(group);
+            if !bound && !may_wait {
+                return Err(Error::would_deadlock());
+            }
+            let token = (!bound).then(|| {
                 local.waits.insert(
                     deadline,
                     Wait {
@@ -63,11 +68,10 @@ impl Shared {
 
     pub(super) fn group_add(&self, group: &str, channel: &str) -> Result<(), Error> {
         self.check_member(group, channel)?;
-        if dispatch::in_callback() && !self.inbox.local.lock().groups.is_bound(group) {
-            return Err(Error::would_deadlock());
-        }
+        let may_wait = !dispatch::in_callback();
         let waiter = Arc::new(Waiter::default());
-        match self.add_member(group, channel, || Completion::Wake(Arc::clone(&waiter)))? {
+        let wait = || Completion::Wake(Arc::clone(&waiter));
+        match self.add_member(group, channel, may_wait, wait)? {
             None => Ok(()),
             Some(deadline) => self.wait_for(&waiter, deadline, Self::expire_waits),
         }
@@ -82,7 +86,7 @@ impl Shared {
         let mut done = Some(done);
         let accepted = self.check_member(group, channel).and_then(|()| {
             let done = &mut done;
-            self.add_member(group, channel, || match done.take() {
+            self.add_member(group, channel, true, || match done.take() {
                 Some(done) => Completion::Call(Box::new(done)),
                 None => Completion::Wake(Arc::default()),
             })

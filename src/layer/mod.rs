@@ -145,7 +145,7 @@ impl Layer {
 
     /// Waits until both connections stand and every group is bound.
     pub fn wait_ready(&self, timeout: Duration) -> Result<(), Error> {
-        self.shared.ensure_usable()?;
+        let _call = self.shared.enter()?;
         let now = Instant::now();
         if !timeout.is_zero() && dispatch::in_callback() {
             return Err(Error::would_deadlock());
@@ -165,7 +165,7 @@ impl Layer {
 
     /// Makes up a new channel name.
     pub fn new_channel(&self, prefix: Option<&str>) -> Result<String, Error> {
-        self.shared.ensure_usable()?;
+        let _call = self.shared.enter()?;
         self.shared.new_channel(prefix.unwrap_or_default())
     }
 
@@ -211,7 +211,7 @@ impl Layer {
         encode: impl FnOnce(Recipient<'_>, usize) -> Result<Vec<u8>, Error>,
     ) -> Result<(), Error> {
         let shared = &*self.shared;
-        shared.ensure_usable()?;
+        let _call = shared.enter()?;
         let most = shared.settings.max_message_size;
         let (route, body) = to.prepare(|recipient| encode(recipient, most))?;
         if dispatch::in_callback() {
@@ -249,7 +249,8 @@ impl Layer {
         done: D,
     ) -> Result<(), Rejected<D>> {
         let shared = &*self.shared;
-        let prepared = shared.ensure_usable().and_then(|()| {
+        let call = shared.enter();
+        let prepared = call.as_ref().map_err(Error::clone).and_then(|_| {
             to.prepare(|recipient| {
                 wire::encode(message, recipient, shared.settings.max_message_size)
             })
@@ -283,10 +284,10 @@ impl Layer {
         callback: R,
         announce: impl FnOnce(u64),
     ) -> Result<u64, Rejected<R>> {
-        if let Err(error) = self.shared.ensure_usable() {
-            return Err(Rejected { error, callback });
+        match self.shared.enter() {
+            Ok(_call) => self.shared.add_receiver(channel, callback, announce),
+            Err(error) => Err(Rejected { error, callback }),
         }
-        self.shared.add_receiver(channel, callback, announce)
     }
 
     /// Ends a receiver. No call begins once this has returned.
@@ -297,13 +298,13 @@ impl Layer {
 
     /// Waits for the next message of a channel.
     pub fn receive_next(&self, channel: &str, timeout: Duration) -> Result<Message, Error> {
-        self.shared.ensure_usable()?;
+        let _call = self.shared.enter()?;
         self.shared.pull(channel, timeout)
     }
 
     /// Adds a channel to a group and waits until the broker routes the group here.
     pub fn group_add(&self, group: &str, channel: &str) -> Result<(), Error> {
-        self.shared.ensure_usable()?;
+        let _call = self.shared.enter()?;
         self.shared.group_add(group, channel)
     }
 
@@ -314,24 +315,24 @@ impl Layer {
         channel: &str,
         done: D,
     ) -> Result<(), Rejected<D>> {
-        if let Err(error) = self.shared.ensure_usable() {
-            return Err(Rejected {
+        match self.shared.enter() {
+            Ok(_call) => self.shared.group_add_async(group, channel, done),
+            Err(error) => Err(Rejected {
                 error,
                 callback: done,
-            });
+            }),
         }
-        self.shared.group_add_async(group, channel, done)
     }
 
     /// Removes a channel from a group.
     pub fn group_discard(&self, group: &str, channel: &str) -> Result<(), Error> {
-        self.shared.ensure_usable()?;
+        let _call = self.shared.enter()?;
         self.shared.group_discard(group, channel)
     }
 
     /// Gives a channel up: its memberships, receivers and messages.
     pub fn channel_discard(&self, channel: &str) -> Result<(), Error> {
-        self.shared.ensure_usable()?;
+        let _call = self.shared.enter()?;
         self.shared.discard_channel(channel)
     }
 

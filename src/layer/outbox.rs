@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex};
 
 use crate::broker::{BrokerState, Outcome, Publication, Route, Token};
 use crate::error::{Error, ErrorKind};
@@ -107,6 +107,8 @@ impl Outbox {
         let mut inner = self.inner.lock();
         loop {
             if let Some(error) = inner.refusal() {
+                // Perhaps it was woken for a place, which it leaves to the next.
+                self.place_freed.notify_one();
                 return Err(error);
             }
             if inner.places < self.max_in_flight {
@@ -221,7 +223,11 @@ impl Outbox {
         // What was blocked is gone; a new connection says so anew.
         inner.blocked &= matches!(link, BrokerState::Ready(_));
         match inner.refusal() {
-            Some(error) => self.end_unsent(&mut inner, &error, counters),
+            Some(error) => {
+                // Those who wait for a place hear it too.
+                self.place_freed.notify_all();
+                self.end_unsent(&mut inner, &error, counters)
+            }
             None => Vec::new(),
         }
     }
@@ -345,8 +351,8 @@ impl Inner {
         )
     }
 
-    /// Publications of sends that have ended stand first in the queue, for sends end in order; the
-    /// others are passed over when the broker takes them.
+    /// Publications of sends that have ended stand first in the queue, for sends nearly always end in
+    /// order; the others are passed over when the broker takes them.
     fn drop_ended(&mut self) {
         while let Some(first) = self.queue.front()
             && !self.sends.contains(first.token)

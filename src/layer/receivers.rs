@@ -99,6 +99,9 @@ impl Shared {
             self.inbox.handed_back.notify_all();
         }
         drop(local);
+        if let Some(pull) = checked_in.wake {
+            pull.wake(Woken::Message);
+        }
         self.counters
             .add(Stat::DroppedDiscarded, usize::from(checked_in.dropped));
         self.resume(released);
@@ -174,13 +177,11 @@ impl Shared {
                 if local.closed {
                     return Err(Error::closed());
                 }
+                // All under one lock, so that no delivery falls in between.
+                local.mailboxes.remove_pull(channel, &waiter);
                 let message = local.mailboxes.pull(channel, Instant::now());
-                if message.is_none() {
-                    // Under the same lock as the look, so that no delivery falls in between.
-                    local.mailboxes.remove_pull(channel, &waiter);
-                    if !last_look {
-                        local.mailboxes.add_pull(channel, Arc::clone(&waiter));
-                    }
+                if message.is_none() && !last_look {
+                    local.mailboxes.add_pull(channel, Arc::clone(&waiter));
                 }
                 let released = local.release();
                 (message, released, local.mailboxes.take_expired())
@@ -228,7 +229,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Ends all receivers, for good.
+    /// Ends all receivers, and refuses new ones and new waits for good.
     pub(super) fn end_receivers(&self) {
         let discarded = {
             let mut local = self.inbox.local.lock();

@@ -20,7 +20,7 @@ use crate::stats::{Counters, Stat};
 
 use super::callbacks::{Done, Hooks, State};
 use super::calls::{Completion, Waiter};
-use super::closing::Closing;
+use super::closing::{Closing, InCall};
 use super::events::{Events, Pushed};
 use super::link::Link;
 use super::local::Inbox;
@@ -126,15 +126,12 @@ impl Shared {
         self.closing.not_begun()
     }
 
-    /// What each call checks first.
-    pub(super) fn ensure_usable(&self) -> Result<(), Error> {
+    /// Begins a call of the user's.
+    pub(super) fn enter(&self) -> Result<InCall<'_>, Error> {
         if self.is_forked() {
             return Err(Error::forked());
         }
-        if !self.is_open() {
-            return Err(Error::closed());
-        }
-        Ok(())
+        self.closing.enter().ok_or_else(Error::closed)
     }
 
     /// Checks that `channel` is one of ours.
@@ -253,10 +250,8 @@ impl Shared {
         }));
     }
 
-    pub(super) fn tell_state(&self, change: Option<(State, Generation)>) {
-        if let Some((state, generation)) = change {
-            self.pushed(self.events.state(state, generation));
-        }
+    pub(super) fn tell_state(&self, state: State, generation: Generation) {
+        self.pushed(self.events.state(state, generation));
     }
 
     fn pushed(&self, pushed: Pushed) {

@@ -20,7 +20,8 @@ impl Shared {
             return;
         }
         let deadline = far(Instant::now(), timeout);
-        self.tell_state(self.link.close());
+        self.link
+            .close(|state, generation| self.tell_state(state, generation));
         // A thread of its own, for it waits: for the broker, for callbacks, for threads.
         let shared = Arc::clone(self);
         match spawn_thread("layer-shutdown".to_owned(), move || {
@@ -39,18 +40,17 @@ impl Shared {
     fn shut_down(&self, deadline: Instant) {
         let ended = self.outbox.close(&self.counters);
         self.complete_sends(ended);
-        // In this order: whoever waits learns it before its channel is gone.
-        self.end_waits();
+        // Closed first, so that no wait begins which nobody would end.
         self.end_receivers();
+        self.end_waits();
 
         let left = deadline.saturating_duration_since(Instant::now());
-        let mut in_time = self
-            .outbox
+        self.outbox
             .wait_empty(deadline.checked_sub(left / RESERVE).unwrap_or(deadline));
         let left = deadline.saturating_duration_since(Instant::now());
         self.runtime.handle().block_on(self.broker().close(left));
         let ended = self.outbox.end_all(&self.counters);
-        in_time &= ended.is_empty();
+        let unconfirmed = !ended.is_empty();
         self.complete_sends(ended);
         let tasks = std::mem::take(&mut self.closing.progress.lock().tasks);
         for task in tasks {
@@ -58,32 +58,30 @@ impl Shared {
             // It holds the layer for moments only, and then never again.
             let _ = self.runtime.handle().block_on(task);
         }
+        self.closing.wait_for_calls(deadline);
 
         if self.dispatcher.polled() {
-            in_time &= self.wait_until_polled(deadline);
+            self.wait_until_polled(deadline);
             self.dispatcher.stop();
         } else {
             self.dispatcher.stop();
-            in_time &= self.dispatcher.join(deadline);
+            self.dispatcher.join(deadline);
         }
         let mut progress = self.closing.progress.lock();
         progress.done = true;
-        progress.in_time = in_time;
+        progress.unconfirmed = unconfirmed;
         drop(progress);
         self.closing.changed.notify_all();
     }
 
     /// Waits until all callbacks have run, on threads that poll or that wait for the end.
-    fn wait_until_polled(&self, deadline: Instant) -> bool {
+    fn wait_until_polled(&self, deadline: Instant) {
         loop {
             if self.closing.progress.lock().abandoned {
                 self.dispatcher.drain(self, deadline);
             }
-            if !self.dispatcher.busy() {
-                return true;
-            }
-            if Instant::now() >= deadline {
-                return false;
+            if !self.dispatcher.busy() || Instant::now() >= deadline {
+                return;
             }
             // Woken by the end of callbacks; `abandoned` is looked at now and then.
             let look = Instant::now() + Duration::from_millis(20);
@@ -109,11 +107,15 @@ impl Shared {
             }
             if progress.done {
                 let worker = progress.worker.take();
-                let in_time = progress.in_time;
+                let unconfirmed = std::mem::take(&mut progress.unconfirmed);
                 drop(progress);
                 join(worker);
-                // What was late when the layer closed may have ended since.
-                return if in_time || self.dispatcher.join(deadline) {
+                // Callbacks that were late when the layer closed may have ended since.
+                if self.dispatcher.polled() {
+                    self.dispatcher.drain(&**self, deadline);
+                }
+                let ended = self.dispatcher.join(deadline) && self.dispatcher.wait_idle(deadline);
+                return if ended && !unconfirmed {
                     Ok(())
                 } else {
                     Err(late(timeout))
@@ -133,13 +135,25 @@ impl Shared {
 
     /// Closes if need be, and ends what is left; nobody will use the layer again.
     pub(super) fn finish(self: &Arc<Self>) -> Result<(), Error> {
-        self.closing.progress.lock().abandoned = true;
-        let closed = self.close(self.settings.timeout);
-        if !dispatch::in_callback() && self.dispatcher.polled() {
-            self.dispatcher
-                .drain(&**self, far(Instant::now(), self.settings.timeout));
+        if dispatch::in_callback() {
+            self.abandon();
+            return Ok(());
         }
+        // Not abandoned yet: with `dispatch=poll` callbacks belong on this thread.
+        let closed = self.close(self.settings.timeout);
+        self.abandon();
         closed
+    }
+}
+
+impl Drop for Shared {
+    /// What became due after the last thread that runs callbacks had gone, for instance by a
+    /// callback that returned late: nothing is lost without its call.
+    fn drop(&mut self) {
+        if !self.is_forked() {
+            let deadline = far(Instant::now(), self.settings.timeout);
+            self.dispatcher.drain(self, deadline);
+        }
     }
 }
 

@@ -60,9 +60,12 @@ impl Credit {
         split(self.word.load(Ordering::SeqCst)).1
     }
 
-    /// Takes the count.
+    /// Takes the count, if it is that of `generation`.
     pub(super) fn take(&self, generation: Generation) -> u32 {
-        split(self.word.swap(join(generation, 0), Ordering::SeqCst)).1
+        let take = |word| (split(word).0 == generation as u32).then(|| join(generation, 0));
+        self.word
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take)
+            .map_or(0, |word| split(word).1)
     }
 
     /// The task that is woken by the first of a count, and by the one that makes it `wake_at`.
@@ -120,6 +123,9 @@ mod tests {
         credit.begin(2);
         credit.add(1, 5);
         assert_eq!(credit.count(), 0);
+        credit.add(2, 1);
+        assert_eq!(credit.take(1), 0);
+        assert_eq!(credit.take(2), 1);
         credit.add(2, usize::MAX);
         credit.add(2, 1);
         assert_eq!(credit.take(2), u32::MAX);

@@ -24,9 +24,9 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
+use crate::sync::Mutex;
 use futures_util::FutureExt;
 use futures_util::future::{Either, join, poll_fn, select};
-use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -181,7 +181,10 @@ impl Supervisor {
                     }
                     was_good = begin.elapsed() >= GOOD_SESSION;
                 }
-                Err(state) => self.say(state),
+                Err(state) => {
+                    *shared.bindings.lock() = None;
+                    self.say(state);
+                }
             }
             if shared.host.strong_count() == 0 {
                 break;
@@ -208,11 +211,9 @@ impl Supervisor {
             .unwrap_or_default()
     }
 
-    /// Tells the layer, and the log, what is new.
+    /// Tells the layer how it is, and the log what is new.
     fn say(&mut self, state: BrokerState) {
-        if self.said.as_ref() == Some(&state) {
-            return;
-        }
+        let news = self.said.as_ref() != Some(&state);
         if let Some(host) = self.shared.host.upgrade() {
             let (level, message) = match &state {
                 BrokerState::Ready(generation) => (
@@ -231,7 +232,10 @@ impl Supervisor {
                     format!("refused by every host, trying on: {reason}"),
                 ),
             };
-            host.log(level, TARGET, message);
+            if news {
+                host.log(level, TARGET, message);
+            }
+            // Always: an attempt that failed may have begun a generation.
             host.state_changed(state.clone());
         }
         self.said = Some(state);

@@ -4,8 +4,8 @@ use std::pin::pin;
 use std::sync::Weak;
 use std::time::Duration;
 
+use crate::sync::Mutex;
 use futures_util::future::{Either, select};
-use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 

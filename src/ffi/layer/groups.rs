@@ -42,6 +42,8 @@ pub unsafe extern "C" fn layer_group_add(
 
 /// `layer_group_add` without waiting: the outcome goes to `done`.
 ///
+/// Calls under way are not counted in `max_in_flight`.
+///
 /// `done`: not NULL; called once, perhaps on another thread before this call returns, never on this
 /// thread inside it. `userdata`, `destroy`: see the conventions. Never blocks; any thread; allowed
 /// from a callback. Returns `LAYER_OK` (recorded); `LAYER_INVALID`; `LAYER_CLOSED`;

@@ -146,7 +146,8 @@ pub unsafe extern "C" fn layer_new_channel(
 
 /// Closes the layer: refuses new calls, waits for confirms, closes the connections, ends the
 /// receivers (`LAYER_CLOSED`), joins its threads. Undelivered messages are dropped. Whatever the
-/// status, the layer is closed; calls that other threads are inside of return `LAYER_CLOSED`.
+/// status, the layer is closed; calls that other threads are inside of return `LAYER_CLOSED`, or
+/// `LAYER_UNCONFIRMED` where a message was handed over and its confirm did not come in time.
 ///
 /// With `dispatch=poll` it runs the callbacks that are due itself. From a callback it only begins
 /// the shutdown. Again on a closed layer it does nothing.
@@ -168,7 +169,8 @@ pub unsafe extern "C" fn layer_close(
 }
 
 /// Frees a layer, and closes it first if need be, with option `timeout` as the bound. What is left
-/// ends: `done` with `LAYER_CLOSED`, `destroy`. Messages of the layer live on.
+/// ends: `done` with `LAYER_CLOSED` or `LAYER_UNCONFIRMED`, `destroy`. Messages of the layer live
+/// on.
 ///
 /// It must be the last call on this handle that begins; others may still be inside theirs. From a
 /// callback it only begins the shutdown. In a forked child it touches nothing.

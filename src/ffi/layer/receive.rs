@@ -53,7 +53,8 @@ pub unsafe extern "C" fn layer_receive(
 /// what it did not take stays in the channel.
 ///
 /// It waits for a call that is running, at most option `timeout`, and then runs `destroy` itself.
-/// From a callback it never waits: a call that is running goes on, and `destroy` follows it.
+/// From a callback it never waits: a call that is running goes on, and `destroy` follows it. Of two
+/// threads that cancel one receiver at once, one may return before the other has run `destroy`.
 ///
 /// `receiver`: a number from `layer_receive`; an unknown or ended one is `LAYER_OK`. `error`: see
 /// the conventions. Blocks; any thread; allowed from a callback. Returns `LAYER_OK`;
