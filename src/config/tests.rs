@@ -2,11 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use proptest::prelude::*;
+use std::path::PathBuf;
+use std::time::Duration;
 
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::table::parse_seconds;
 use super::*;
-use crate::endpoint::Scheme;
+use crate::endpoint::{Hosts, Scheme};
 use crate::error::ErrorKind;
+use crate::name::Quoted;
 
 fn with(options: &[(&str, &str)]) -> Settings {
     let mut config = Config::new();

@@ -1,0 +1,78 @@
+//! All options as a layer uses them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::endpoint::Hosts;
+
+/// Who runs callbacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dispatch {
+    /// Threads of the layer.
+    Thread,
+    /// Whoever calls `layer_poll`.
+    Poll,
+}
+
+/// The files for `amqps://`, read only when a connection is made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Tls {
+    /// Certificate authorities to trust.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// The client's certificate chain; set exactly if `key_file` is.
+    pub(crate) cert_file: Option<PathBuf>,
+    /// The client's private key.
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+/// All options as a layer uses them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) hosts: Hosts,
+    pub(crate) expiry: Duration,
+    pub(crate) group_expiry: Duration,
+    pub(crate) local_capacity: usize,
+    pub(crate) remote_capacity: u32,
+    pub(crate) prefetch_count: u16,
+    pub(crate) local_expiry: Duration,
+    pub(crate) groups_exchange: String,
+    /// `None`: a channel may hold as many messages as there are.
+    pub(crate) channel_capacity: Option<usize>,
+    pub(crate) timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    /// In seconds; 0: as the broker wishes.
+    pub(crate) heartbeat: u16,
+    pub(crate) max_in_flight: usize,
+    pub(crate) max_message_size: usize,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) dispatch_threads: usize,
+    /// `None`: a random one.
+    pub(crate) queue_name: Option<String>,
+    pub(crate) tls: Tls,
+}
+
+impl Settings {
+    /// What the table then fills in. Not fit for use.
+    pub(super) fn blank() -> Self {
+        Self {
+            hosts: Hosts::Amqp(Vec::new()),
+            expiry: Duration::ZERO,
+            group_expiry: Duration::ZERO,
+            local_capacity: 0,
+            remote_capacity: 0,
+            prefetch_count: 0,
+            local_expiry: Duration::ZERO,
+            groups_exchange: String::new(),
+            channel_capacity: None,
+            timeout: Duration::ZERO,
+            connect_timeout: Duration::ZERO,
+            heartbeat: 0,
+            max_in_flight: 0,
+            max_message_size: 0,
+            dispatch: Dispatch::Thread,
+            dispatch_threads: 0,
+            queue_name: None,
+            tls: Tls::default(),
+        }
+    }
+}
