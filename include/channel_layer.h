@@ -464,7 +464,7 @@ layer_status_t layer_new_channel(const layer_t *layer,
 // `LAYER_UNCONFIRMED` where a message was handed over and its confirm did not come in time.
 //
 // With `dispatch=poll` it runs the callbacks that are due itself. From a callback it only begins
-// the shutdown. Again on a closed layer it does nothing.
+// the shutdown. Again on a closed layer it only waits for callbacks that are still running.
 //
 // `timeout_ms`: the bound of the whole call, even against a dead or blocking broker; only a
 // callback of yours that does not return can make the rest outlive it. Blocks; any thread;

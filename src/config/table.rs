@@ -20,11 +20,11 @@ const MAX_COUNT: u64 = i32::MAX as u64;
 
 /// One option: all that is known of it.
 pub struct OptionSpec {
-    /// Its name, as [`Config::set`] takes it.
+    /// Its name, as [`super::Config::set`] takes it.
     pub name: &'static str,
     /// What its value is.
     pub kind: OptionKind,
-    /// Its default, as [`Config::set`] takes it; empty if [`OptionSpec::unset`] says more.
+    /// Its default, as [`super::Config::set`] takes it; empty if [`OptionSpec::unset`] says more.
     pub default: &'static str,
     /// In words what holds when the option is not set and `default` is empty.
     pub unset: &'static str,
