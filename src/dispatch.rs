@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::sync::{Condvar, Mutex};
-
 use crate::error::{Error, ErrorKind};
 use crate::runtime::{EventFd, spawn_thread};
+use crate::sync::{Condvar, Mutex};
 
 thread_local! {
     static CALLBACKS: Cell<usize> = const { Cell::new(0) };

@@ -15,10 +15,10 @@ use std::sync::{Arc, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use crate::sync::Mutex;
 use once_cell::sync::OnceCell;
 
 use crate::error::{Error, ErrorKind};
+use crate::sync::Mutex;
 
 /// Worker threads of the runtime. Its tasks only hand batches over, so two keep a sender and a
 /// receiver from waiting for each other, and more would only be woken in vain.

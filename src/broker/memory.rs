@@ -9,7 +9,6 @@ use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::sync::Mutex;
 use futures_util::future::select;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -21,6 +20,7 @@ use crate::broker::{
 use crate::config::Settings;
 use crate::log::Level;
 use crate::runtime::ProcessLocal;
+use crate::sync::Mutex;
 
 const TARGET: &str = "channel_layer::broker";
 

@@ -5,14 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::sync::Mutex;
-
 use crate::broker::{
     BindingChange, Broker, BrokerState, Delivery, Generation, Host, Outcome, Publication, Route,
     Token,
 };
 use crate::config::{Config, Settings};
 use crate::log::Level;
+use crate::sync::Mutex;
 
 /// Opens a broker for a layer with this queue.
 pub(crate) type Open = Box<dyn Fn(String, &Settings, Weak<dyn Host>) -> Arc<dyn Broker>>;

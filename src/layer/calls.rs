@@ -4,10 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::sync::{Condvar, Mutex};
-
 use crate::broker::Token;
 use crate::error::Error;
+use crate::sync::{Condvar, Mutex};
 
 use super::callbacks::Done;
 

@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::sync::Mutex;
-
 use crate::log::Record;
+use crate::sync::Mutex;
 
 use super::callbacks::{Hooks, State};
 

@@ -46,7 +46,7 @@ impl Host for Shared {
             (wanted, ended)
         };
         for wait in ended {
-            self.complete(wait.completion, Ok(()), false);
+            self.complete(wait.completion, Ok(()));
         }
         wanted
     }

@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use crate::sync::{Condvar, Mutex};
-
 use crate::broker::{BrokerState, Generation};
 use crate::error::{Error, ErrorKind};
+use crate::sync::{Condvar, Mutex};
 
 use super::callbacks::State;
 

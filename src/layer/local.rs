@@ -5,14 +5,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::sync::{Condvar, Mutex};
-
 use crate::broker::{Generation, Token};
 use crate::config::Settings;
 use crate::credit::Credit;
 use crate::groups::Groups;
 use crate::log::RateLimit;
 use crate::mailbox::{Ended, MailboxKey, Mailboxes, ReceiverId};
+use crate::sync::{Condvar, Mutex};
 
 use super::callbacks::Receive;
 use super::calls::{Calls, Completion};

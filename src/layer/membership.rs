@@ -10,7 +10,7 @@ use crate::groups::Change;
 use crate::log::Level;
 
 use super::callbacks::{Done, Rejected};
-use super::calls::{Completion, Waiter};
+use super::calls::{Calls, Completion, Waiter};
 use super::local::Wait;
 use super::shared::Shared;
 
@@ -94,7 +94,7 @@ impl Shared {
         match (accepted, done) {
             // Nothing to wait for: but `done` runs on the dispatcher, as always.
             (Ok(_), Some(done)) => {
-                self.complete(Completion::Call(Box::new(done)), Ok(()), false);
+                self.complete(Completion::Call(Box::new(done)), Ok(()));
                 Ok(())
             }
             (Ok(_), None) => Ok(()),
@@ -166,46 +166,38 @@ impl Shared {
             changes
         };
         for wait in ended {
-            self.complete(wait.completion, Ok(()), false);
+            self.complete(wait.completion, Ok(()));
         }
         self.change_bindings((generation, changes));
     }
 
     /// Ends the calls whose group was not bound in time. Their memberships stay.
     pub(super) fn expire_waits(&self, now: Instant) {
-        let expired = {
-            let mut local = self.inbox.local.lock();
-            let expired = local.waits.take_expired(now);
-            for (token, wait) in &expired {
-                local.groups.forget_waiter(&wait.group, *token);
-            }
-            expired
-        };
-        self.end(expired);
+        self.end(|waits| waits.take_expired(now));
     }
 
     /// Ends all calls that wait for a group. Their memberships stay.
     pub(super) fn end_waits(&self) {
-        let waiting = {
-            let mut local = self.inbox.local.lock();
-            let waiting = local.waits.take_if(|_| true);
-            for (token, wait) in &waiting {
-                local.groups.forget_waiter(&wait.group, *token);
-            }
-            waiting
-        };
-        self.end(waiting);
+        self.end(|waits| waits.take_if(|_| true));
     }
 
-    fn end(&self, waits: Vec<(Token, Wait)>) {
-        for (_, wait) in waits {
+    fn end(&self, take: impl FnOnce(&mut Calls<Wait>) -> Vec<(Token, Wait)>) {
+        let ended = {
+            let mut local = self.inbox.local.lock();
+            let ended = take(&mut local.waits);
+            for (token, wait) in &ended {
+                local.groups.forget_waiter(&wait.group, *token);
+            }
+            ended
+        };
+        for (_, wait) in ended {
             let error = if self.is_open() {
                 self.link
                     .why_no_answer(&format!("bound group '{}'", wait.group))
             } else {
                 Error::closed()
             };
-            self.complete(wait.completion, Err(error), false);
+            self.complete(wait.completion, Err(error));
         }
     }
 

@@ -4,11 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::sync::{Condvar, Mutex};
-
 use crate::broker::{BrokerState, Outcome, Publication, Route, Token};
 use crate::error::{Error, ErrorKind};
 use crate::stats::{Counters, Stat};
+use crate::sync::{Condvar, Mutex};
 
 use super::calls::{Calls, Completion, Waiter};
 
@@ -247,15 +246,14 @@ impl Outbox {
         self.end_unsent(&mut inner, &Error::closed(), counters)
     }
 
-    /// Waits until no send is under way; `false` if one is at `deadline`.
-    pub(super) fn wait_empty(&self, deadline: Instant) -> bool {
+    /// Waits until no send is under way, at most until `deadline`.
+    pub(super) fn wait_empty(&self, deadline: Instant) {
         let mut inner = self.inner.lock();
         while inner.sends.len() > 0 {
             if self.emptied.wait_until(&mut inner, deadline).timed_out() {
-                return inner.sends.len() == 0;
+                return;
             }
         }
-        true
     }
 
     /// Ends all that is left, once the broker is gone.

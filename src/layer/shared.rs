@@ -151,37 +151,19 @@ impl Shared {
         name::channel(&self.queue, prefix, &random()?)
     }
 
-    /// Tells whoever waits how the call ended.
-    pub(super) fn complete(
-        &self,
-        completion: Completion,
-        result: Result<(), Error>,
-        frees_place: bool,
-    ) {
-        match completion {
-            Completion::Wake(waiter) => waiter.wake(result),
-            Completion::Call(done) => self.dispatcher.push(Job::Done {
-                done,
-                result,
-                frees_place,
-            }),
-        }
+    /// Tells whoever waits how a call ended that was no send.
+    pub(super) fn complete(&self, completion: Completion, result: Result<(), Error>) {
+        self.dispatcher
+            .push_all(conclude(completion, result, false));
     }
 
     /// Tells all who wait for sends.
     pub(super) fn complete_sends(&self, ended: Vec<Ended>) {
-        self.dispatcher
-            .push_all(ended.into_iter().filter_map(|send| match send.completion {
-                Completion::Wake(waiter) => {
-                    waiter.wake(send.result);
-                    None
-                }
-                Completion::Call(done) => Some(Job::Done {
-                    done,
-                    result: send.result,
-                    frees_place: true,
-                }),
-            }));
+        self.dispatcher.push_all(
+            ended
+                .into_iter()
+                .filter_map(|send| conclude(send.completion, send.result, true)),
+        );
     }
 
     /// A send was accepted.
@@ -277,6 +259,21 @@ impl Shared {
             Stat::DeliveriesHeld => gauge(self.inbox.local.lock().credit.held()),
             counter => self.counters.get(counter),
         }
+    }
+}
+
+/// Wakes the thread that waits, or makes the job that tells the callback.
+fn conclude(completion: Completion, result: Result<(), Error>, frees_place: bool) -> Option<Job> {
+    match completion {
+        Completion::Wake(waiter) => {
+            waiter.wake(result);
+            None
+        }
+        Completion::Call(done) => Some(Job::Done {
+            done,
+            result,
+            frees_place,
+        }),
     }
 }
 

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::sync::Mutex;
 use async_rs::Runtime;
 use lapin::auth::AuthProvider;
 use lapin::tcp::{AsyncTcpStream, OwnedIdentity, OwnedTLSConfig};
@@ -28,6 +27,7 @@ use super::failure::Failure;
 use super::kit::{Kit, Socket, Tasks};
 use crate::config::Tls;
 use crate::endpoint::{Endpoint, Scheme};
+use crate::sync::Mutex;
 
 /// lapin keeps two rings of 32 frames for each connection, all of which become resident. The
 /// broker's usual 128 KiB would make that 8 MiB.

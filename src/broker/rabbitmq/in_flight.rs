@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::sync::Mutex;
 use futures_util::task::AtomicWaker;
+
+use crate::sync::Mutex;
 
 /// Idle storage above this many futures is given back.
 const KEPT: usize = 1024;

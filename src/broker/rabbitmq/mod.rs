@@ -24,7 +24,6 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::sync::Mutex;
 use futures_util::FutureExt;
 use futures_util::future::{Either, join, poll_fn, select};
 use tokio::runtime::Handle;
@@ -45,6 +44,7 @@ use crate::broker::{BindingChange, Broker, BrokerFuture, BrokerState, Generation
 use crate::config::Settings;
 use crate::endpoint::Endpoint;
 use crate::log::Level;
+use crate::sync::Mutex;
 
 const TARGET: &str = "channel_layer::broker";
 

@@ -4,7 +4,6 @@ use std::pin::pin;
 use std::sync::Weak;
 use std::time::Duration;
 
-use crate::sync::Mutex;
 use futures_util::future::{Either, select};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -13,6 +12,7 @@ use super::credit::Credit;
 use super::doorbell::Doorbell;
 use super::topology::Change;
 use crate::broker::{Generation, Host};
+use crate::sync::Mutex;
 
 /// What the calls of the layer and the tasks share.
 pub(super) struct Shared {
