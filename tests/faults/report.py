@@ -1,0 +1,56 @@
+"""What a row of the fault table claims, saw, and whether it held."""
+
+import sys
+import time
+import traceback
+
+
+class Report:
+    """The checks of one row. A row without a check has shown nothing, and fails."""
+
+    def __init__(self, name, scenario):
+        self.name = name
+        self.scenario = scenario
+        self.checks = 0
+        self.failures = []
+        self.figures = []
+        self._began = time.monotonic()
+        self.seconds = 0.0
+
+    def check(self, claim, holds, figure=""):
+        """Records that `claim` was looked at: `figure` is what was seen."""
+        self.checks += 1
+        if not holds:
+            self.failures.append(f"{claim}: {figure}" if figure else claim)
+        self._say("ok" if holds else "NOT OK", claim, figure)
+        return holds
+
+    def figure(self, claim, figure):
+        """Records a number that is to be seen in the table."""
+        self.figures.append(f"{claim} {figure}")
+        self._say("figure", claim, figure)
+
+    def note(self, text):
+        self._say("note", text, "")
+
+    def _say(self, kind, claim, figure):
+        seconds = time.monotonic() - self._began
+        line = f"  [{self.name} {seconds:6.1f} s] {kind}: {claim}"
+        print(f"{line}: {figure}" if figure != "" else line, flush=True)
+
+    def run(self, row, short):
+        """Runs the row's module; what it raises is a failure of the row, not of the run."""
+        try:
+            row.run(self, short)
+        except Exception as error:  # whatever it is: the next row is to run
+            traceback.print_exc(file=sys.stdout)
+            self.check("the row comes to its end", False, f"{type(error).__name__}: {error}")
+        if not self.checks:
+            self.check("the row checks something", False, "it checked nothing")
+        self.seconds = time.monotonic() - self._began
+        return not self.failures
+
+    def table_row(self):
+        result = "holds" if not self.failures else "FAILS: " + "; ".join(self.failures)
+        figures = ", ".join(self.figures) or "-"
+        return f"| {self.name} | {self.scenario} | {figures} | {result} | {self.seconds:.0f} s |"

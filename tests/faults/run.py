@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Causes the faults that the documentation speaks of, and checks what it promises.
+
+    run.py [--short] [ROW...]
+
+Each file of rows/ is a row of the table that is printed at the end: a scenario under load, what
+it must show, and the figures seen. `--short` runs each row in its short form, as `make test` does;
+without it the rows run in full, which takes hours. `run.py --list` names the rows.
+CHANNEL_LAYER_FAULTS_LIBRARY is the folder of the library under test, target/debug if not set.
+"""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "fixture")]
+
+import rabbitmq
+from report import Report
+
+
+def main(arguments):
+    names = sorted(path.stem for path in (HERE / "rows").glob("*.py"))
+    parser = argparse.ArgumentParser(description="Causes faults, and checks what is promised.")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(names))
+    parser.add_argument("--short", action="store_true", help="the short form of each row")
+    parser.add_argument("--list", action="store_true", help="name the rows and end")
+    options = parser.parse_args(arguments)
+    if options.list:
+        print("\n".join(names))
+        return 0
+    unknown = [row for row in options.rows if row not in names]
+    if unknown:
+        parser.error(f"there is no row {unknown[0]}; there are: {', '.join(names)}")
+
+    signals = rabbitmq.Signals()  # so that a signal ends the nodes too
+    reports = []
+    try:
+        for name in options.rows or names:
+            row = importlib.import_module(f"rows.{name}")
+            if options.short and getattr(row, "ONLY_IN_FULL", False):
+                continue
+            print(f"---- {name}: {row.SCENARIO}", flush=True)
+            report = Report(name, row.SCENARIO)
+            reports.append(report)
+            report.run(row, options.short)
+    except rabbitmq.Ended as ended:
+        signals.hold()
+        return 128 + ended.number
+    finally:
+        signals.hold()
+        rabbitmq.Guardian.dismiss()
+
+    print("\n| row | scenario | figures | result | time |\n|---|---|---|---|---|")
+    for report in reports:
+        print(report.table_row())
+    failed = sum(bool(report.failures) for report in reports)
+    print(f"\n{len(reports) - failed} passed, {failed} failed")
+    return 1 if failed or not reports else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
