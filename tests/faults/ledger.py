@@ -114,11 +114,10 @@ class Ledger:
             spans.append((since, float("inf")))
         return spans
 
-    def judge(self, report, recorder, timeout, unheard=0.5, slack=2.0):
-        """Checks what must hold whatever the fault was.
+    def judge(self, report, recorder, timeout, slack=2.0):
+        """Checks what must hold whatever the fault was; returns how often messages were lost.
 
-        `timeout` is that of the layers; `unheard` says how long, in seconds, a connection may have
-        been dead before its layer said so: what went to it meanwhile may be lost.
+        `timeout` is that of the layers, in seconds.
         """
         sends = self.sends
         report.check("sends were made", len(sends) > 100, f"{len(sends)} sends, "
@@ -147,8 +146,8 @@ class Ledger:
         slow = max((microseconds for microseconds, _ in self.adds), default=0)
         report.check("each layer_group_add ends in time", slow <= (timeout + slack) * 1e6,
                      f"the slowest after {slow / 1e6:.2f} s")
-        lost, unexplained = self._losses(unheard)
-        report.check("what was confirmed arrives, except around a loss of its receiver",
+        lost, unexplained = self._losses()
+        report.check("what was confirmed arrives, or is lost with its receiver's queue",
                      not unexplained, f"{lost} lost, {len(unexplained)} of them unexplained"
                      + (f": {unexplained[:3]}" if unexplained else ""))
         for (layer, which), value in self.statistics.items():
@@ -164,11 +163,16 @@ class Ledger:
         status = send.outcomes[0][1]
         return status in NOT_SENT or (status == FULL and send.kind == "d")
 
-    def _losses(self, unheard):
-        """Confirmed messages that a channel missed, and which of them no disconnection explains."""
+    def _losses(self):
+        """How often a confirmed message missed a channel, and which of these nothing explains.
+
+        A queue is first in, first out, and dies with its connection. So a message may be lost with
+        all that came after it; one that is missing before another of the same sender is a defect.
+        """
         channels = {(layer, channel) for send in self.sends.values()
                     for _, layer, channel in send.deliveries}
         spans = {layer: self.readiness(layer) for layer, _ in channels}
+        arrived_later = self._arrivals()
         lost, unexplained = 0, []
         for number, send in self.sends.items():
             if not send.outcomes or send.outcomes[0][1] != OK:
@@ -177,12 +181,38 @@ class Ledger:
             missed = wanted - {(layer, channel) for _, layer, channel in send.deliveries}
             for layer, _ in missed:
                 lost += 1
-                if self._was_ready(spans[layer], send.at, send.outcomes[0][0] + unheard * 1e6):
+                end = self._end_of_span(spans[layer], send.at)
+                if end is None:
+                    continue  # the layer was not ready: its groups were not all bound
+                if end == float("inf") or arrived_later(layer, send) < end:
                     unexplained.append((number, send.kind, layer))
         return lost, unexplained
 
+    def _arrivals(self):
+        """Gives a function: when the first message that was sent after `send`, by the same sender,
+        arrived at `layer`."""
+        arrivals = collections.defaultdict(list)  # (layer, sender) -> [(sent, arrived)]
+        for send in self.sends.values():
+            for at, layer, _ in send.deliveries:
+                arrivals[layer, send.sender].append((send.at, at))
+        earliest = {}
+        for way, pairs in arrivals.items():
+            pairs.sort()
+            firsts, first = [], float("inf")
+            for _, at in reversed(pairs):
+                first = min(first, at)
+                firsts.append(first)
+            earliest[way] = ([sent for sent, _ in pairs], firsts[::-1])
+
+        def first_after(layer, send):
+            sent, firsts = earliest.get((layer, send.sender), ([], []))
+            at = bisect.bisect_right(sent, send.at)
+            return firsts[at] if at < len(firsts) else float("inf")
+
+        return first_after
+
     @staticmethod
-    def _was_ready(spans, begin, end):
-        """Whether the layer was ready through all of it."""
-        at = bisect.bisect_right(spans, (begin, float("inf"))) - 1
-        return at >= 0 and spans[at][0] <= begin and end <= spans[at][1]
+    def _end_of_span(spans, time):
+        """When the span of readiness that holds `time` ends; None if none holds it."""
+        at = bisect.bisect_right(spans, (time, float("inf"))) - 1
+        return spans[at][1] if at >= 0 and time <= spans[at][1] else None

@@ -233,12 +233,12 @@ class Proxy:
     The faults apply to all connections, unless said otherwise: `delay` (seconds for each piece),
     `trickle` (bytes at a time), `stall("to_client")` and `stall("to_broker")` until `resume()`,
     `cut_all()`, `cut_next(count)` (the next connection, after so many bytes), `cut_after(count)`
-    (those that stand). Usable from any thread.
+    (those that stand). Proxies before several brokers share a `recorder`. Usable from any thread.
     """
 
-    def __init__(self, target):
+    def __init__(self, target, recorder=None):
         self.target = target
-        self.recorder = Recorder()
+        self.recorder = recorder or Recorder()
         self.delay = 0.0
         self.trickle = 0
         self.problems = []  # what went wrong in the proxy itself
@@ -273,6 +273,12 @@ class Proxy:
     def cut_next(self, count):
         with self._changed:
             self._cut_of_next.append(count)
+
+    def disarm(self):
+        """Takes back the cuts that are still to come."""
+        with self._changed:
+            self._cut_of_next.clear()
+        self.cut_after(None)
 
     def wait_for_cut(self, cuts, seconds):
         """Whether there have been `cuts` cuts within `seconds`."""

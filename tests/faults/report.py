@@ -44,7 +44,8 @@ class Report:
             row.run(self, short)
         except Exception as error:  # whatever it is: the next row is to run
             traceback.print_exc(file=sys.stdout)
-            self.check("the row comes to its end", False, f"{type(error).__name__}: {error}")
+            first_line = str(error).partition("\n")[0]
+            self.check("the row comes to its end", False, f"{type(error).__name__}: {first_line}")
         if not self.checks:
             self.check("the row checks something", False, "it checked nothing")
         self.seconds = time.monotonic() - self._began

@@ -8,7 +8,7 @@
  *
  * NAME=VALUE: layers, channels (of each layer), senders (threads that wait), rate (sends a second,
  * of all together), window (sends that do not wait, at most), pad (bytes in each message), or
- * layer.OPTION for an option of the layers.
+ * layer.OPTION for an option of the layers. Of several hosts, each layer begins with another.
  *
  * Commands on standard input: `stop` ends the load in good order and checks that every receiver is
  * still reached; `close MS` closes all layers amid the load; the end of the input is a `stop`.
@@ -42,7 +42,6 @@
 #define MAX_CHANNELS 32
 #define MAX_SENDERS 16
 #define NAME_SIZE 128
-#define GROUP "faults.all"
 
 /* Of the threads that send without waiting, and of the last message to each channel. */
 #define ASYNC_SENDER 100
@@ -63,7 +62,8 @@ static layer_t *layers[MAX_LAYERS];
 static struct channel channels[MAX_LAYERS][MAX_CHANNELS];
 static FILE *ledger;
 static atomic_bool stopping;
-static atomic_uint_fast64_t next_id = 1;
+static char group_of_all[NAME_SIZE - 20]; /* and of this process alone */
+static atomic_uint_fast64_t next_id;
 static atomic_uint_fast64_t given, destroyed;
 static atomic_int in_flight;
 
@@ -244,15 +244,15 @@ static bool send_one(struct sender *sender, bool waits) {
           (unsigned long long)sender->number, (unsigned long long)sequence, to_group ? 'g' : 'd',
           layer, channel);
     if (waits) {
-        status = to_group ? layer_group_send(sender->layer, GROUP, message, length, &error)
+        status = to_group ? layer_group_send(sender->layer, group_of_all, message, length, &error)
                           : layer_send(sender->layer, name, message, length, &error);
     } else {
         struct pending *pending = malloc(sizeof *pending);
         pending->id = id;
         atomic_fetch_add(&in_flight, 1);
         atomic_fetch_add(&given, 1);
-        status = to_group ? layer_group_send_async(sender->layer, GROUP, message, length, on_done,
-                                                   pending, free_pending, &error)
+        status = to_group ? layer_group_send_async(sender->layer, group_of_all, message, length,
+                                                   on_done, pending, free_pending, &error)
                           : layer_send_async(sender->layer, name, message, length, on_done, pending,
                                              free_pending, &error);
         if (status != LAYER_OK) { /* it has taken nothing */
@@ -296,7 +296,7 @@ static void *join_and_leave(void *argument) {
         char group[NAME_SIZE];
         layer_error_t *error = NULL;
         uint64_t begin = now();
-        snprintf(group, sizeof group, "faults.%u", turn % 40);
+        snprintf(group, sizeof group, "%s.%u", group_of_all, turn % 40);
         layer_status_t status = layer_group_add(layer, group, channel->name, &error);
         enter("A %llu %llu %d\n", (unsigned long long)now(), (unsigned long long)(now() - begin),
               (int)status);
@@ -333,10 +333,23 @@ static void *pull(void *argument) {
 
 /* --- The run --------------------------------------------------------------------------------- */
 
-static void open_layers(const char *host, int count, char **settings) {
+/* The comma-separated `hosts`, beginning with the `first`th. */
+static void rotate(const char *hosts, unsigned first, char *rotated, size_t size) {
+    const char *at = hosts;
+    for (const char *comma; first > 0; first--) {
+        comma = strchr(at, ',');
+        at = comma != NULL ? comma + 1 : hosts;
+    }
+    int before = (int)(at - hosts) - 1;
+    snprintf(rotated, size, "%s%s%.*s", at, at != hosts ? "," : "", before > 0 ? before : 0, hosts);
+}
+
+static void open_layers(const char *hosts, int count, char **settings) {
     for (unsigned i = 0; i < load.layers; i++) {
         layer_error_t *error = NULL;
         layer_config_t *config = layer_config_new();
+        char host[1000];
+        rotate(hosts, i, host, sizeof host);
         must(layer_config_set(config, "host", host, &error), error, "host");
         for (int s = 0; s < count; s++) {
             char name[NAME_SIZE];
@@ -361,7 +374,7 @@ static void open_layers(const char *host, int count, char **settings) {
             channel->number = c;
             must(layer_new_channel(layers[i], NULL, channel->name, sizeof channel->name, &error),
                  error, "layer_new_channel");
-            must(layer_group_add(layers[i], GROUP, channel->name, &error), error,
+            must(layer_group_add(layers[i], group_of_all, channel->name, &error), error,
                  "layer_group_add");
             if (i != 0 || c != load.channels - 1) {
                 uint64_t receiver;
@@ -478,6 +491,8 @@ int main(int argc, char **argv) {
         return 2;
     }
     setvbuf(ledger, NULL, _IOFBF, 1 << 20);
+    snprintf(group_of_all, sizeof group_of_all, "faults.all.%d", (int)getpid());
+    atomic_store(&next_id, (uint64_t)getpid() << 32);
     open_layers(argv[1], argc - 3, argv + 3);
 
     static struct sender senders[SENDERS];

@@ -1,0 +1,50 @@
+"""Connections end with FIN, crawl, arrive in crumbs, or go silent in one direction."""
+
+import time
+
+import rabbitmq
+from load import Load
+from proxy import Proxy
+
+SCENARIO = "proxy: FIN, delay, trickle, one direction stalled"
+HEARTBEAT = 1
+NOTICED_WITHIN = 3 * HEARTBEAT
+
+
+def run(report, short):
+    rounds = 1 if short else 10
+    with rabbitmq.Node() as node, Proxy(node.port) as proxy:
+        with Load(proxy.url(), timeout=3, heartbeat=HEARTBEAT, connect_timeout=3) as load:
+            load.wait_started()
+            for _ in range(rounds):
+                before = load.generations()
+                proxy.cut_all(reset=False)
+                report.check("ready again after a FIN", load.wait_ready(10, after=before))
+
+                before = load.generations()
+                proxy.delay = 0.05
+                time.sleep(1.5)  # of load
+                proxy.delay, proxy.trickle = 0, 11
+                time.sleep(1.5)
+                proxy.trickle = 0
+                report.check("slow bytes end no connection", load.generations() == before)
+
+                for way in ("to_client", "to_broker"):
+                    before = load.generations()
+                    proxy.stall(way)
+                    began = time.monotonic()
+                    noticed = load.wait_unready(20)
+                    took = float("inf") if noticed is None else noticed - began
+                    # Where the broker hears nothing it is the broker that hangs up, by its own
+                    # count: after two heartbeats, checked every one.
+                    report.check(f"silence {way} is noticed within 3 heartbeats",
+                                 took <= NOTICED_WITHIN + 0.7, f"{took:.1f} s")
+                    proxy.resume()
+                    report.check(f"ready again after silence {way}",
+                                 load.wait_ready(15, after=before))
+            ledger = load.end()
+        ledger.judge(report, proxy.recorder, load.timeout)
+        report.check("the proxy understood what it passed on", not proxy.problems,
+                     str(proxy.problems[:1]))
+        report.figure("rounds", rounds)
+        report.figure("outcomes", ledger.statuses())
