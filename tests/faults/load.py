@@ -78,23 +78,32 @@ class Load:
         def ready():
             return all(state == STATE_READY and (after is None or generation > after[layer])
                        for layer, (state, generation, _) in self._states.items())
-        if not self._wait(ready, seconds):
-            return None
-        with self._changed:
-            return max(when for _, _, when in self._states.values())
+        return self._latest() if self._wait(ready, seconds) else None
 
     def wait_unready(self, seconds):
         """Waits until every layer knows that it is not ready. Returns the last one's moment."""
         def unready():
             return all(state != STATE_READY for state, _, _ in self._states.values())
-        if not self._wait(unready, seconds):
-            return None
+        return self._latest() if self._wait(unready, seconds) else None
+
+    def _latest(self):
         with self._changed:
             return max(when for _, _, when in self._states.values())
 
-    def states(self):
-        with self._changed:
-            return dict(self._states)
+    def wait_next(self, before, seconds):
+        """Waits until a layer is ready in a generation later than `before` says, and all are
+        ready. Returns the moment."""
+        def ready():
+            states = self._states.items()
+            return (all(state == STATE_READY for _, (state, _, _) in states)
+                    and any(generation > before[layer] for layer, (_, generation, _) in states))
+        return self._latest() if self._wait(ready, seconds) else None
+
+    def wait_any_unready(self, seconds):
+        """Waits until some layer knows that it is not ready. Returns the moment."""
+        def unready():
+            return any(state != STATE_READY for state, _, _ in self._states.values())
+        return self._latest() if self._wait(unready, seconds) else None
 
     def end(self, command="stop", seconds=180):
         """Ends the load and returns its ledger."""

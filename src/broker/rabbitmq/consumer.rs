@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::failure::describe;
 use super::in_flight::poll_once;
+use super::self_check::is_check;
 use super::shared::Shared;
 use crate::broker::{Delivery, Generation};
 
@@ -61,6 +63,8 @@ pub(super) struct Consumer {
     channel: Channel,
     deliveries: lapin::Consumer,
     batch: Vec<Delivery>,
+    /// How many messages have gone to the layer.
+    delivered: Arc<AtomicU64>,
     acks: Acks,
     timer: Pin<Box<Sleep>>,
     timer_runs: bool,
@@ -80,6 +84,7 @@ impl Consumer {
             channel,
             deliveries,
             batch: Vec::with_capacity(BATCH),
+            delivered: Arc::default(),
             acks: Acks {
                 prefetch: prefetch.into(),
                 received: 0,
@@ -89,6 +94,11 @@ impl Consumer {
             timer: Box::pin(sleep(Duration::ZERO)),
             timer_runs: false,
         }
+    }
+
+    /// Counts the messages that have gone to the layer.
+    pub(super) fn delivered(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.delivered)
     }
 
     /// Consumes until the consumer or its AMQP channel or connection ends. Returns why.
@@ -101,10 +111,17 @@ impl Consumer {
         let mut ended = None;
         while self.batch.len() < BATCH {
             match Pin::new(&mut self.deliveries).poll_next(cx) {
-                Poll::Ready(Some(Ok(delivery))) => self.batch.push(Delivery {
-                    body: delivery.data,
-                    redelivered: delivery.redelivered,
-                }),
+                Poll::Ready(Some(Ok(delivery))) if is_check(&delivery.properties) => {
+                    self.acks.received += 1;
+                    self.acks.due += 1;
+                }
+                Poll::Ready(Some(Ok(delivery))) => {
+                    self.acks.received += 1;
+                    self.batch.push(Delivery {
+                        body: delivery.data,
+                        redelivered: delivery.redelivered,
+                    });
+                }
                 Poll::Ready(Some(Err(error))) => {
                     ended = Some(describe(&error));
                     break;
@@ -121,7 +138,8 @@ impl Consumer {
             let Some(host) = self.shared.host.upgrade() else {
                 return Poll::Ready("the layer is gone".to_owned());
             };
-            self.acks.received += self.batch.len() as u64;
+            self.delivered
+                .fetch_add(self.batch.len() as u64, Ordering::Relaxed);
             let let_go = host.deliver(self.generation, &mut self.batch);
             self.batch.clear();
             self.acks.due += let_go as u64;

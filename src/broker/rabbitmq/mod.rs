@@ -1,7 +1,7 @@
 //! RabbitMQ by way of lapin: two connections, made and remade for ever.
 //!
 //! One task supervises. It makes an attempt at each host, and once one succeeds it watches a
-//! *session*: two connections and three tasks (publisher, consumer, binder). Whatever ends one of
+//! *session*: two connections and four tasks (publisher, consumer, binder, self-check). Whatever ends one of
 //! these ends the session, and the next one starts from the layer's own list of groups. lapin's
 //! recovery takes no part.
 
@@ -14,6 +14,7 @@ mod failure;
 mod in_flight;
 mod kit;
 mod publisher;
+mod self_check;
 mod shared;
 mod topology;
 
@@ -38,6 +39,7 @@ use self::credit::Credit;
 use self::doorbell::Doorbell;
 use self::failure::{Failure, Kind};
 use self::publisher::Envelope;
+use self::self_check::SelfCheck;
 use self::shared::{Closing, Shared, Stop};
 use self::topology::Topology;
 use crate::broker::{BindingChange, Broker, BrokerFuture, BrokerState, Generation, Host};
@@ -339,6 +341,7 @@ impl Supervisor {
             deliveries,
             self.topology.prefetch,
         );
+        let delivered = consumer.delivered();
         tasks.spawn(consumer.run());
         tasks.spawn(binder.run(generation, changes, self.shared.host.clone()));
 
@@ -356,6 +359,16 @@ impl Supervisor {
             envelope,
             tasks.stopped.clone(),
         ));
+        let heartbeat = self.options.heartbeat;
+        let check = SelfCheck::open(
+            &self.topology,
+            &consuming,
+            &publishing,
+            heartbeat,
+            delivered,
+        )
+        .await?;
+        tasks.spawn(check.run());
         Ok(Session {
             generation,
             consuming,

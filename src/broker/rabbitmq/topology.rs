@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::failure::{Failure, describe};
 use super::in_flight::InFlight;
+use super::self_check;
 use crate::broker::{BindingChange, Generation, Host};
 use crate::config::Settings;
 
@@ -41,7 +42,7 @@ pub(super) struct Topology {
     pub(super) expiry: Duration,
     pub(super) prefetch: u16,
     /// How long the broker may take for one answer.
-    timeout: Duration,
+    pub(super) timeout: Duration,
 }
 
 impl Topology {
@@ -83,6 +84,8 @@ impl Topology {
             AMQPValue::LongLongInt(i64::try_from(self.expiry.as_millis()).unwrap_or(i64::MAX)),
         );
         self.answer(channel.queue_declare(short(&self.queue)?, flags, limits))
+            .await?;
+        self.answer(self_check::bind(&channel, &self.queue, &self.exchange)?)
             .await?;
         self.answer(channel.basic_qos(self.prefetch, BasicQosOptions::default()))
             .await?;
@@ -148,7 +151,8 @@ impl Topology {
         }
     }
 
-    async fn answer<T>(
+    /// What the broker answers, in time.
+    pub(super) async fn answer<T>(
         &self,
         request: impl Future<Output = lapin::Result<T>>,
     ) -> Result<T, Failure> {

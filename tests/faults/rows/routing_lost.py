@@ -1,0 +1,59 @@
+"""The connection stands, and yet nothing comes: the queue or the way to it is lost."""
+
+import re
+import time
+
+import rabbitmq
+from load import Load
+from proxy import Proxy
+
+SCENARIO = "exchange made anew, queue crashed, queue hung: the connection stands"
+HEARTBEAT = 1
+
+EXCHANGE_MADE_ANEW = """
+    X = rabbit_misc:r(<<"asgi">>, exchange, <<"groups">>),
+    ok = rabbit_exchange:delete(X, false, <<"test">>),
+    rabbit_exchange:declare(X, direct, false, false, false, [], <<"test">>), ok.
+"""
+WITH_QUEUE = """
+    {{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"asgi">>, queue, <<"{queue}">>)),
+    {act}(amqqueue:get_pid(Q){more}), ok.
+"""
+
+
+def run(report, short):
+    with rabbitmq.Node() as node, Proxy(node.port) as proxy:
+        options = {"timeout": 3, "heartbeat": HEARTBEAT, "connect_timeout": 3}
+        with Load(proxy.url(), ("rate=300",), **options) as load:
+            load.wait_started()
+            queue = re.search(r"queue '(channels_\w+)'", load.log()).group(1)
+
+            before = load.generations()
+            node.ctl("eval", EXCHANGE_MADE_ANEW)
+            began = time.monotonic()
+            back = load.wait_ready(10, after=before)
+            took = float("inf") if back is None else back - began
+            report.check("the bindings are made again within 3 heartbeats",
+                         took <= 3 * HEARTBEAT, f"{took:.1f} s")
+            report.figure("bound again", f"{max(took, 0):.1f} s after the exchange was made anew")
+
+            # This one the broker mends by itself: it starts the queue again, with our consumer.
+            # That it is reached is checked at the end, as it is for all.
+            node.ctl("eval", WITH_QUEUE.format(queue=queue, act="exit", more=", kill"))
+
+            before = load.generations()
+            node.ctl("eval", WITH_QUEUE.format(queue=queue, act="sys:suspend", more=""))
+            began = time.monotonic()
+            noticed = load.wait_any_unready(10)
+            took = float("inf") if noticed is None else noticed - began
+            report.check("a queue that hangs is noticed within 4 heartbeats and a bit",
+                         took <= 4 * HEARTBEAT + 1, f"{took:.1f} s")
+            report.figure("a hung queue is noticed", f"{max(took, 0):.1f} s")
+            node.ctl("eval", WITH_QUEUE.format(queue=queue, act="sys:resume", more=""))
+            report.check("ready again once the queue is gone", load.wait_next(before, 10))
+            ledger = load.end()
+            log = load.log()
+        # An exchange without bindings routes to nobody, and a queue that crashed is empty.
+        ledger.judge(report, proxy.recorder, load.timeout, broker_loses=True)
+        for words in ("does not know queue", "gave no sign of life"):
+            report.check(f"the log says: {words}", words in log)
