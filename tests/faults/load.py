@@ -16,9 +16,12 @@ class LoadError(Exception):
 
 
 class Load:
-    """A process under load. `settings` are those of load.c, `options` those of its layers."""
+    """A process under load. `settings` are those of load.c, `options` those of its layers.
 
-    def __init__(self, host, settings=(), preload=None, **options):
+    `preload` is a library that comes before ours, and `planted` the defect that it brings.
+    """
+
+    def __init__(self, host, settings=(), preload=None, planted=None, **options):
         self.timeout = float(options.get("timeout", 10))
         self.options = options
         self._folder = tempfile.TemporaryDirectory(prefix="channel-layer-load-")
@@ -30,6 +33,8 @@ class Load:
         environment = dict(os.environ)
         if preload is not None:
             environment["LD_PRELOAD"] = str(preload)
+        if planted is not None:
+            environment["PLANTED"] = planted
         command = [str(programs.build("load")), host, str(self._ledger), *settings,
                    *(f"layer.{name}={value}" for name, value in options.items())]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,

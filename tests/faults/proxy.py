@@ -290,6 +290,10 @@ class Proxy:
         with self._changed:
             return self._cuts
 
+    @property
+    def connections_now(self):
+        return len(self._connections)
+
     def close(self):
         self._call(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -1,0 +1,122 @@
+/*
+ * Defects of the library, planted: to be preloaded before it, so that the fault tests show that
+ * they would find them. PLANTED names the defect; each 40th call has it.
+ */
+#define _GNU_SOURCE
+
+#include "channel_layer.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool planted(const char *defect) {
+    static _Thread_local unsigned calls;
+    const char *wanted = getenv("PLANTED");
+    return wanted != NULL && strcmp(wanted, defect) == 0 && ++calls % 40 == 0;
+}
+
+#define REAL(function) ((__typeof__(&function))dlsym(RTLD_NEXT, #function))
+
+layer_status_t layer_send(const layer_t *layer, const char *channel, const uint8_t *message,
+                          size_t length, layer_error_t **error) {
+    if (planted("lie")) {
+        return LAYER_OK; /* nothing was sent */
+    }
+    if (planted("hang")) {
+        usleep(7000000);
+    }
+    if (planted("duplicate")) {
+        (void)!REAL(layer_send)(layer, channel, message, length, NULL);
+    }
+    layer_status_t status = REAL(layer_send)(layer, channel, message, length, error);
+    if (status == LAYER_OK && planted("denial")) {
+        return LAYER_DISCONNECTED; /* it was sent */
+    }
+    return status;
+}
+
+/* Receivers, wrapped: what arrives is dropped, or comes late. */
+struct receiver {
+    layer_receive_cb callback;
+    layer_destroy_cb destroy;
+    void *userdata;
+    layer_message_t *kept;
+};
+
+static int32_t receive(void *userdata, layer_status_t status, const layer_message_t *message) {
+    struct receiver *receiver = userdata;
+    if (message != NULL && planted("loss")) {
+        return LAYER_CONTINUE;
+    }
+    if (message != NULL && receiver->kept == NULL && planted("disorder")) {
+        receiver->kept = layer_message_ref(message);
+        return LAYER_CONTINUE;
+    }
+    int32_t flow = receiver->callback(receiver->userdata, status, message);
+    if (message != NULL && receiver->kept != NULL) {
+        flow = receiver->callback(receiver->userdata, status, receiver->kept);
+        layer_message_free(receiver->kept);
+        receiver->kept = NULL;
+    }
+    return flow;
+}
+
+static void destroy_receiver(void *userdata) {
+    struct receiver *receiver = userdata;
+    receiver->destroy(receiver->userdata);
+    layer_message_free(receiver->kept);
+    free(receiver);
+}
+
+layer_status_t layer_receive(const layer_t *layer, const char *channel, layer_receive_cb callback,
+                             void *userdata, layer_destroy_cb destroy, uint64_t *id,
+                             layer_error_t **error) {
+    struct receiver *receiver = malloc(sizeof *receiver);
+    *receiver = (struct receiver){callback, destroy, userdata, NULL};
+    return REAL(layer_receive)(layer, channel, receive, receiver, destroy_receiver, id, error);
+}
+
+/* Outcomes, wrapped: told twice, or never; or their userdata leaks. */
+struct outcome {
+    layer_done_cb done;
+    layer_destroy_cb destroy;
+    void *userdata;
+};
+
+static void done(void *userdata, layer_status_t status, const layer_error_t *error) {
+    struct outcome *outcome = userdata;
+    if (planted("silence")) {
+        return;
+    }
+    outcome->done(outcome->userdata, status, error);
+    if (planted("echo")) {
+        outcome->done(outcome->userdata, status, error);
+    }
+}
+
+static void destroy_outcome(void *userdata) {
+    struct outcome *outcome = userdata;
+    if (planted("undestroyed")) {
+        return;
+    }
+    outcome->destroy(outcome->userdata);
+    free(outcome);
+}
+
+layer_status_t layer_send_async(const layer_t *layer, const char *channel, const uint8_t *message,
+                                size_t length, layer_done_cb callback, void *userdata,
+                                layer_destroy_cb destroy, layer_error_t **error) {
+    struct outcome *outcome = malloc(sizeof *outcome);
+    *outcome = (struct outcome){callback, destroy, userdata};
+    layer_status_t status = REAL(layer_send_async)(layer, channel, message, length, done, outcome,
+                                                   destroy_outcome, error);
+    if (status != LAYER_OK) {
+        free(outcome);
+    }
+    return status;
+}
