@@ -28,7 +28,7 @@ SOURCES := $(shell find src -name '*.rs') build.rs cbindgen.toml Cargo.toml Carg
 C_SOURCES = $(shell find bindings/c tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp')
 
 .DELETE_ON_ERROR:
-.PHONY: help build release demo test deps install uninstall bench fmt lint clean
+.PHONY: help build release demo test faults deps install uninstall bench fmt lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-14s%s\n", $$1, $$2}'
@@ -57,6 +57,10 @@ demo: build ## run a chat on the library; HOST=amqp://… runs it between two pr
 
 test: deps ## install what is missing and run all tests; STAGES="c interop" runs only those
 	@$(PYTHON) tests/fixture/rabbitmq.py run -- tests/run.sh $(STAGES)
+
+faults: deps release ## cause every fault in full, for an hour; ROW=name causes one, SHORT=1 briefly
+	@CHANNEL_LAYER_FAULTS_LIBRARY=$(RELEASE) $(PYTHON) tests/faults/run.py \
+		$(if $(SHORT),--short) $(ROW)
 
 deps: ## install what the tests need and this machine lacks (Debian packages)
 	@tests/deps.sh

@@ -53,6 +53,56 @@ fn readme_explains_every_status_of_the_header() {
     assert_eq!(count, 15, "the statuses of the header were not found");
 }
 
+/// All files below `folder` with one of the `endings`, one after the other.
+fn sources(folder: &str, endings: &[&str]) -> String {
+    let mut text = String::new();
+    let mut folders = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if endings
+                .iter()
+                .any(|end| path.extension().is_some_and(|e| e == *end))
+            {
+                text += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn each_row_of_what_happens_when_names_tests_that_exist() {
+    let readme = read("README.md");
+    let table = between(
+        &readme,
+        "<!-- what happens when -->",
+        "<!-- end of what happens when -->",
+    );
+    let tests = sources("tests", &["c", "py", "rs"]);
+    let rows = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/faults/rows");
+    let mut count = 0;
+    for row in table.lines().skip(2) {
+        let names = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        let names: Vec<_> = names.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "this row names no test: {row}");
+        for name in names {
+            let exists = rows.join(format!("{name}.py")).exists()
+                || ["CASE({}", "CASE_WHEN({}", "def {}(", "fn {}("]
+                    .iter()
+                    .any(|form| tests.contains(&form.replace("{}", name)));
+            assert!(exists, "there is no test '{name}', which README.md names");
+            count += 1;
+        }
+    }
+    assert!(
+        count >= 20,
+        "the tests of the table were not found: {count}"
+    );
+}
+
 #[test]
 fn the_header_and_the_changelog_have_this_version() {
     let version = env!("CARGO_PKG_VERSION");

@@ -7,7 +7,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-stages=(fmt clippy rustdoc build rust doctest fixture c interop install demo)
+stages=(fmt clippy rustdoc build rust doctest fixture c interop faults install demo)
 
 cargo=${CARGO:-cargo}
 python=${PYTHON:-python3}
@@ -83,6 +83,10 @@ stage_c() {
 
 stage_interop() {
     tests/interop/run.sh
+}
+
+stage_faults() {
+    "$python" tests/faults/run.py --short --jobs 3
 }
 
 stage_install() {
@@ -181,7 +185,7 @@ for name in "${chosen[@]}"; do
     case $name in
     rust | doctest) run_stage "$name" count_rust ;;
     fixture | interop) run_stage "$name" count_unittest ;;
-    c | install | demo) run_stage "$name" count_closing_line ;;
+    c | faults | install | demo) run_stage "$name" count_closing_line ;;
     build)
         if ! run_stage build && [ ! -e "$target/debug/libchannel_layer.so" ]; then
             summary+=("the library was not built: the stages after that did not run")

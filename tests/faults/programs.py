@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,14 +20,20 @@ def library_folder():
 
 
 _built = {}
+_building = threading.Lock()
 
 
 def build(name, *sources, flags=(), shared=False):
     """The path of the program made of tests/faults/programs/`name`.c and further `sources`
     (relative to the root), linked with the library; with `shared`, of a shared object."""
-    key = (name, sources, tuple(flags), shared)
-    if key in _built:
+    with _building:
+        key = (name, sources, tuple(flags), shared)
+        if key not in _built:
+            _built[key] = _compile(name, sources, flags, shared)
         return _built[key]
+
+
+def _compile(name, sources, flags, shared):
     library = library_folder()
     if not (library / "libchannel_layer.so").exists():
         raise BuildError(f"there is no {library}/libchannel_layer.so; run `make build` first")
@@ -47,5 +54,4 @@ def build(name, *sources, flags=(), shared=False):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BuildError(f"{shlex.join(command)}\n{done.stdout}{done.stderr}")
-    _built[key] = program
     return program

@@ -8,13 +8,14 @@ import traceback
 class Report:
     """The checks of one row. A row without a check has shown nothing, and fails."""
 
-    def __init__(self, name, scenario):
+    def __init__(self, name, scenario, patience=1):
         self.name = name
         self.scenario = scenario
+        self.patience = patience  # by which limits of time are multiplied
         self.checks = 0
         self.failures = []
         self.figures = []
-        self._began = time.monotonic()
+        self._began = time.monotonic()  # and again when it runs
         self.seconds = 0.0
 
     def check(self, claim, holds, figure=""):
@@ -24,6 +25,18 @@ class Report:
             self.failures.append(f"{claim}: {figure}" if figure else claim)
         self._say("ok" if holds else "NOT OK", claim, figure)
         return holds
+
+    def check_time(self, claim, seconds, limit, slack=0.0):
+        """Checks that something took at most `limit` seconds; None is never.
+
+        Where rows run side by side, or beside other work, the limit is longer: there it is to find
+        what hangs, and the full form is to measure.
+        """
+        allowed = (limit + slack) * self.patience
+        within = "" if self.patience == 1 else f", here {limit * self.patience:g} s"
+        return self.check(f"{claim} within {limit:g} s{within}",
+                          seconds is not None and seconds <= allowed,
+                          "never" if seconds is None else f"{max(seconds, 0):.2f} s")
 
     def figure(self, claim, figure):
         """Records a number that is to be seen in the table."""
@@ -40,6 +53,7 @@ class Report:
 
     def run(self, row, short):
         """Runs the row's module; what it raises is a failure of the row, not of the run."""
+        self._began = time.monotonic()
         try:
             row.run(self, short)
         except Exception as error:  # whatever it is: the next row is to run

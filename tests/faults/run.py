@@ -11,7 +11,9 @@ CHANNEL_LAYER_FAULTS_LIBRARY is the folder of the library under test, target/deb
 
 import argparse
 import importlib
+import queue
 import sys
+import threading
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -21,11 +23,35 @@ import rabbitmq
 from report import Report
 
 
+def run(reports, rows, short, jobs):
+    """Runs the rows, `jobs` at a time."""
+    waiting = queue.SimpleQueue()
+    for report in reports:
+        waiting.put(report)
+
+    def work():
+        while True:
+            try:
+                report = waiting.get_nowait()
+            except queue.Empty:
+                return
+            print(f"---- {report.name}: {report.scenario}", flush=True)
+            report.run(rows[report.name], short)
+
+    # Daemons, so that a signal does not have to wait for them.
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def main(arguments):
     names = sorted(path.stem for path in (HERE / "rows").glob("*.py"))
     parser = argparse.ArgumentParser(description="Causes faults, and checks what is promised.")
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(names))
     parser.add_argument("--short", action="store_true", help="the short form of each row")
+    parser.add_argument("--jobs", type=int, default=1, help="how many rows run side by side")
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     options = parser.parse_args(arguments)
     if options.list:
@@ -35,23 +61,20 @@ def main(arguments):
     if unknown:
         parser.error(f"there is no row {unknown[0]}; there are: {', '.join(names)}")
 
+    rows = {name: importlib.import_module(f"rows.{name}") for name in options.rows or names}
+    if options.short:
+        rows = {name: row for name, row in rows.items() if not getattr(row, "ONLY_IN_FULL", False)}
+    patience = 3 if options.short else 1
+    reports = [Report(name, row.SCENARIO, patience) for name, row in rows.items()]
     signals = rabbitmq.Signals()  # so that a signal ends the nodes too
-    reports = []
     try:
-        for name in options.rows or names:
-            row = importlib.import_module(f"rows.{name}")
-            if options.short and getattr(row, "ONLY_IN_FULL", False):
-                continue
-            print(f"---- {name}: {row.SCENARIO}", flush=True)
-            report = Report(name, row.SCENARIO)
-            reports.append(report)
-            report.run(row, options.short)
+        run(reports, rows, options.short, options.jobs)
     except rabbitmq.Ended as ended:
-        signals.hold()
+        # The rows are in the middle of something: their loads end with our end of their pipes,
+        # and their nodes by their guardian.
         return 128 + ended.number
-    finally:
-        signals.hold()
-        rabbitmq.Guardian.dismiss()
+    signals.hold()
+    rabbitmq.Guardian.dismiss()
 
     print("\n| row | scenario | figures | result | time |\n|---|---|---|---|---|")
     for report in reports:

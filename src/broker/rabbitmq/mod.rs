@@ -311,6 +311,7 @@ impl Supervisor {
         let connection = consuming.connection()?;
         let channel = self.topology.declare(connection).await?;
         consuming.keep(channel.clone());
+        self_check::bind(&self.topology, &channel).await?;
 
         self.generation += 1;
         let generation = self.generation;

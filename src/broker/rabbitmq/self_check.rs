@@ -51,19 +51,13 @@ pub(super) fn is_check(properties: &BasicProperties) -> bool {
 }
 
 /// Binds the queue to the key of its checks.
-pub(super) fn bind(
-    channel: &Channel,
-    queue: &str,
-    exchange: &str,
-) -> Result<impl Future<Output = lapin::Result<()>>, Failure> {
+pub(super) async fn bind(topology: &Topology, channel: &Channel) -> Result<(), Failure> {
+    let (queue, exchange) = (short(&topology.queue)?, short(&topology.exchange)?);
+    let key = short(&key(&topology.queue))?;
     let flags = QueueBindOptions::default();
-    Ok(channel.queue_bind(
-        short(queue)?,
-        short(exchange)?,
-        short(&key(queue))?,
-        flags,
-        FieldTable::default(),
-    ))
+    topology
+        .answer(channel.queue_bind(queue, exchange, key, flags, FieldTable::default()))
+        .await
 }
 
 /// What the checks of one session need.

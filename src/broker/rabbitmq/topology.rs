@@ -20,7 +20,6 @@ use tokio::time::timeout;
 
 use super::failure::{Failure, describe};
 use super::in_flight::InFlight;
-use super::self_check;
 use crate::broker::{BindingChange, Generation, Host};
 use crate::config::Settings;
 
@@ -84,8 +83,6 @@ impl Topology {
             AMQPValue::LongLongInt(i64::try_from(self.expiry.as_millis()).unwrap_or(i64::MAX)),
         );
         self.answer(channel.queue_declare(short(&self.queue)?, flags, limits))
-            .await?;
-        self.answer(self_check::bind(&channel, &self.queue, &self.exchange)?)
             .await?;
         self.answer(channel.basic_qos(self.prefetch, BasicQosOptions::default()))
             .await?;

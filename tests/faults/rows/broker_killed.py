@@ -6,6 +6,7 @@ import rabbitmq
 from load import Load
 from proxy import Proxy
 
+READY_SECONDS = 2
 SCENARIO = "broker kill -9 and restart"
 
 
@@ -23,11 +24,11 @@ def run(report, short):
                 report.check("the loss is noticed", gone is not None)
                 node.start()
                 answers = time.monotonic()
-                ready = load.wait_ready(10, after=before)
-                report.check("ready within 2 s of the broker answering",
-                             ready is not None and ready - answers <= 2,
-                             "never" if ready is None else f"{max(ready - answers, 0):.2f} s")
-                back.append(max((ready or float("inf")) - answers, 0))
+                ready = load.wait_ready(20, after=before)
+                took = None if ready is None else max(ready - answers, 0)
+                if not report.check_time("ready after the broker answers", took, READY_SECONDS):
+                    break
+                back.append(took)
             ledger = load.end()
         lost = ledger.judge(report, proxy.recorder, load.timeout)
         report.check("sends that met the crash ended as unconfirmed or unsent",
@@ -37,4 +38,4 @@ def run(report, short):
         report.figure("kills", times)
         report.figure("sends", len(ledger.sends))
         report.figure("lost around kills", lost)
-        report.figure("ready after", f"{max(back):.2f} s at most")
+        report.figure("ready after", f"{max(back, default=0):.2f} s at most")

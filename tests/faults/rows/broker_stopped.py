@@ -7,6 +7,7 @@ from ledger import OK
 from load import Load
 from proxy import Proxy
 
+READY_SECONDS = 2
 SCENARIO = "SIGSTOP of the broker"
 
 
@@ -24,23 +25,19 @@ def run(report, short):
             stopped = time.monotonic()
             # One that closes while its broker is silent, and does not know it yet.
             ended = closed.end("close 2000")
-            for microseconds, status in ended.closes:
-                report.check("close returns within its timeout of 2 s", microseconds < 2.3e6,
-                             f"{microseconds / 1e6:.2f} s, {status}")
+            for microseconds, _ in ended.closes:
+                report.check_time("close returns", microseconds / 1e6, 2, slack=0.3)
             report.check("a call that a close meets ends", all(
                 len(send.outcomes) == 1 for send in ended.sends.values()), str(ended.statuses()))
-            noticed = load.wait_unready(noticed_within + 2)
+            noticed = load.wait_unready(3 * noticed_within)
             took = None if noticed is None else noticed - stopped
-            report.check(f"the dead peer is noticed within {noticed_within} s (3 heartbeats)",
-                         took is not None and took <= noticed_within + 0.5,
-                         "never" if took is None else f"{took:.1f} s")
+            report.check_time("the dead peer is noticed", took, noticed_within, slack=0.5)
             time.sleep(max(0, frozen - (time.monotonic() - stopped)))
             node.sigcont()
             answers = time.monotonic()
-            ready = load.wait_ready(10, after=before)
-            report.check("ready within 2 s of the broker answering",
-                         ready is not None and ready - answers <= 2,
-                         "never" if ready is None else f"{ready - answers:.2f} s")
+            ready = load.wait_ready(20, after=before)
+            report.check_time("ready after the broker answers",
+                              None if ready is None else ready - answers, READY_SECONDS)
             ledger = load.end()
         lost = ledger.judge(report, proxy.recorder, load.timeout)
         met = [s for s in ledger.sends.values() for at, _ in s.outcomes

@@ -54,7 +54,7 @@ def failures_with(node, shim, defect):
     with Proxy(node.port) as proxy:
         with Load(proxy.url(), preload=shim, planted=defect, timeout=2) as load:
             load.wait_started()
-            time.sleep(0.7)  # of load
+            time.sleep(1)  # of load
             ledger = load.end()
         ledger.judge(silent, proxy.recorder, load.timeout)
     return silent.failures

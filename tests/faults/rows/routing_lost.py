@@ -32,10 +32,9 @@ def run(report, short):
             node.ctl("eval", EXCHANGE_MADE_ANEW)
             began = time.monotonic()
             back = load.wait_ready(10, after=before)
-            took = float("inf") if back is None else back - began
-            report.check("the bindings are made again within 3 heartbeats",
-                         took <= 3 * HEARTBEAT, f"{took:.1f} s")
-            report.figure("bound again", f"{max(took, 0):.1f} s after the exchange was made anew")
+            took = None if back is None else max(back - began, 0)
+            report.check_time("the bindings are made again", took, 3 * HEARTBEAT)
+            report.figure("bound again", f"{took or 0:.1f} s after the exchange was made anew")
 
             # This one the broker mends by itself: it starts the queue again, with our consumer.
             # That it is reached is checked at the end, as it is for all.
@@ -45,10 +44,9 @@ def run(report, short):
             node.ctl("eval", WITH_QUEUE.format(queue=queue, act="sys:suspend", more=""))
             began = time.monotonic()
             noticed = load.wait_any_unready(10)
-            took = float("inf") if noticed is None else noticed - began
-            report.check("a queue that hangs is noticed within 4 heartbeats and a bit",
-                         took <= 4 * HEARTBEAT + 1, f"{took:.1f} s")
-            report.figure("a hung queue is noticed", f"{max(took, 0):.1f} s")
+            took = None if noticed is None else noticed - began
+            report.check_time("a queue that hangs is noticed", took, 4 * HEARTBEAT, slack=1)
+            report.figure("a hung queue is noticed after", f"{took or 0:.1f} s")
             node.ctl("eval", WITH_QUEUE.format(queue=queue, act="sys:resume", more=""))
             report.check("ready again once the queue is gone", load.wait_next(before, 10))
             ledger = load.end()
