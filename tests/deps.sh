@@ -17,6 +17,7 @@ need() { # need PACKAGE COMMAND...: the package is there if the command succeeds
 
 need g++ "${CXX:-g++}" --version
 need pkg-config pkg-config --version
+need openssl openssl version
 if [ "${1:-test}" = bench ]; then
     need librabbitmq-dev pkg-config --exists librabbitmq
 else
