@@ -406,9 +406,11 @@ layer_status_t layer_group_discard(const layer_t *layer,
 // does not fail this call.
 //
 // `config`: borrowed and copied; NULL for all defaults. `layer`: receives the handle, to be freed
-// by `layer_free`. `error`: see the conventions. Never blocks for the network; any thread; allowed
-// from a callback. Returns `LAYER_OK`; `LAYER_INVALID` (NULL `layer`, options that contradict each
-// other); `LAYER_INTERNAL` (the system gives no thread or descriptor).
+// by `layer_free`. `error`: see the conventions. Never blocks for the network; with `amqps://` it
+// reads the files of the options `tls_...`, or where the system keeps its certificate authorities;
+// any thread; allowed from a callback. Returns `LAYER_OK`; `LAYER_INVALID` (NULL `layer`, options
+// that contradict each other, a file that cannot be used); `LAYER_INTERNAL` (the system gives no
+// thread or descriptor).
 LAYER_MUST_USE
 layer_status_t layer_new(const layer_config_t *config,
                          layer_t **layer,

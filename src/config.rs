@@ -7,7 +7,7 @@ mod table;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::endpoint;
+use crate::endpoint::{self, Hosts, Scheme};
 use crate::error::Error;
 use crate::name;
 
@@ -74,11 +74,28 @@ impl Config {
                  or neither for no client certificate",
             ));
         }
+        if settings.tls != Tls::default() && is_all_plain(&settings.hosts) {
+            return Err(Error::invalid(
+                "options 'tls_ca_file', 'tls_cert_file', 'tls_key_file': set, but no URL of option \
+                 'host' begins with amqps://, so that nothing would be encrypted; write amqps:// \
+                 (and the port for TLS, usually 5671), or unset them",
+            ));
+        }
         Ok(settings)
     }
 
     fn is_set(&self, name: &str) -> bool {
         self.values.contains_key(name)
+    }
+}
+
+/// Whether messages go over a network and nowhere in TLS.
+fn is_all_plain(hosts: &Hosts) -> bool {
+    match hosts {
+        Hosts::Memory(_) => false,
+        Hosts::Amqp(endpoints) => endpoints
+            .iter()
+            .all(|endpoint| endpoint.scheme == Scheme::Amqp),
     }
 }
 

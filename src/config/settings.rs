@@ -14,7 +14,8 @@ pub(crate) enum Dispatch {
     Poll,
 }
 
-/// The files for `amqps://`, read only when a connection is made.
+/// The files for `amqps://`: read when a layer is opened, to see that they are good, and again for
+/// each connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tls {
     /// Certificate authorities to trust.

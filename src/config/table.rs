@@ -313,8 +313,8 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         name: "tls_ca_file",
         kind: OptionKind::Path,
         default: "",
-        unset: "the system's certificate authorities alone",
-        doc: "Certificate authorities to trust for `amqps://`.",
+        unset: "the system's certificate authorities",
+        doc: "Certificate authorities that `amqps://` trusts, and no others.",
         apply: |_, value, to| {
             to.tls.ca_file = Some(PathBuf::from(value));
             Ok(())
@@ -325,7 +325,8 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         kind: OptionKind::Path,
         default: "",
         unset: "no client certificate",
-        doc: "The client's certificate chain; only together with `tls_key_file`.",
+        doc: "The client's certificate, then those between it and its authority; only together \
+              with `tls_key_file`.",
         apply: |_, value, to| {
             to.tls.cert_file = Some(PathBuf::from(value));
             Ok(())
@@ -336,7 +337,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         kind: OptionKind::Path,
         default: "",
         unset: "no client certificate",
-        doc: "The private key of `tls_cert_file`, PKCS#8.",
+        doc: "The private key of `tls_cert_file`: PKCS#8, PKCS#1 or SEC1, not encrypted.",
         apply: |_, value, to| {
             to.tls.key_file = Some(PathBuf::from(value));
             Ok(())

@@ -246,6 +246,7 @@ fn local_expiry_follows_expiry_up_to_25_minutes() {
 fn a_certificate_needs_its_key() {
     for name in ["tls_cert_file", "tls_key_file"] {
         let mut config = Config::new();
+        config.set("host", "amqps://h").unwrap();
         config.set(name, "/x.pem").unwrap();
         let error = config.settings().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
@@ -257,7 +258,33 @@ fn a_certificate_needs_its_key() {
         config.set(name, "").unwrap();
         config.settings().unwrap();
     }
-    with(&[("tls_ca_file", "/ca.pem")]);
+    with(&[("host", "amqps://h"), ("tls_ca_file", "/ca.pem")]);
+}
+
+#[test]
+fn tls_options_need_a_host_that_they_are_for() {
+    let files = [
+        ("tls_ca_file", "/ca.pem"),
+        ("tls_cert_file", "/cert.pem"),
+        ("tls_key_file", "/key.pem"),
+    ];
+    let set = |host| {
+        let mut config = Config::new();
+        config.set("host", host).unwrap();
+        for (name, value) in files {
+            config.set(name, value).unwrap();
+        }
+        config.settings()
+    };
+    for host in ["amqp://h", "amqp://me:s3cr3t@h,amqp://g:5671"] {
+        let error = set(host).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.message().contains("amqps://"), "{error}");
+        assert!(!error.message().contains("s3cr3t"), "{error}");
+    }
+    for host in ["amqps://h", "amqp://h,amqps://g", "memory://m"] {
+        set(host).unwrap();
+    }
 }
 
 #[test]

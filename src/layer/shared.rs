@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use once_cell::sync::OnceCell;
 
 use crate::broker::memory::Memory;
-use crate::broker::rabbitmq::RabbitMq;
+use crate::broker::rabbitmq::{RabbitMq, Tls};
 use crate::broker::{Broker, Generation, Host};
 use crate::config::{Config, Dispatch, Settings};
 use crate::dispatch::Dispatcher;
@@ -63,6 +63,7 @@ impl Shared {
     pub(super) fn open(config: &Config, hooks: Hooks) -> Result<Arc<Self>, Error> {
         let process = runtime::process_generation();
         let settings = config.settings()?;
+        let tls = Tls::of(&settings)?;
         let queue = match &settings.queue_name {
             Some(queue) => queue.clone(),
             None => name::queue(&random()?),
@@ -88,11 +89,11 @@ impl Shared {
             let threads = shared.settings.dispatch_threads;
             shared.dispatcher.start(threads, &shared)?;
         }
-        shared.start();
+        shared.start(tls);
         Ok(shared)
     }
 
-    fn start(self: &Arc<Self>) {
+    fn start(self: &Arc<Self>, tls: Option<Tls>) {
         let tokio = self.runtime.handle().clone();
         let (layer, same) = (Arc::downgrade(self), Arc::downgrade(self));
         let keeper = tokio.spawn(Arc::clone(&self.timekeeper).run(
@@ -106,7 +107,7 @@ impl Shared {
         let broker: Arc<dyn Broker> = match &self.settings.hosts {
             Hosts::Memory(name) => Memory::open(name, queue, &self.settings, host, tokio),
             Hosts::Amqp(endpoints) => {
-                RabbitMq::open(endpoints.clone(), queue, &self.settings, host, tokio)
+                RabbitMq::open(endpoints.clone(), queue, &self.settings, tls, host, tokio)
             }
         };
         // Set once: a layer is started once.

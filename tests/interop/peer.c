@@ -11,8 +11,11 @@
  *     group-add GROUP CHANNEL
  *     group-discard GROUP CHANNEL
  *     receive CHANNEL MS        {"status", "channel", "group", "type", "data": HEX, "json"}
+ *     wait-ready MS
  *
- * A failure is {"status": NAME, "error": TEXT}. The end of the input closes the layer.
+ * A failure is {"status": NAME, "error": TEXT}. The end of the input closes the layer. Two more
+ * words may stand among the options: `ready-ms=MS`, how long to wait for the layer at first, which
+ * is 20000 otherwise, and `log=stderr`, which prints its log records.
  */
 
 #define _GNU_SOURCE
@@ -21,6 +24,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -183,6 +187,13 @@ static void receive(const layer_t *layer, const char *channel, const char *milli
     layer_message_free(message);
 }
 
+static void wait_ready(const layer_t *layer, const char *milliseconds) {
+    layer_error_t *error = NULL;
+    layer_status_t status =
+        layer_wait_ready(layer, (uint32_t)strtoul(milliseconds, NULL, 10), &error);
+    answer(status, error);
+}
+
 static void obey(const layer_t *layer, char *line) {
     char *rest = line;
     const char *command = strsep(&rest, " ");
@@ -191,6 +202,10 @@ static void obey(const layer_t *layer, char *line) {
         return;
     }
     const char *first = strsep(&rest, " ");
+    if (strcmp(command, "wait-ready") == 0 && first != NULL) {
+        wait_ready(layer, first);
+        return;
+    }
     if (first == NULL || rest == NULL) {
         die("'%s' wants two arguments", command);
     }
@@ -215,18 +230,43 @@ static void obey(const layer_t *layer, char *line) {
 
 /* --- The process ----------------------------------------------------------------------------- */
 
+static void print_log(void *userdata, layer_log_level_t level, const char *target,
+                      const char *message) {
+    (void)userdata;
+    fprintf(stderr, "log %d %s %s\n", (int)level, target, message);
+}
+
+/* Whether `name` was one of our own words and no option. */
+static bool is_our_own(layer_config_t *config, const char *name, const char *value,
+                       uint32_t *ready_ms) {
+    if (strcmp(name, "ready-ms") == 0) {
+        *ready_ms = (uint32_t)strtoul(value, NULL, 10);
+        return true;
+    }
+    if (strcmp(name, "log") == 0 && strcmp(value, "stderr") == 0) {
+        if (layer_config_on_log(config, print_log, NULL, NULL, NULL) != LAYER_OK) {
+            die("the log cannot be had");
+        }
+        return true;
+    }
+    return false;
+}
+
 /* Whether the layer was opened and is ready; answers either way. */
 static layer_t *open_layer(char **options) {
     layer_error_t *error = NULL;
     layer_status_t status = LAYER_OK;
     layer_config_t *config = layer_config_new();
+    uint32_t ready_ms = 20000;
     for (; *options != NULL && status == LAYER_OK; options++) {
         char *value = *options;
         const char *name = strsep(&value, "=");
         if (value == NULL) {
             die("'%s' is not OPTION=VALUE", name);
         }
-        status = layer_config_set(config, name, value, &error);
+        if (!is_our_own(config, name, value, &ready_ms)) {
+            status = layer_config_set(config, name, value, &error);
+        }
     }
     layer_t *layer = NULL;
     if (status == LAYER_OK) {
@@ -234,7 +274,7 @@ static layer_t *open_layer(char **options) {
     }
     layer_config_free(config);
     if (status == LAYER_OK) {
-        status = layer_wait_ready(layer, 20000, &error);
+        status = layer_wait_ready(layer, ready_ms, &error);
     }
     answer(status, error);
     if (status != LAYER_OK) {

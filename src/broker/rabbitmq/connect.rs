@@ -2,30 +2,28 @@
 
 use std::any::Any;
 use std::convert::Infallible;
-use std::fs;
 use std::future::Future;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream as StdTcpStream};
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use async_rs::Runtime;
 use lapin::auth::AuthProvider;
-use lapin::tcp::{AsyncTcpStream, OwnedIdentity, OwnedTLSConfig};
+use lapin::tcp::AsyncTcpStream;
 use lapin::types::{LongString, ShortString};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
-use lapin::{Connection, ConnectionProperties};
+use lapin::{Connection, ConnectionProperties, ErrorKind};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::failure::Failure;
-use super::kit::{Kit, Socket, Tasks};
-use crate::config::Tls;
+use super::kit::{self, Kit, Socket, Tasks, Tcp};
+use super::tls::{Connector, Tls};
 use crate::endpoint::{Endpoint, Scheme};
 use crate::sync::Mutex;
 
@@ -46,7 +44,8 @@ pub(super) struct Options {
     pub(super) timeout: Duration,
     /// In seconds; 0: as the broker wishes.
     pub(super) heartbeat: u16,
-    pub(super) tls: Tls,
+    /// `None` if no host is one of `amqps://`.
+    pub(super) tls: Option<Tls>,
     pub(super) handle: Handle,
     pub(super) alive: Alive,
 }
@@ -104,13 +103,14 @@ impl Link {
         name: String,
         options: &Options,
     ) -> Result<Self, Failure> {
-        let asked = Arc::new(AtomicBool::new(false));
-        let attempt = Self::attempt(endpoint, address, name, options, Arc::clone(&asked));
+        let stage = Progress::default();
+        let attempt = Self::attempt(endpoint, address, name, options, stage.clone());
         match timeout(options.timeout, attempt).await {
             Ok(result) => result,
             Err(_) => Err(Failure::passing(format!(
-                "no answer from {address} in {:?} (option connect_timeout)",
-                options.timeout
+                "no answer from {address} in {:?} (option connect_timeout): {}",
+                options.timeout,
+                stage.get().waits_for()
             ))),
         }
     }
@@ -120,24 +120,29 @@ impl Link {
         address: SocketAddr,
         name: String,
         options: &Options,
-        asked: Arc<AtomicBool>,
+        stage: Progress,
     ) -> Result<Self, Failure> {
-        let tls = match endpoint.scheme {
-            Scheme::Amqp => None,
-            Scheme::Amqps => Some(read_tls(&options.tls, &options.handle).await?),
+        let tls = match (endpoint.scheme, &options.tls) {
+            (Scheme::Amqps, Some(tls)) => Some(read_tls(tls.clone(), &options.handle).await?),
+            (Scheme::Amqps, None) => return Err(Failure::passing("TLS was not prepared")),
+            (Scheme::Amqp, _) => None,
         };
         let plain = TcpStream::connect(address)
             .await
             .map_err(|error| Failure::of_tcp(&error))?;
         let socket = own(&plain).map_err(|error| Failure::of_tcp(&error))?;
-        let plain = AsyncTcpStream::Plain(Socket(plain));
-        let stream = match tls {
-            None => plain,
-            Some(tls) => plain
-                .into_tls(&endpoint.host, tls.as_ref())
-                .await
-                .map_err(|error| Failure::of_tls(&error))?,
+        let plain = Tcp::new(plain);
+        let stream = match &tls {
+            None => Socket::Plain(plain),
+            Some(tls) => {
+                stage.reach(Stage::Tls);
+                Socket::Tls(kit::Tls::new(tls.connect(endpoint, plain).await?))
+            }
         };
+        stage.reach(match tls {
+            None => Stage::Greeting,
+            Some(_) => Stage::GreetingInTls,
+        });
 
         let kit = Kit::new(options.handle.clone());
         let (thread_runs, thread) = watch::channel(());
@@ -150,7 +155,7 @@ impl Link {
             handle: options.handle.clone(),
             alive: options.alive.clone(),
         };
-        let stream = Mutex::new(Some(stream));
+        let stream = Mutex::new(Some(AsyncTcpStream::Plain(stream)));
         // lapin keeps the closure until its thread ends, and might call it again to reconnect.
         let connect = async move |_: AMQPUri, _: Runtime<Kit>| {
             let _ = &thread_runs;
@@ -161,7 +166,7 @@ impl Link {
             .with_connection_name(name.into())
             .with_auth_provider(Login {
                 plain: format!("\0{}\0{}", endpoint.user, endpoint.password).into(),
-                asked: Arc::clone(&asked),
+                stage: stage.clone(),
             });
         let uri = uri_of(endpoint, options.heartbeat);
         match Connection::connector(uri, Runtime::new(kit), connect, properties).await {
@@ -169,11 +174,12 @@ impl Link {
                 link.connection = Some(connection);
                 Ok(link)
             }
-            Err(error) => Err(Failure::of_login(
-                endpoint,
-                asked.load(Ordering::Acquire),
-                &error,
-            )),
+            Err(error) => Err(match (tls, error.kind()) {
+                (Some(tls), ErrorKind::IOError(error)) if stage.get() != Stage::Login => {
+                    tls.explain(endpoint, error)
+                }
+                _ => Failure::of_login(endpoint, stage.get() == Stage::Login, &error),
+            }),
         }
     }
 
@@ -275,45 +281,70 @@ fn uri_of(endpoint: &Endpoint, heartbeat: u16) -> AMQPUri {
     }
 }
 
-/// Reads the files for TLS, anew for each connection, so that they can be exchanged.
-async fn read_tls(tls: &Tls, handle: &Handle) -> Result<OwnedTLSConfig, Failure> {
-    if *tls == Tls::default() {
-        return Ok(OwnedTLSConfig::default());
-    }
-    let tls = tls.clone();
-    let read = move || -> Result<OwnedTLSConfig, Failure> {
-        let mut config = OwnedTLSConfig::default();
-        if let Some(file) = &tls.ca_file {
-            let pem = String::from_utf8(read_file("tls_ca_file", file)?)
-                .map_err(|_| Failure::refused(format!("'{}' is not a PEM file", file.display())))?;
-            config.cert_chain = Some(pem);
-        }
-        if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
-            config.identity = Some(OwnedIdentity::PKCS8 {
-                pem: read_file("tls_cert_file", cert)?,
-                key: read_file("tls_key_file", key)?,
-            });
-        }
-        Ok(config)
-    };
-    match handle.spawn_blocking(read).await {
-        Ok(config) => config,
+async fn read_tls(tls: Tls, handle: &Handle) -> Result<Connector, Failure> {
+    match handle.spawn_blocking(move || tls.read()).await {
+        Ok(Ok(connector)) => Ok(connector),
+        Ok(Err(error)) => Err(Failure::refused(error.to_string())),
         Err(error) => Err(Failure::passing(format!(
             "the TLS files were not read: {error}"
         ))),
     }
 }
 
-fn read_file(option: &str, file: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(file).map_err(|error| {
-        Failure::refused(format!("option {option}: '{}': {error}", file.display()))
-    })
+/// How far an attempt has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Stage {
+    Tcp,
+    Tls,
+    Greeting,
+    GreetingInTls,
+    Login,
+}
+
+impl Stage {
+    const ALL: [Self; 5] = [
+        Self::Tcp,
+        Self::Tls,
+        Self::Greeting,
+        Self::GreetingInTls,
+        Self::Login,
+    ];
+
+    /// What the time ran out over.
+    fn waits_for(self) -> &'static str {
+        match self {
+            Self::Tcp => "no TCP connection; is the address right, and does a firewall let us in?",
+            Self::Tls => "it takes connections but not the TLS handshake; is the port one for TLS?",
+            Self::Greeting => {
+                "it takes connections but does not speak AMQP; is it the port of a RabbitMQ, and \
+                 one without TLS?"
+            }
+            Self::GreetingInTls => "it speaks TLS but not AMQP; is it the port of a RabbitMQ?",
+            Self::Login => "it does not go on with the login",
+        }
+    }
+}
+
+/// The stage of an attempt, for whoever looks on.
+#[derive(Debug, Clone, Default)]
+struct Progress(Arc<AtomicU8>);
+
+impl Progress {
+    fn reach(&self, stage: Stage) {
+        self.0.store(stage as u8, Ordering::Release);
+    }
+
+    fn get(&self) -> Stage {
+        let reached = usize::from(self.0.load(Ordering::Acquire));
+        Stage::ALL.get(reached).copied().unwrap_or(Stage::Login)
+    }
 }
 
 /// Logs in by user and password, and remembers that the broker had come as far as to ask.
 struct Login {
     plain: LongString,
-    asked: Arc<AtomicBool>,
+    stage: Progress,
 }
 
 impl AuthProvider for Login {
@@ -322,7 +353,7 @@ impl AuthProvider for Login {
     }
 
     fn auth_starter(&self) -> Result<LongString, String> {
-        self.asked.store(true, Ordering::Release);
+        self.stage.reach(Stage::Login);
         Ok(self.plain.clone())
     }
 }

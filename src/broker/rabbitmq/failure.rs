@@ -5,6 +5,7 @@ use std::io;
 
 use lapin::ErrorKind;
 
+use super::kit::AnswersInTls;
 use crate::endpoint::Endpoint;
 
 const ACCESS_REFUSED: u16 = 403;
@@ -47,6 +48,13 @@ impl Failure {
         }
     }
 
+    pub(super) fn hung_up(why: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::HungUp,
+            why: why.into(),
+        }
+    }
+
     /// A TCP connection that could not be made.
     pub(super) fn of_tcp(error: &io::Error) -> Self {
         Self::passing(match error.kind() {
@@ -57,26 +65,8 @@ impl Failure {
         })
     }
 
-    /// A TLS handshake that failed.
-    pub(super) fn of_tls(error: &io::Error) -> Self {
-        if is_hang_up(error.kind()) {
-            return Self {
-                kind: Kind::HungUp,
-                why:
-                    "the broker hung up during the TLS handshake; does it speak TLS on this port, \
-                      and does it ask for a client certificate (options tls_cert_file, \
-                      tls_key_file)?"
-                        .to_owned(),
-            };
-        }
-        Self::refused(format!(
-            "TLS failed: {error}; check the broker's certificate and option tls_ca_file, options \
-             tls_cert_file and tls_key_file if the broker asks for a client certificate, and that \
-             the port is one for TLS"
-        ))
-    }
-
-    /// An AMQP handshake that failed. `asked`: the broker had asked for credentials before.
+    /// An AMQP handshake that failed, and not for TLS. `asked`: the broker had asked for
+    /// credentials before.
     pub(super) fn of_login(endpoint: &Endpoint, asked: bool, error: &lapin::Error) -> Self {
         let user = &endpoint.user;
         let vhost = &endpoint.vhost;
@@ -96,27 +86,25 @@ impl Failure {
                 )),
                 _ => Self::passing(describe(error)),
             },
-            // With TLS 1.3 the broker judges our certificate only after the handshake.
-            ErrorKind::IOError(error) if error.kind() == io::ErrorKind::InvalidData => {
-                Self::of_tls(error)
+            ErrorKind::IOError(error)
+                if error.get_ref().is_some_and(|why| why.is::<AnswersInTls>()) =>
+            {
+                Self::refused(format!(
+                    "port {} is one for TLS: begin the URL with amqps:// (and see the options \
+                     tls_...), or use RabbitMQ's plain port (usually 5672)",
+                    endpoint.port
+                ))
             }
-            ErrorKind::IOError(error) if is_hang_up(error.kind()) && asked => Self {
-                kind: Kind::HungUp,
-                why: format!(
+            ErrorKind::IOError(error) if is_hang_up(error.kind()) && asked => {
+                Self::hung_up(format!(
                     "the broker hung up during the login; check user '{user}', its password and \
-                     vhost '{vhost}', and see the broker's log"
-                ),
-            },
-            ErrorKind::IOError(error) if is_hang_up(error.kind()) => Self {
-                kind: match endpoint.scheme {
-                    crate::endpoint::Scheme::Amqp => Kind::Passing,
-                    crate::endpoint::Scheme::Amqps => Kind::HungUp,
-                },
-                why: "the other side hung up before it said a word of AMQP; is this the port of a \
-                      RabbitMQ, with TLS exactly if the URL says amqps, and does it ask for a \
-                      client certificate?"
-                    .to_owned(),
-            },
+                 vhost '{vhost}', and see the broker's log"
+                ))
+            }
+            ErrorKind::IOError(error) if is_hang_up(error.kind()) => Self::passing(
+                "the other side hung up before it said a word of AMQP; is this the port of a \
+                 RabbitMQ, and one without TLS?",
+            ),
             _ => Self::passing(describe(error)),
         }
     }
@@ -167,7 +155,7 @@ pub(super) fn describe(error: &lapin::Error) -> String {
     }
 }
 
-fn is_hang_up(kind: io::ErrorKind) -> bool {
+pub(super) fn is_hang_up(kind: io::ErrorKind) -> bool {
     matches!(
         kind,
         io::ErrorKind::ConnectionAborted
@@ -199,38 +187,29 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_from_what_passes() {
-        let plain = endpoint("amqp://me:secret@broker/there");
-        let tls = endpoint("amqps://me:secret@broker/there");
-        let io = |kind: io::ErrorKind| lapin::Error::from(io::Error::from(kind));
-        let reset = io(io::ErrorKind::ConnectionReset);
-        let alert = io(io::ErrorKind::InvalidData);
+        let endpoint = endpoint("amqp://me:secret@broker/there");
+        let io = |error: io::Error| lapin::Error::from(error);
+        let reset = io(io::ErrorKind::ConnectionReset.into());
+        let tls = io(io::Error::new(io::ErrorKind::InvalidData, AnswersInTls));
         let limit = "access to vhost 'there' refused: connection limit (1) is reached";
-        for (endpoint, asked, error, kind) in [
+        for (asked, error, kind) in [
+            (true, said(403, "ACCESS_REFUSED - no"), Kind::Refused),
             (
-                &plain,
-                true,
-                said(403, "ACCESS_REFUSED - no"),
-                Kind::Refused,
-            ),
-            (
-                &plain,
                 true,
                 said(530, "NOT_ALLOWED - vhost there not found"),
                 Kind::Refused,
             ),
-            (&plain, true, said(530, limit), Kind::Passing),
+            (true, said(530, limit), Kind::Passing),
             (
-                &plain,
                 true,
                 said(541, "INTERNAL_ERROR - vhost is down"),
                 Kind::Passing,
             ),
-            (&plain, true, reset.clone(), Kind::HungUp),
-            (&plain, false, reset.clone(), Kind::Passing),
-            (&tls, false, reset, Kind::HungUp),
-            (&tls, false, alert, Kind::Refused),
+            (true, reset.clone(), Kind::HungUp),
+            (false, reset, Kind::Passing),
+            (false, tls, Kind::Refused),
         ] {
-            let failure = Failure::of_login(endpoint, asked, &error);
+            let failure = Failure::of_login(&endpoint, asked, &error);
             assert_eq!(failure.kind, kind, "{}", failure.why);
             assert!(!failure.why.contains("secret"), "{}", failure.why);
         }

@@ -16,6 +16,7 @@ mod kit;
 mod publisher;
 mod self_check;
 mod shared;
+mod tls;
 mod topology;
 
 use std::future::Future;
@@ -41,6 +42,7 @@ use self::failure::{Failure, Kind};
 use self::publisher::Envelope;
 use self::self_check::SelfCheck;
 use self::shared::{Closing, Shared, Stop};
+pub(crate) use self::tls::Tls;
 use self::topology::Topology;
 use crate::broker::{BindingChange, Broker, BrokerFuture, BrokerState, Generation, Host};
 use crate::config::Settings;
@@ -67,11 +69,12 @@ pub(crate) struct RabbitMq {
 }
 
 impl RabbitMq {
-    /// Starts to connect to one of `endpoints`, in the background.
+    /// Starts to connect to one of `endpoints`, in the background. `tls` is of the same settings.
     pub(crate) fn open(
         endpoints: Vec<Endpoint>,
         queue: String,
         settings: &Settings,
+        tls: Option<Tls>,
         host: Weak<dyn Host>,
         runtime: Handle,
     ) -> Arc<dyn Broker> {
@@ -93,7 +96,7 @@ impl RabbitMq {
             options: connect::Options {
                 timeout: settings.connect_timeout,
                 heartbeat: settings.heartbeat,
-                tls: settings.tls.clone(),
+                tls,
                 handle: runtime.clone(),
                 alive,
             },

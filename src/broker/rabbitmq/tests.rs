@@ -37,7 +37,8 @@ fn endpoints(url: &str) -> Vec<Endpoint> {
 
 fn opener_of(endpoints: Vec<Endpoint>) -> Open {
     Box::new(move |queue, settings, host| {
-        RabbitMq::open(endpoints.clone(), queue, settings, host, Handle::current())
+        let runtime = Handle::current();
+        RabbitMq::open(endpoints.clone(), queue, settings, None, host, runtime)
     })
 }
 
@@ -383,7 +384,7 @@ async fn beside() -> (Link, lapin::Channel) {
     let options = connect::Options {
         timeout: 10 * SECOND,
         heartbeat: 0,
-        tls: crate::config::Tls::default(),
+        tls: None,
         handle: Handle::current(),
         alive,
     };

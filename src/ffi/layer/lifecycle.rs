@@ -16,9 +16,11 @@ use super::{layer_t, milliseconds, open};
 /// does not fail this call.
 ///
 /// `config`: borrowed and copied; NULL for all defaults. `layer`: receives the handle, to be freed
-/// by `layer_free`. `error`: see the conventions. Never blocks for the network; any thread; allowed
-/// from a callback. Returns `LAYER_OK`; `LAYER_INVALID` (NULL `layer`, options that contradict each
-/// other); `LAYER_INTERNAL` (the system gives no thread or descriptor).
+/// by `layer_free`. `error`: see the conventions. Never blocks for the network; with `amqps://` it
+/// reads the files of the options `tls_...`, or where the system keeps its certificate authorities;
+/// any thread; allowed from a callback. Returns `LAYER_OK`; `LAYER_INVALID` (NULL `layer`, options
+/// that contradict each other, a file that cannot be used); `LAYER_INTERNAL` (the system gives no
+/// thread or descriptor).
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn layer_new(
