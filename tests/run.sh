@@ -7,7 +7,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-stages=(fmt clippy rustdoc build rust doctest fixture c interop faults install demo)
+stages=(fmt clippy rustdoc build rust doctest fixture c interop tls faults install demo)
 
 cargo=${CARGO:-cargo}
 python=${PYTHON:-python3}
@@ -87,6 +87,10 @@ stage_interop() {
 
 stage_faults() {
     "$python" tests/faults/run.py --short --jobs 3
+}
+
+stage_tls() {
+    tests/tls/run.sh
 }
 
 stage_install() {
@@ -184,7 +188,7 @@ run_stage() { # run_stage NAME [COUNTER]
 for name in "${chosen[@]}"; do
     case $name in
     rust | doctest) run_stage "$name" count_rust ;;
-    fixture | interop) run_stage "$name" count_unittest ;;
+    fixture | interop | tls) run_stage "$name" count_unittest ;;
     c | faults | install | demo) run_stage "$name" count_closing_line ;;
     build)
         if ! run_stage build && [ ! -e "$target/debug/libchannel_layer.so" ]; then

@@ -1,0 +1,525 @@
+"""The C API over TLS: what works, and what users are told of what does not; run.sh starts it.
+
+The C side is tests/interop/peer.c, a process with one layer, driven line by line.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import quote
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "fixture"))
+import certificates  # noqa: E402  (found by the line above)
+import rabbitmq  # noqa: E402
+
+PEER = os.environ["CHANNEL_LAYER_TEST_PEER"]
+WAIT = 30  # seconds for what is sure to come
+USER, PASSWORD = "someone", "s3cr3t/w:rd"
+USERS = (rabbitmq.User(USER, PASSWORD, rabbitmq.VHOSTS),)
+
+
+def secrets_in(text, keys):
+    """What of the password and the private keys stands in a text."""
+    found = [word for word in (PASSWORD, quote(PASSWORD, safe="")) if word in text]
+    for key in keys:
+        lines = Path(key).read_text(encoding="ascii").splitlines()
+        found.extend(line for line in lines if re.fullmatch("[A-Za-z0-9+/=]{16,}", line)
+                     and line in text)
+    return found
+
+
+class World:
+    """The authorities, certificates and nodes of all tests."""
+
+    def __init__(self, stack):
+        self.authority = stack.enter_context(certificates.Authority())
+        # Of the same name, so that it is told apart by its key alone.
+        self.stranger = stack.enter_context(certificates.Authority())
+        server = self.authority.server()
+        self.client = self.authority.client()
+        strict = rabbitmq.Tls(server, clients_from=self.authority.file, required=True)
+        old = rabbitmq.Tls(server, clients_from=self.authority.file, required=True)
+        self.open = rabbitmq.Node(users=USERS, tls=rabbitmq.Tls(server))
+        stack.callback(self.open.close)
+        self.strict = rabbitmq.Node(users=USERS, tls=strict)
+        stack.callback(self.strict.close)
+        self.old = rabbitmq.Node(users=USERS, tls=old,
+                                 settings=("ssl_options.versions.1 = tlsv1.2",))
+        stack.callback(self.old.close)
+        self.server = server
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(rabbitmq.Node.start, (self.open, self.strict, self.old)))
+
+    def trusting(self, node, host="localhost", **options):
+        """The options of a layer that trusts the node's authority."""
+        return {"host": node.tls_url(user=USER, host=host), "tls_ca_file": self.authority.file,
+                **options}
+
+    def showing(self, certificate, node=None):
+        """The options of a layer that also shows a certificate."""
+        return self.trusting(node or self.strict, tls_cert_file=certificate.file,
+                             tls_key_file=certificate.key)
+
+
+def setUpModule():
+    global WORLD
+    stack = ExitStack()
+    unittest.addModuleCleanup(stack.close)
+    WORLD = World(stack)
+
+
+class Peer:
+    """A C process with a layer of its own."""
+
+    def __init__(self, options, ready_ms=WAIT * 1000, environment=None):
+        self.keys = [value for name, value in options.items() if name == "tls_key_file"]
+        self._errors = tempfile.TemporaryFile(mode="w+", encoding="utf-8")
+        words = [f"{name}={value}" for name, value in options.items()]
+        self._process = subprocess.Popen(
+            [PEER, "log=stderr", f"ready-ms={ready_ms}", *words], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+            env={**os.environ, **(environment or {})})
+        self.said = []
+        self.opened = self._answer()
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        if not line:
+            raise AssertionError(f"the peer ended with status {self._process.wait()}: {self.log}")
+        self.said.append(line)
+        return json.loads(line)
+
+    def ask(self, *words):
+        self._process.stdin.write(" ".join(words) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    @property
+    def log(self):
+        self._errors.seek(0)
+        return self._errors.read()
+
+    def close(self):
+        self._process.stdin.close()
+        status = self._process.wait(WAIT)
+        self._process.stdout.close()
+        log = self.log
+        self._errors.close()
+        return status, log
+
+
+class Case(unittest.TestCase):
+    """What all tests need. No test ends before it has looked for secrets in what was said."""
+
+    def open(self, options, **more):
+        peer = Peer(options, **more)
+        self.addCleanup(self.end, peer)
+        return peer
+
+    def end(self, peer):
+        status, log = peer.close()
+        self.assertEqual(status, 0 if peer.opened["status"] == "LAYER_OK" else 1, log)
+        text = log + "".join(peer.said)
+        self.assertEqual(secrets_in(text, [key for key in peer.keys if Path(key).is_file()]), [])
+
+    def assert_works(self, options, **more):
+        """Opens a layer, sends and receives; the layer."""
+        peer = self.open(options, **more)
+        self.assertEqual(peer.opened["status"], "LAYER_OK", peer.opened)
+        self.assert_sends(peer)
+        return peer
+
+    def assert_sends(self, peer):
+        channel = peer.ask("new-channel")["channel"]
+        sent = {"type": "greeting", "text": "hello"}
+        answer = peer.ask("send-json", channel, json.dumps(sent))
+        self.assertEqual(answer["status"], "LAYER_OK", answer)
+        answer = peer.ask("receive", channel, str(WAIT * 1000))
+        self.assertEqual(answer.get("json"), sent, answer)
+
+    def assert_refused(self, options, *words, status="LAYER_REFUSED", **more):
+        """The layer is refused, and error and log say why: the host and each of `words`."""
+        peer = self.open(options, **more)
+        self.assertEqual(peer.opened["status"], status, peer.opened)
+        shown = re.sub("//.*@", f"//{USER}:***@", options["host"])
+        for word in (shown, *words):
+            self.assertIn(word, peer.opened["error"])
+            self.assert_logs(peer, word)
+        return peer
+
+    def assert_logs(self, peer, words):
+        """The log says it, now or soon: it is told by a thread of its own."""
+        self.assertTrue(rabbitmq.wait_until(lambda: words in peer.log, WAIT), peer.log)
+
+    def assert_no_layer(self, options, *words, **more):
+        """layer_new itself fails, and says why."""
+        peer = self.open({"host": "amqps://nobody.invalid", **options}, **more)
+        self.assertEqual(peer.opened["status"], "LAYER_INVALID", peer.opened)
+        for word in words:
+            self.assertIn(word, peer.opened["error"])
+
+
+class TheBroker(Case):
+    """Whom we take for the broker."""
+
+    def show(self, **changes):
+        """Has the open node show another certificate until the end of the test."""
+        self.addCleanup(WORLD.open.change_certificate, WORLD.server)
+        WORLD.open.change_certificate(WORLD.authority.server(**changes))
+
+    def test_is_known_by_its_name_and_by_its_address(self):
+        for host in ("localhost", "127.0.0.1"):
+            with self.subTest(host=host):
+                self.assert_works(WORLD.trusting(WORLD.open, host=host))
+
+    def test_of_another_authority_is_refused(self):
+        options = WORLD.trusting(WORLD.open)
+        options["tls_ca_file"] = WORLD.stranger.file
+        self.assert_refused(options, "no authority that is trusted", "option tls_ca_file",
+                            str(WORLD.stranger.file))
+
+    def test_of_an_authority_of_its_own_is_refused_where_none_is_named(self):
+        options = {"host": WORLD.open.tls_url(user=USER)}
+        self.assert_refused(options, "no authority that is trusted", "those of this system",
+                            "set option tls_ca_file")
+
+    def test_of_an_authority_of_the_system_needs_no_option(self):
+        environment = {"SSL_CERT_FILE": str(WORLD.authority.file)}
+        self.assert_works({"host": WORLD.open.tls_url(user=USER)}, environment=environment)
+
+    def test_of_an_authority_of_the_system_is_refused_where_another_is_named(self):
+        options = WORLD.trusting(WORLD.open)
+        options["tls_ca_file"] = WORLD.stranger.file
+        environment = {"SSL_CERT_FILE": str(WORLD.authority.file)}
+        self.assert_refused(options, "no authority that is trusted", "alone",
+                            environment=environment)
+
+    def test_of_one_of_several_authorities_in_a_file_is_taken(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as bundle:
+            for authority in (WORLD.stranger, WORLD.authority):
+                bundle.write("# a comment\n" + authority.file.read_text(encoding="ascii"))
+            bundle.flush()
+            self.assert_works(WORLD.trusting(WORLD.open) | {"tls_ca_file": bundle.name})
+
+    def test_whose_certificate_is_for_others_is_refused(self):
+        self.show(names=("rabbit.example.org",), addresses=("127.0.0.1", "192.0.2.1"))
+        self.assert_refused(WORLD.trusting(WORLD.open), "is not for 'localhost'",
+                            "rabbit.example.org", "192.0.2.1")
+        self.assert_works(WORLD.trusting(WORLD.open, host="127.0.0.1"))
+
+    def test_whose_certificate_is_for_another_address_is_refused(self):
+        self.show(names=("localhost",), addresses=())
+        self.assert_refused(WORLD.trusting(WORLD.open, host="127.0.0.1"),
+                            "is not for '127.0.0.1'", "localhost")
+
+    def test_whose_certificate_names_no_host_is_refused(self):
+        self.show(names=(), addresses=())
+        self.assert_refused(WORLD.trusting(WORLD.open), "names no host",
+                            "subject alternative name")
+
+    def test_whose_certificate_has_expired_is_refused(self):
+        self.show(since=-10, until=-3.5)
+        self.assert_refused(WORLD.trusting(WORLD.open), "expired 3 days ago", "renew it")
+
+    def test_whose_certificate_is_not_valid_yet_is_refused(self):
+        self.show(since=5.5, until=10)
+        self.assert_refused(WORLD.trusting(WORLD.open), "not valid for another 5 days", "clock")
+
+    def test_that_refuses_us_does_not_stand_in_the_way_of_one_that_takes_us(self):
+        bad, good = WORLD.trusting(WORLD.strict), WORLD.trusting(WORLD.open)
+        self.assert_works(good | {"host": f"{bad['host']},{good['host']}"})
+
+
+class TheClient(Case):
+    """Whom the broker takes us for."""
+
+    def test_is_taken_with_a_key_of_each_kind(self):
+        for kind in ("EC", "RSA"):
+            client = WORLD.authority.client(key=kind)
+            for name, each in (("PKCS#8", client),
+                               ("of old", WORLD.authority.rewritten(client, "traditional"))):
+                with self.subTest(kind=kind, form=name):
+                    first = each.key.read_text(encoding="ascii").splitlines()[0]
+                    words = "BEGIN PRIVATE" if name == "PKCS#8" else f"BEGIN {kind} PRIVATE"
+                    self.assertIn(words, first)
+                    self.assert_works(WORLD.showing(each))
+
+    def test_is_taken_with_all_in_one_file(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as both:
+            for file in (WORLD.client.key, WORLD.client.file):
+                both.write(file.read_text(encoding="ascii"))
+            both.flush()
+            self.assert_works(WORLD.showing(certificates.Certificate(both.name, both.name)))
+
+    def test_without_a_certificate_is_refused(self):
+        self.assert_refused(WORLD.trusting(WORLD.strict), "client certificate",
+                            "set options tls_cert_file and tls_key_file")
+
+    def test_with_an_expired_certificate_is_refused(self):
+        expired = WORLD.authority.client(since=-10, until=-3)
+        self.assert_refused(WORLD.showing(expired), str(expired.file), "expired")
+
+    def test_of_another_authority_is_refused(self):
+        stranger = WORLD.stranger.client()
+        self.assert_refused(WORLD.showing(stranger), str(stranger.file), "authority",
+                            "option tls_cert_file")
+
+    def test_on_tls_1_2_is_taken_or_refused_alike(self):
+        self.assert_works(WORLD.showing(WORLD.client, WORLD.old))
+        self.assert_refused(WORLD.trusting(WORLD.old), "client certificate",
+                            "set options tls_cert_file and tls_key_file")
+        expired = WORLD.authority.client(since=-10, until=-3)
+        self.assert_refused(WORLD.showing(expired, WORLD.old), str(expired.file), "expired")
+        stranger = WORLD.stranger.client()
+        self.assert_refused(WORLD.showing(stranger, WORLD.old), str(stranger.file), "authority")
+
+    def test_may_be_unknown_where_the_broker_does_not_ask(self):
+        self.assert_works(WORLD.showing(WORLD.stranger.client(), WORLD.open))
+
+    def test_with_a_wrong_password_is_refused_inside_tls(self):
+        options = WORLD.trusting(WORLD.open)
+        options["host"] = options["host"].replace(quote(PASSWORD, safe=""), "wr0ng")
+        peer = self.assert_refused(options, "check user 'someone'")
+        self.assertNotIn("wr0ng", peer.opened["error"] + peer.log)
+
+
+class ThePort(Case):
+    """What is at the other end at all."""
+
+    def test_for_plain_amqp_is_told_to_who_speaks_tls(self):
+        url = WORLD.open.url(user=USER).replace("amqp:", "amqps:")
+        self.assert_refused({"host": url, "tls_ca_file": WORLD.authority.file},
+                            "does not speak TLS", f"port {WORLD.open.port}", "5671")
+
+    def test_for_tls_is_told_to_who_speaks_plain_amqp(self):
+        for node in (WORLD.open, WORLD.old):
+            url = node.tls_url(user=USER).replace("amqps:", "amqp:")
+            self.assert_refused({"host": url}, f"port {node.tls_port} is one for TLS", "amqps://")
+
+    def listen(self):
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        url = f"amqps://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{listener.getsockname()[1]}/v"
+        return listener, {"host": url, "tls_ca_file": WORLD.authority.file}
+
+    def test_that_is_silent_is_given_up_in_time(self):
+        _, options = self.listen()
+        peer = self.assert_refused(options | {"connect_timeout": "0.5"}, "in 500ms",
+                                   "option connect_timeout", "TLS handshake",
+                                   status="LAYER_TIMEOUT", ready_ms=1500)
+        self.assertNotIn("LAYER_REFUSED", peer.opened["status"])
+
+    def test_that_trickles_is_given_up_in_time(self):
+        listener, options = self.listen()
+        stop = threading.Event()
+
+        def trickle():
+            connection, _ = listener.accept()
+            with connection:
+                record = b"\x16\x03\x03\x40\x00" + b"\x02" + bytes(1000)
+                for byte in record:
+                    if stop.wait(0.05):
+                        return
+                    try:
+                        connection.sendall(bytes([byte]))
+                    except OSError:
+                        return
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(stop.set)
+        self.assert_refused(options | {"connect_timeout": "0.5"}, "in 500ms",
+                            status="LAYER_TIMEOUT", ready_ms=1500)
+
+    def test_that_hangs_up_without_a_word_may_be_better_later(self):
+        listener, options = self.listen()
+        stop = threading.Event()
+        attempts = []
+
+        def hang_up():
+            while True:
+                connection, _ = listener.accept()
+                connection.close()
+                if stop.is_set():
+                    return
+                attempts.append(1)
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+
+        def end():
+            stop.set()
+            socket.create_connection(listener.getsockname()).close()
+            thread.join()
+
+        self.addCleanup(end)
+        # As behind a load balancer without brokers: so not refused, and sends go on waiting.
+        self.assert_refused(options, "hung up during the TLS handshake", status="LAYER_TIMEOUT",
+                            ready_ms=2500)
+        self.assertGreaterEqual(len(attempts), 3)
+
+
+class TheFiles(Case):
+    """What layer_new says of files that cannot be used, whatever the broker."""
+
+    def file(self, content):
+        handle, name = tempfile.mkstemp(suffix=".pem")
+        os.write(handle, content.encode())
+        os.close(handle)
+        self.addCleanup(os.unlink, name)
+        return name
+
+    def test_that_cannot_be_read_are_named(self):
+        client = WORLD.client
+        self.assert_no_layer({"tls_ca_file": "/no/such/file"}, "'tls_ca_file'", "/no/such/file",
+                             "No such file")
+        self.assert_no_layer({"tls_ca_file": "/tmp"}, "'/tmp'", "directory")
+        self.assert_no_layer({"tls_ca_file": "/dev/zero"}, "'/dev/zero'", "too large")
+        self.assert_no_layer({"tls_cert_file": "/no/cert", "tls_key_file": client.key},
+                             "'tls_cert_file'", "/no/cert")
+        self.assert_no_layer({"tls_cert_file": client.file, "tls_key_file": "/no/key"},
+                             "'tls_key_file'", "/no/key")
+
+    def test_without_what_they_are_for_are_named(self):
+        client = WORLD.client
+        empty = self.file("")
+        for content in (empty, client.key):
+            self.assert_no_layer({"tls_ca_file": content}, "'tls_ca_file'",
+                                 "holds no certificate in PEM")
+        self.assert_no_layer({"tls_cert_file": client.key, "tls_key_file": client.key},
+                             "'tls_cert_file'", "holds no certificate in PEM")
+        self.assert_no_layer({"tls_cert_file": client.file, "tls_key_file": client.file},
+                             "'tls_key_file'", "holds no private key in PEM")
+        self.assert_no_layer({"tls_cert_file": client.file}, "'tls_key_file'", "set both")
+
+    def test_that_are_damaged_are_named(self):
+        client = WORLD.client
+        key = client.key.read_text(encoding="ascii")
+        cut = self.file(key[:len(key) // 2])
+        self.assert_no_layer({"tls_cert_file": client.file, "tls_key_file": cut}, cut, "-----END")
+        spoilt = self.file(key[:50] + "!" + key[51:])
+        self.assert_no_layer({"tls_cert_file": client.file, "tls_key_file": spoilt}, spoilt,
+                             "not base64")
+        nonsense = "-----BEGIN CERTIFICATE-----\nbm9uc2Vuc2U=\n-----END CERTIFICATE-----\n"
+        nonsense = self.file(nonsense)
+        self.assert_no_layer({"tls_ca_file": nonsense}, nonsense, "can be read")
+        self.assert_no_layer({"tls_cert_file": nonsense, "tls_key_file": client.key}, nonsense,
+                             "cannot be read")
+
+    def test_with_an_encrypted_key_are_told_how_to_decrypt_it(self):
+        for form in ("encrypted", "traditional-encrypted"):
+            encrypted = WORLD.authority.rewritten(WORLD.client, form)
+            self.assert_no_layer({"tls_cert_file": encrypted.file, "tls_key_file": encrypted.key},
+                                 "'tls_key_file'", str(encrypted.key), "is encrypted",
+                                 "openssl pkey")
+
+    def test_that_do_not_belong_together_are_named(self):
+        other = WORLD.authority.client()
+        self.assert_no_layer({"tls_cert_file": WORLD.client.file, "tls_key_file": other.key},
+                             str(other.key), str(WORLD.client.file), "is not the key of")
+
+    def test_with_a_key_of_an_unknown_kind_are_told_the_known_ones(self):
+        key = WORLD.client.key.with_suffix(".p521")
+        certificates.openssl("genpkey", "-algorithm", "EC", "-pkeyopt",
+                             "ec_paramgen_curve:P-521", "-out", key)
+        self.assert_no_layer({"tls_cert_file": WORLD.client.file, "tls_key_file": key},
+                             str(key), "P-256")
+
+    def test_that_no_host_is_for_are_refused(self):
+        options = {"host": WORLD.open.url(user=USER), "tls_ca_file": WORLD.authority.file}
+        self.assert_no_layer(options, "amqps://", "nothing would be encrypted")
+
+    def test_are_not_there_on_a_system_without_authorities(self):
+        with tempfile.TemporaryDirectory() as folder:
+            environment = {"SSL_CERT_FILE": self.file(""), "SSL_CERT_DIR": folder}
+            self.assert_no_layer({}, "no certificate authorities", "ca-certificates",
+                                 "'tls_ca_file'", environment=environment)
+            # It needs none where one is named.
+            self.assert_works(WORLD.trusting(WORLD.open), environment=environment)
+
+    def test_are_for_a_host_that_can_stand_in_a_certificate(self):
+        self.assert_no_layer({"host": "amqps://1.2.3.4.5"}, "'1.2.3.4.5'", "DNS name")
+
+
+class ALayer(Case):
+    """What becomes of a layer over time."""
+
+    def test_comes_back_when_the_broker_restarts_with_all_certificates_renewed(self):
+        with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+            renewed = stack.enter_context(certificates.Authority())
+            paths = [Path(folder, name) for name in ("ca.pem", "client.pem", "client.key")]
+
+            def install(authority, client):
+                for path, source in zip(paths, (authority.file, *client)):
+                    path.write_bytes(source.read_bytes())
+
+            node = rabbitmq.Node(users=USERS, tls=rabbitmq.Tls(
+                WORLD.server, clients_from=paths[0], required=True))
+            stack.callback(node.close)
+            install(WORLD.authority, WORLD.client)
+            node.start()
+            peer = self.assert_works({
+                "host": node.tls_url(user=USER, host="localhost"), "tls_ca_file": paths[0],
+                "tls_cert_file": paths[1], "tls_key_file": paths[2]})
+            self.assert_logs(peer, "(connection 1 of")
+            node.stop()
+            install(renewed, renewed.client())
+            node.change_certificate(renewed.server())
+            node.start()
+            answer = peer.ask("wait-ready", str(WAIT * 1000))
+            self.assertEqual(answer["status"], "LAYER_OK", answer)
+            self.assert_logs(peer, "(connection 2 of")
+            self.assertNotIn("refused by every host", peer.log)
+            self.assert_sends(peer)
+
+    def test_comes_back_when_the_broker_is_killed(self):
+        peer = self.assert_works(WORLD.showing(WORLD.client))
+        WORLD.strict.kill9()
+        WORLD.strict.start()
+        answer = peer.ask("wait-ready", str(WAIT * 1000))
+        self.assertEqual(answer["status"], "LAYER_OK", answer)
+        self.assert_logs(peer, "(connection 2 of")
+        self.assertNotIn("refused by every host", peer.log)
+        self.assert_sends(peer)
+
+    def test_whose_files_go_bad_says_so_and_comes_back_once_they_are_good(self):
+        with tempfile.TemporaryDirectory() as folder:
+            key = Path(folder, "client.key")
+            key.write_bytes(WORLD.client.key.read_bytes())
+            peer = self.assert_works(
+                WORLD.showing(certificates.Certificate(WORLD.client.file, key)))
+            key.write_bytes(WORLD.stranger.client().key.read_bytes())
+            WORLD.strict.kill9()
+            WORLD.strict.start()
+
+            self.assert_logs(peer, "is not the key of")
+            answer = peer.ask("send-json", "nobody!here", "{}")
+            self.assertEqual(answer["status"], "LAYER_REFUSED", answer)
+            self.assertIn(str(key), answer["error"])
+            key.write_bytes(WORLD.client.key.read_bytes())
+            self.assert_logs(peer, "(connection 2 of")
+            self.assert_sends(peer)
+
+
+class TheTests(unittest.TestCase):
+    def test_would_find_a_secret(self):
+        key = WORLD.client.key
+        line = key.read_text(encoding="ascii").splitlines()[1]
+        for text in (f"amqps://{USER}:{PASSWORD}@h", f"amqps://{USER}:s3cr3t%2Fw%3Ard@h"):
+            self.assertEqual(len(secrets_in(text, [key])), 1)
+        self.assertEqual(secrets_in(f"bad line {line}", [key]), [line])
+        self.assertEqual(secrets_in("amqps://someone:***@h", [key]), [])
+
+
+if __name__ == "__main__":
+    unittest.main()
