@@ -9,30 +9,40 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
-use crate::runtime::{EventFd, spawn_thread};
+use crate::runtime::{EventFd, process_generation, spawn_thread};
 use crate::sync::{Condvar, Mutex};
 
 thread_local! {
-    static CALLBACKS: Cell<usize> = const { Cell::new(0) };
+    /// How many callbacks this thread is inside of, and the process that this is said of: a child
+    /// that a callback forks is inside none of its own.
+    static CALLBACKS: Cell<(u64, usize)> = const { Cell::new((0, 0)) };
 }
 
 /// Marks this thread as inside a callback while it lives.
-pub(crate) struct InCallback(());
+pub(crate) struct InCallback {
+    outside: (u64, usize),
+}
 
 /// Call it around each call of user code.
 pub(crate) fn enter_callback() -> InCallback {
-    CALLBACKS.with(|depth| depth.set(depth.get() + 1));
-    InCallback(())
+    let here = process_generation();
+    CALLBACKS.with(|callbacks| {
+        let outside = callbacks.get();
+        let depth = if outside.0 == here { outside.1 } else { 0 };
+        callbacks.set((here, depth + 1));
+        InCallback { outside }
+    })
 }
 
 /// Whether this thread is inside a callback of any layer, so that it must not wait.
 pub(crate) fn in_callback() -> bool {
-    CALLBACKS.with(|depth| depth.get() > 0)
+    let (process, depth) = CALLBACKS.with(Cell::get);
+    depth > 0 && process == process_generation()
 }
 
 impl Drop for InCallback {
     fn drop(&mut self) {
-        CALLBACKS.with(|depth| depth.set(depth.get() - 1));
+        CALLBACKS.with(|callbacks| callbacks.set(self.outside));
     }
 }
 

@@ -160,3 +160,29 @@ CASE(a_forked_child_opens_a_layer_of_its_own) {
 }
 
 CASE(a_child_forked_before_any_layer_opens_its_own) { check_child(NULL); }
+
+static int32_t fork_inside(void *userdata, layer_status_t status, const layer_message_t *message) {
+    (void)message;
+    if (status == LAYER_OK) {
+        pid_t child = fork();
+        if (child == 0) {
+            _exit(use_own(NULL));
+        }
+        harness_lock();
+        *(pid_t *)userdata = child;
+        harness_unlock();
+    }
+    return LAYER_CONTINUE;
+}
+
+/* It is inside the callback still, but no layer of its own waits for that one. */
+CASE(a_child_forked_in_a_callback_opens_a_layer_of_its_own) {
+    layer_t *layer = open_layer(DEFAULTS);
+    const char *channel = new_channel(layer);
+    pid_t *child = case_alloc(sizeof *child);
+    CHECK_OK(layer_receive(layer, channel, fork_inside, child, NULL, NULL, ERR));
+    CHECK_OK(send_number(layer, channel, 1));
+    WAIT_FOR(*child != 0, "no child");
+    int code = status_of(*child);
+    CHECK(code == 0, "step %d of the child: %s", code / 16, layer_status_name(code % 16));
+}
