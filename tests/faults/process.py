@@ -1,11 +1,13 @@
 """Runs the programs about the process itself, and hands what they claim to a report."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import threading
 
 import programs
+import rabbitmq
 
 MEMORY = "memory://faults"
 
@@ -80,3 +82,15 @@ def rss_of(pid):
     """The resident memory of a process in MiB."""
     with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@contextlib.contextmanager
+def broker(short):
+    """A broker that is only used: for a short form the one of `make test`, if that is there; else
+    a node of the row's own. Gives its URL and the pid of its virtual machine."""
+    url = os.environ.get("CHANNEL_LAYER_TEST_AMQP")
+    if short and url:
+        yield url, int(os.environ["CHANNEL_LAYER_TEST_AMQP_PID"])
+        return
+    with rabbitmq.Node() as node:
+        yield node.url(), node.pid

@@ -56,7 +56,8 @@ static void *send_on(void *argument) {
         layer_status_t status = sender < SENDERS
                                     ? send_number(layer, channels[sender], number, NULL)
                                     : group_send_number(layer, group, number, NULL);
-        if (status == LAYER_OK) {
+        /* A child in the group that no longer receives makes it full, for that child alone. */
+        if (status == LAYER_OK || (sender == SENDERS && status == LAYER_FULL)) {
             atomic_fetch_add(&confirmed[sender], 1);
         } else {
             int none = LAYER_OK;
