@@ -3,19 +3,17 @@
 
 #![allow(
     unsafe_code,
-    reason = "signal masks, pthread_atfork and eventfd have no safe form in std"
+    reason = "signal masks, fork handlers and eventfd have no safe form in std"
 )]
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
-
-use once_cell::sync::OnceCell;
 
 use crate::error::{Error, ErrorKind};
 use crate::sync::Mutex;
@@ -29,19 +27,35 @@ const SHUTDOWN: Duration = Duration::from_secs(1);
 
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
-/// How many forks lie between the first process that used the library and this one. A number that
-/// has changed says that what was made before belongs to a parent. Costs no system call.
-pub(crate) fn process_generation() -> u64 {
-    static WATCHED: OnceCell<()> = OnceCell::new();
-    WATCHED.get_or_init(|| {
-        extern "C" fn in_child() {
-            FORKS.fetch_add(1, Ordering::Relaxed);
-        }
+/// Forks are counted from here on.
+static WATCHED: AtomicBool = AtomicBool::new(false);
+
+/// Has the loader call [`watch_forks`]: before the host can have a thread that uses the library
+/// while another forks.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_LOAD: extern "C" fn() = watch_forks;
+
+extern "C" fn watch_forks() {
+    extern "C" fn in_child() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    if !WATCHED.load(Ordering::Acquire) {
         // SAFETY: the handler only adds to an atomic, which is allowed in a forked child, and the
         // library is linked so that it is never unloaded.
         let refused = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
         debug_assert_eq!(refused, 0, "pthread_atfork fails only without memory");
-    });
+        WATCHED.store(true, Ordering::Release);
+    }
+}
+
+/// How many forks lie between the first process that used the library and this one. A number that
+/// has changed says that what was made before belongs to a parent. Costs no system call.
+pub(crate) fn process_generation() -> u64 {
+    // For a program whose linker has left `AT_LOAD` out of the static library. No once-cell: a
+    // child that is forked while another thread fills it would wait for ever. Two threads may both
+    // come by here, and a fork then counts twice, which is a change as well.
+    watch_forks();
     FORKS.load(Ordering::Relaxed)
 }
 
@@ -308,6 +322,22 @@ mod tests {
         }
         assert!(!has(&inside, libc::SIGPROF));
         assert!(!has(&inside, libc::SIGSEGV));
+    }
+
+    #[test]
+    fn forks_are_watched_from_the_time_of_loading() {
+        // Each test has its process with nextest; else another may have been here before.
+        assert!(WATCHED.load(Ordering::Acquire));
+        // SAFETY: the child only looks at an atomic and ends.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: ends this process.
+            unsafe { libc::_exit(i32::from(FORKS.load(Ordering::Relaxed) != 1)) };
+        }
+        let mut status = 0;
+        // SAFETY: our own child, and a place for its status.
+        let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+        assert_eq!((ended, status), (child, 0));
     }
 
     #[test]
