@@ -23,17 +23,17 @@ _built = {}
 _building = threading.Lock()
 
 
-def build(name, *sources, flags=(), shared=False):
+def build(name, *sources, flags=(), shared=False, linked=True):
     """The path of the program made of tests/faults/programs/`name`.c and further `sources`
-    (relative to the root), linked with the library; with `shared`, of a shared object."""
+    (relative to the root), `linked` with the library; with `shared`, of a shared object."""
     with _building:
-        key = (name, sources, tuple(flags), shared)
+        key = (name, sources, tuple(flags), shared, linked)
         if key not in _built:
-            _built[key] = _compile(name, sources, flags, shared)
+            _built[key] = _compile(name, sources, flags, shared, linked)
         return _built[key]
 
 
-def _compile(name, sources, flags, shared):
+def _compile(name, sources, flags, shared, linked):
     library = library_folder()
     if not (library / "libchannel_layer.so").exists():
         raise BuildError(f"there is no {library}/libchannel_layer.so; run `make build` first")
@@ -48,7 +48,7 @@ def _compile(name, sources, flags, shared):
         str(ROOT / "tests/faults/programs" / f"{name}.c"),
         *(str(ROOT / source) for source in sources),
         "-o", str(program),
-        f"-L{library}", "-lchannel_layer", "-lm", f"-Wl,-rpath,{library}",
+        *((f"-L{library}", "-lchannel_layer", f"-Wl,-rpath,{library}") if linked else ()), "-lm",
         *flags,
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -17,6 +17,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -133,6 +134,15 @@ static inline long status_number(const char *name) {
 }
 
 static inline long rss_kib(void) { return status_number("VmRSS:"); }
+
+/* What the heap has given out, in all of its arenas. */
+static inline long heap_kib(void) { return (long)(mallinfo2().uordblks / 1024); }
+
+/* To be called first by a program that compares its memory before and after: malloc keeps what was
+ * freed in one arena for each of many threads, and which arena a thread is given is chance, which
+ * alone makes some MiB more or less. With one arena the resident memory says what is held. */
+static inline void use_one_arena(void) { MUST_BE(mallopt(M_ARENA_MAX, 1) == 1); }
+
 static inline long threads(void) { return status_number("Threads:"); }
 
 static inline long descriptors(void) {
