@@ -1,0 +1,141 @@
+/*
+ * Sends to channels that nobody reads: abandoned_channels HOST ATTEMPTS ACCEPTED.
+ *
+ * First ATTEMPTS sends to a layer whose messages last, each to a channel of its own, so that most
+ * find its queue full; then as many as it takes until ACCEPTED were accepted by a layer with
+ * `expiry` 0.1. The process is measured in the middle and at the end of each part.
+ */
+#include "process.h"
+
+/* At most one warning of a kind in this many seconds, and how many kinds there are. */
+#define WARNING_SECONDS 5
+#define WARNING_KINDS 4
+
+static atomic_llong outcomes[LAYER_INTERNAL + 1], ended;
+static atomic_int warnings, expiry_warnings, records;
+
+static void on_log(void *userdata, layer_log_level_t level, const char *target,
+                   const char *message) {
+    (void)userdata;
+    (void)target;
+    atomic_fetch_add(&records, 1);
+    if (level <= LAYER_LOG_WARN) {
+        atomic_fetch_add(&warnings, 1);
+        atomic_fetch_add(&expiry_warnings, strstr(message, "local_expiry") != NULL);
+    }
+}
+
+static void on_done(void *userdata, layer_status_t status, const layer_error_t *error) {
+    (void)userdata;
+    (void)error;
+    atomic_fetch_add(&outcomes[status], 1);
+    atomic_fetch_add(&ended, 1);
+}
+
+static layer_t *open_logged(const char *host, const char *expiry) {
+    layer_config_t *config = configure(host, "expiry", expiry, NULL);
+    MUST(layer_config_on_log(config, on_log, NULL, NULL, ERROR));
+    return open_config(config);
+}
+
+static long long accepted(void) { return atomic_load(&outcomes[LAYER_OK]); }
+
+/* Sends until `attempts` were made, or with 0 until `wanted` were accepted; waits for the outcomes.
+ * Gives the number of attempts. */
+static long long send_many(layer_t *sender, const char *queue, long long attempts,
+                           long long wanted) {
+    static long long number;
+    long long made = 0;
+    while (attempts > 0 ? made < attempts : accepted() < wanted) {
+        char channel[LAYER_NAME_SIZE];
+        struct number m = number_message(number);
+        snprintf(channel, sizeof channel, "%s!abandoned%lld", queue, number);
+        layer_status_t status =
+            layer_send_async(sender, channel, m.data, m.length, on_done, NULL, NULL, NULL);
+        if (status == LAYER_OK) {
+            number++;
+            made++;
+        } else {
+            MUST_BE(status == LAYER_BUSY);
+            pause_for(0.0005);
+        }
+    }
+    MUST_BE(WAIT(stat_of(sender, LAYER_STAT_IN_FLIGHT) == 0, 60));
+    return made;
+}
+
+struct memory {
+    long rss, heap;
+};
+
+static struct memory measure(void) { return (struct memory){rss_kib(), heap_kib()}; }
+
+static void check_flat(const char *what, struct memory first, struct memory second) {
+    check(what, second.rss - first.rss < 1024,
+          "%ld KiB, then %ld KiB; of the heap %ld KiB, then %ld KiB", first.rss, second.rss,
+          first.heap, second.heap);
+}
+
+static void queue_of(layer_t *layer, char queue[LAYER_NAME_SIZE]) {
+    MUST(layer_new_channel(layer, NULL, queue, LAYER_NAME_SIZE, ERROR));
+    *strchr(queue, '!') = '\0';
+}
+
+int main(int argc, char **argv) {
+    MUST_BE(argc == 4);
+    use_one_arena();
+    const char *host = argv[1];
+    long long attempts = atoll(argv[2]), wanted = atoll(argv[3]);
+    char queue[LAYER_NAME_SIZE];
+    double began = now();
+
+    /* So that the first half has had as much in flight as there will ever be. */
+    layer_t *sender = open_layer(host, "max_in_flight", "1000", NULL);
+    layer_t *abandoned = open_logged(host, "60");
+    queue_of(abandoned, queue);
+    long long made = send_many(sender, queue, attempts / 2, 0);
+    struct memory first = measure();
+    made += send_many(sender, queue, attempts - attempts / 2, 0);
+    struct memory second = measure();
+    double lasted = now() - began;
+    long long full = atomic_load(&outcomes[LAYER_FULL]);
+    check("each attempt is accepted or LAYER_FULL, and most are full",
+          accepted() + full == made && full > made / 2, "%lld attempts, %lld accepted, %lld full",
+          made, accepted(), full);
+    check_flat("the second half of the attempts grows by less than 1 MiB", first, second);
+    figure("attempts a second", "%.0f", (double)made / lasted);
+    layer_free(abandoned);
+
+    long long before = accepted();
+    began = now();
+    layer_t *forgetful = open_logged(host, "0.1");
+    queue_of(forgetful, queue);
+    long long more = send_many(sender, queue, 0, before + wanted / 2);
+    first = measure();
+    more += send_many(sender, queue, 0, before + wanted);
+    second = measure();
+    lasted = now() - began;
+    full = atomic_load(&outcomes[LAYER_FULL]) - full;
+    check("each attempt is accepted or LAYER_FULL", accepted() - before + full == more,
+          "%lld attempts, %lld accepted, %lld full", more, accepted() - before, full);
+    check_flat("the second half of what is accepted grows by less than 1 MiB", first, second);
+    bool gone = WAIT(stat_of(forgetful, LAYER_STAT_BACKLOG) == 0 &&
+                         stat_of(forgetful, LAYER_STAT_CHANNELS) == 0 &&
+                         stat_of(forgetful, LAYER_STAT_DELIVERIES_HELD) == 0,
+                     5);
+    uint64_t arrived = stat_of(forgetful, LAYER_STAT_DELIVERIES);
+    uint64_t dropped = stat_of(forgetful, LAYER_STAT_DROPPED_EXPIRED);
+    check("what has arrived has expired, been counted and left no channel",
+          gone && arrived > 0 && arrived == dropped, "%llu arrived, %llu expired, %llu channels",
+          (unsigned long long)arrived, (unsigned long long)dropped,
+          (unsigned long long)stat_of(forgetful, LAYER_STAT_CHANNELS));
+    layer_free(forgetful);
+    int most = (int)(lasted / WARNING_SECONDS) + WARNING_KINDS;
+    check("warnings are rate-limited, and there are some",
+          atomic_load(&expiry_warnings) > 0 && atomic_load(&warnings) <= most,
+          "%d warnings, %d of them of expiry, %d records in all, in %.0f s", atomic_load(&warnings),
+          atomic_load(&expiry_warnings), atomic_load(&records), lasted);
+    figure("accepted a second", "%.0f", (double)wanted / lasted);
+    layer_free(sender);
+    return 0;
+}
