@@ -25,6 +25,11 @@ else
     need python3 "${PYTHON:-python3}" --version
     need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
 fi
+if [ "${1:-test}" = test ] && [ "$(id -u)" -eq 0 ]; then
+    # For RabbitMQ 4, which only root can run; see tests/rabbitmq4.
+    need debootstrap debootstrap --version
+    need wget wget --version
+fi
 if [ -z "${CHANNEL_LAYER_RABBITMQ_SERVER:-}" ]; then
     need rabbitmq-server test -x /usr/lib/rabbitmq/bin/rabbitmq-server
 fi

@@ -7,6 +7,8 @@
 # prints `ok CASE`, `not ok CASE` or `skip CASE (why)` for each case and closes with `N passed,
 # N failed`. What it leaves out of that - by a crash, a time-out, a wrong count - is a failure
 # here. A file tests/c/NAME.c or NAME.cpp is a test by itself: its exit status is the result.
+#
+# CHANNEL_LAYER_C_TEST_BROKERS is which of "memory rabbitmq" to run on; both if it is not set.
 
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
@@ -18,6 +20,7 @@ limit=${CHANNEL_LAYER_C_TEST_SECONDS:-300}
 read -ra cc <<<"${CC:-cc}"
 read -ra cxx <<<"${CXX:-c++}"
 read -ra more <<<"${CFLAGS:-}"
+read -ra brokers <<<"${CHANNEL_LAYER_C_TEST_BROKERS:-memory rabbitmq}"
 strict=(-Wall -Wextra -Werror)
 c=("${cc[@]}" -std=c11 "${strict[@]}")
 cpp=("${cxx[@]}" -std=c++17 "${strict[@]}")
@@ -31,6 +34,12 @@ if [ ! -e "$library/libchannel_layer.so" ]; then
     echo "tests/c: there is no $library/libchannel_layer.so; run 'make build' first" >&2
     exit 2
 fi
+for broker in "${brokers[@]}"; do
+    if [ "$broker" != memory ] && [ "$broker" != rabbitmq ]; then
+        echo "tests/c: CHANNEL_LAYER_C_TEST_BROKERS names '$broker'; there are: memory rabbitmq" >&2
+        exit 2
+    fi
+done
 mkdir -p "$output" || exit 1
 
 passed=0
@@ -49,6 +58,15 @@ check() { # check NAME COMMAND...: one test, which is that the command succeeds
     local name=$1
     shift
     if "$@"; then ok "$name"; else not_ok "$name"; fi
+}
+
+check_on_brokers() { # check_on_brokers NAME PROGRAM: its argument is the broker, none for memory
+    local broker host
+    for broker in "${brokers[@]}"; do
+        host=()
+        [ "$broker" = memory ] || host=("$CHANNEL_LAYER_TEST_AMQP")
+        check "$1_on_$broker" timeout -k 10 120 "$2" "${host[@]}"
+    done
 }
 
 compile() { # compile SOURCE OBJECT
@@ -124,9 +142,7 @@ if [ -z "$wanted" ]; then
     if tests/c/extract_readme_example.sh >"$readme.c" && compile "$readme.c" "$readme.o" &&
         link "$readme" "$readme.o"; then
         ok "example_of_the_readme_compiles_and_links"
-        check "example_of_the_readme_on_memory" timeout -k 10 60 "$readme"
-        check "example_of_the_readme_on_rabbitmq" \
-            timeout -k 10 60 "$readme" "$CHANNEL_LAYER_TEST_AMQP"
+        check_on_brokers example_of_the_readme "$readme"
     else
         not_ok "example_of_the_readme_compiles_and_links"
     fi
@@ -137,8 +153,7 @@ if [ -z "$wanted" ]; then
     for source in bindings/c/examples/*.c; do
         name=example_$(basename "${source%.c}")
         if compile "$source" "$output/$name.o" && link "$output/$name" "$output/$name.o"; then
-            check "${name}_on_memory" timeout -k 10 120 "$output/$name"
-            check "${name}_on_rabbitmq" timeout -k 10 120 "$output/$name" "$CHANNEL_LAYER_TEST_AMQP"
+            check_on_brokers "$name" "$output/$name"
         else
             not_ok "${name}_compiles_and_links"
         fi
@@ -157,8 +172,11 @@ for path in tests/c/*; do
     if [ -d "$path" ]; then
         programs=$((programs + 1))
         if build "$program" tests/c/harness.c "$path"/*.c; then
-            run "$name on memory" "memory://$name" "$program" "$@"
-            run "$name on rabbitmq" "$CHANNEL_LAYER_TEST_AMQP" "$program" "$@"
+            for broker in "${brokers[@]}"; do
+                host=memory://$name
+                [ "$broker" = memory ] || host=$CHANNEL_LAYER_TEST_AMQP
+                run "$name on $broker" "$host" "$program" "$@"
+            done
         else
             not_ok "$name compiles and links"
         fi
