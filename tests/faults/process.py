@@ -94,3 +94,18 @@ def broker(short):
         return
     with rabbitmq.Node() as node:
         yield node.url(), node.pid
+
+
+def say(_process, line):
+    """Takes a line that is no claim, and shows it."""
+    print(f"    {line}", flush=True)
+    return True
+
+
+def run_peer(report, script, *arguments, limit):
+    """Runs tests/faults/`script` with the Python packages of the interop tests."""
+    made = subprocess.run([programs.ROOT / "tests/interop/environment.sh"], capture_output=True,
+                          text=True, check=True)
+    python = programs.ROOT / made.stdout.strip() / "bin/python"
+    here = programs.ROOT / "tests/faults"
+    follow(report, start("", here / script, *arguments, program=python), limit, on_line=say)

@@ -8,8 +8,6 @@ cd "$(dirname "$0")/../.."
 
 target=${CARGO_TARGET_DIR:-target}
 library=$target/debug
-environment=$target/interop-venv
-requirements=tests/interop/requirements.txt
 read -ra cc <<<"${CC:-cc}"
 
 if [ -z "${CHANNEL_LAYER_TEST_AMQP:-}" ]; then
@@ -22,15 +20,7 @@ if [ ! -e "$library/libchannel_layer.so" ]; then
     exit 2
 fi
 
-# The copy is made last, so that an installation that broke off is begun again.
-if ! cmp -s "$requirements" "$environment/requirements.txt" ||
-    ! "$environment/bin/python" --version >/dev/null 2>&1; then
-    rm -rf "$environment"
-    "${PYTHON:-python3}" -m venv "$environment"
-    timeout 300 "$environment/bin/python" -m pip install --quiet --disable-pip-version-check \
-        -r "$requirements"
-    cp "$requirements" "$environment/requirements.txt"
-fi
+environment=$(tests/interop/environment.sh)
 "$environment/bin/python" -m pip --disable-pip-version-check list
 
 "${cc[@]}" -std=c11 -Wall -Wextra -Werror -O1 -g -pthread -Iinclude tests/interop/peer.c \

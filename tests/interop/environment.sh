@@ -1,0 +1,20 @@
+#!/bin/bash
+# Prints the folder of a virtual environment with the Python packages of requirements.txt, below
+# the target folder; makes it if it is not there.
+
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+environment=${CARGO_TARGET_DIR:-target}/interop-venv
+requirements=tests/interop/requirements.txt
+
+# The copy is made last, so that an installation that broke off is begun again.
+if ! cmp -s "$requirements" "$environment/requirements.txt" ||
+    ! "$environment/bin/python" --version >/dev/null 2>&1; then
+    rm -rf "$environment"
+    "${PYTHON:-python3}" -m venv "$environment"
+    timeout 300 "$environment/bin/python" -m pip install --quiet --disable-pip-version-check \
+        -r "$requirements" >&2
+    cp "$requirements" "$environment/requirements.txt"
+fi
+echo "$environment"
