@@ -46,7 +46,12 @@
  * whether it arrived. The library never sends a message twice.
  *
  * Fork. A layer belongs to the process that opened it. In a forked child each call on it returns
- * LAYER_FORKED, and layer_free touches nothing; the child opens a layer of its own.
+ * LAYER_FORKED, and layer_free touches nothing; the child opens a layer of its own. The child of a
+ * callback that forks must not return from it.
+ *
+ * Signals. The library changes no disposition and raises no SIGPIPE. Its threads block all signals
+ * but SIGPROF and those of a fault, so that the host's handlers run on the host's threads; a process
+ * that a callback starts on such a thread inherits that mask.
  *
  * The library must not be unloaded; dlclose keeps it in memory.
  */
