@@ -19,4 +19,4 @@ fi
     -o "$target/tls-peer" -L"$library" -lchannel_layer -Wl,-rpath,"$(cd "$library" && pwd)"
 
 export CHANNEL_LAYER_TEST_PEER=$target/tls-peer
-exec timeout -k 10 300 "${PYTHON:-python3}" tests/tls/test_tls.py --verbose "$@"
+exec timeout -k 10 600 "${PYTHON:-python3}" tests/tls/test_tls.py --verbose "$@"

@@ -383,8 +383,14 @@ class TheFiles(Case):
         client = WORLD.client
         self.assert_no_layer({"tls_ca_file": "/no/such/file"}, "'tls_ca_file'", "/no/such/file",
                              "No such file")
-        self.assert_no_layer({"tls_ca_file": "/tmp"}, "'/tmp'", "directory")
-        self.assert_no_layer({"tls_ca_file": "/dev/zero"}, "'/dev/zero'", "too large")
+        with tempfile.TemporaryDirectory() as folder:
+            pipe, large = Path(folder, "pipe"), Path(folder, "large")
+            os.mkfifo(pipe)
+            with open(large, "wb") as file:
+                file.truncate(1 << 40)
+            self.assert_no_layer({"tls_ca_file": large}, f"'{large}'", "too large")
+            for other in (folder, pipe, "/dev/zero"):
+                self.assert_no_layer({"tls_ca_file": other}, f"'{other}'", "no regular file")
         self.assert_no_layer({"tls_cert_file": "/no/cert", "tls_key_file": client.key},
                              "'tls_cert_file'", "/no/cert")
         self.assert_no_layer({"tls_cert_file": client.file, "tls_key_file": "/no/key"},

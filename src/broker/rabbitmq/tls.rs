@@ -10,8 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustls::client::ResolvesClientCert;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -31,7 +31,7 @@ use crate::config::Settings;
 use crate::endpoint::{Endpoint, Hosts, Scheme};
 use crate::error::Error;
 
-/// Beyond any bundle of certificates: a device that never ends is no such file.
+/// Beyond any bundle of certificates, in bytes.
 const MAX_FILE: u64 = 16 << 20;
 
 /// What the TLS connections of one layer have in common.
@@ -107,12 +107,14 @@ impl Tls {
             identity,
             was_asked: AtomicBool::new(false),
         });
-        let config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::invalid(format!("TLS cannot be used: {error}")))?
             .dangerous() // the verifiers above check all there is to check
             .with_custom_certificate_verifier(verifier)
             .with_client_cert_resolver(Arc::clone(&us) as Arc<dyn ResolvesClientCert>);
+        // There is no second connection from this reading of the files.
+        config.resumption = Resumption::disabled();
         Ok(Connector {
             config: Arc::new(config),
             us,
@@ -462,7 +464,14 @@ fn broken(option: &str, file: &Path, error: &pem::Error) -> Error {
 
 fn read_file(option: &str, file: &Path) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
-    let read = File::open(file).and_then(|opened| opened.take(MAX_FILE).read_to_end(&mut bytes));
+    let read = file.metadata().and_then(|metadata| {
+        if metadata.is_file() {
+            return File::open(file)?.take(MAX_FILE).read_to_end(&mut bytes);
+        }
+        // To open a pipe that nobody writes to would wait for ever.
+        let why = "it is no regular file, and must be read again for each connection";
+        Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+    });
     match read {
         Ok(count) if count as u64 == MAX_FILE => Err(bad(option, file, "is too large")),
         Ok(_) => Ok(bytes),
