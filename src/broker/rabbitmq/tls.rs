@@ -201,10 +201,10 @@ impl Connector {
 
     fn explain_hang_up(&self) -> Failure {
         if !self.us.was_asked.load(Ordering::Acquire) {
-            // It has shown its certificate and wants none of ours.
+            // It does not care who we are, so that is not why.
             return Failure::passing(
-                "the other side hung up after the TLS handshake, before it said a word of AMQP; \
-                 is there a RabbitMQ behind this port?",
+                "the other side speaks TLS, but hung up before it said a word of AMQP; is there a \
+                 RabbitMQ behind this port?",
             );
         }
         Failure::hung_up(match &self.files.cert_file {
@@ -614,7 +614,7 @@ mod tests {
                 false,
                 Some("/our.pem"),
                 Kind::Passing,
-                "after the TLS handshake",
+                "before it said a word of AMQP",
             ),
         ] {
             let failure = explained_io(&reset, asked, cert_file);
@@ -640,6 +640,25 @@ mod tests {
                 "{}",
                 failure.why
             );
+        }
+    }
+
+    #[test]
+    fn names_and_addresses_of_both_kinds_can_stand_in_a_certificate() {
+        let name = |host: &str| {
+            let mut endpoint = endpoint();
+            endpoint.host = host.to_owned();
+            name_of(&endpoint)
+        };
+        for host in ["rabbit", "rabbit.example.org", "my_rabbit-1"] {
+            assert!(matches!(name(host), Ok(ServerName::DnsName(_))), "{host}");
+        }
+        for host in ["127.0.0.1", "::1", "2001:db8::7"] {
+            assert!(matches!(name(host), Ok(ServerName::IpAddress(_))), "{host}");
+        }
+        for host in ["1.2.3", "-rabbit", "a..b"] {
+            let why = name(host).expect_err(host);
+            assert!(why.contains(&format!("'{host}'")), "{why}");
         }
     }
 
