@@ -1,9 +1,10 @@
 /*
- * Sends to channels that nobody reads: abandoned_channels HOST ATTEMPTS ACCEPTED.
+ * Sends to channels that nobody reads: abandoned_channels HOST ATTEMPTS ACCEPTED AHEAD.
  *
  * First ATTEMPTS sends to a layer whose messages last, each to a channel of its own, so that most
  * find its queue full; then as many as it takes until ACCEPTED were accepted by a layer with
- * `expiry` 0.1. The process is measured in the middle and at the end of each part.
+ * `expiry` 0.1. At most AHEAD are in flight. The process is measured in the middle and at the end
+ * of each part.
  */
 #include "process.h"
 
@@ -82,7 +83,7 @@ static void queue_of(layer_t *layer, char queue[LAYER_NAME_SIZE]) {
 }
 
 int main(int argc, char **argv) {
-    MUST_BE(argc == 4);
+    MUST_BE(argc == 5);
     use_one_arena();
     const char *host = argv[1];
     long long attempts = atoll(argv[2]), wanted = atoll(argv[3]);
@@ -90,7 +91,7 @@ int main(int argc, char **argv) {
     double began = now();
 
     /* So that the first half has had as much in flight as there will ever be. */
-    layer_t *sender = open_layer(host, "max_in_flight", "1000", NULL);
+    layer_t *sender = open_layer(host, "max_in_flight", argv[4], NULL);
     layer_t *abandoned = open_logged(host, "60");
     queue_of(abandoned, queue);
     long long made = send_many(sender, queue, attempts / 2, 0);

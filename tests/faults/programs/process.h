@@ -18,6 +18,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <malloc.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -25,6 +26,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -245,6 +247,25 @@ static inline uint64_t stat_of(const layer_t *layer, uint32_t which) {
     uint64_t value = 0;
     MUST(layer_stat(layer, which, &value, ERROR));
     return value;
+}
+
+/* --- The broker, out of reach ------------------------------------------------------------------
+ */
+
+/* Shuts the connections of this process down, as a cable that is pulled would; says how many. */
+static inline int cut_connections(void) {
+    int count = 0;
+    for (int fd = 3; fd < 1024; fd++) {
+        struct sockaddr_storage peer;
+        socklen_t length = sizeof peer;
+        if (getpeername(fd, (struct sockaddr *)&peer, &length) == 0 &&
+            (peer.ss_family == AF_INET || peer.ss_family == AF_INET6)) {
+            /* Of one connection there may be several descriptors. */
+            MUST_BE(shutdown(fd, SHUT_RDWR) == 0 || errno == ENOTCONN);
+            count++;
+        }
+    }
+    return count;
 }
 
 /* --- Child processes ------------------------------------------------------------------------- */

@@ -8,10 +8,6 @@
  */
 #include "process.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-
 #define MOST_MEMBERS 32
 /* Calls under way at once; the option `timeout` is for each. */
 #define AHEAD 2000
@@ -122,22 +118,6 @@ static double cpu_of_broker(void) {
     return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
 }
 
-/* Shuts the connections of this process down, as a cable that is pulled would; says how many. */
-static int cut(void) {
-    int count = 0;
-    for (int fd = 3; fd < 1024; fd++) {
-        struct sockaddr_storage peer;
-        socklen_t length = sizeof peer;
-        if (getpeername(fd, (struct sockaddr *)&peer, &length) == 0 &&
-            (peer.ss_family == AF_INET || peer.ss_family == AF_INET6)) {
-            /* Of one connection there may be several descriptors. */
-            MUST_BE(shutdown(fd, SHUT_RDWR) == 0 || errno == ENOTCONN);
-            count++;
-        }
-    }
-    return count;
-}
-
 static double cut_at;
 
 static void on_log(void *userdata, layer_log_level_t level, const char *target,
@@ -155,7 +135,7 @@ static void cut_and_return(void) {
     double cpu = cpu_seconds(), brokers = cpu_of_broker();
     long before = rss_kib(), most = before;
     cut_at = now();
-    MUST_BE(cut() >= 2);
+    MUST_BE(cut_connections() >= 2);
     while (stat_of(layer, LAYER_STAT_GENERATION) == 1 && now() - cut_at < 600) {
         pause_for(0.01);
     }

@@ -6,7 +6,7 @@ SCENARIO = "10,000 layers opened, used and freed, four at once, in both dispatch
 
 
 def run(report, short):
-    layers = 300 if short else 10000
+    layers = 200 if short else 10000
     with process.broker(short) as (url, _):
         process.run(report, "layers_opened_and_closed", process.MEMORY, layers, limit=600,
                     label="memory")

@@ -8,7 +8,7 @@ PEER_SECONDS = 120  # how long the peer may take to come back
 
 
 def run(report, short):
-    groups = 400 if short else 10000
+    groups = 300 if short else 10000
     with process.broker(short) as (url, pid):
         process.run(report, "process_scale", url, pid, 100, groups, 1, 0, limit=1800,
                     on_line=process.say)

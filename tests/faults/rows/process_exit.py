@@ -16,7 +16,7 @@ LIMIT = 30  # seconds
 
 
 def run(report, short):
-    runs = 3 if short else 100
+    runs = 2 if short else 100
     programs.build("process_exit")
     with process.broker(short) as (url, _), ThreadPoolExecutor(2) as pool:
         for host in (process.MEMORY, url, "unreachable"):

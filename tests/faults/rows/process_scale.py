@@ -6,7 +6,7 @@ SCENARIO = "100,000 channels, 100,000 groups and 1,000,000 memberships in one la
 
 
 def run(report, short):
-    channels, groups, members, sample = (1000, 400, 5, 100) if short else (100000, 100000, 10, 1000)
+    channels, groups, members, sample = (1000, 200, 5, 100) if short else (100000, 100000, 10, 1000)
     with process.broker(short) as (url, pid):
         if short:
             process.run(report, "process_scale", process.MEMORY, 0, channels, 10 * groups, members,
