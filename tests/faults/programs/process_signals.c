@@ -208,8 +208,9 @@ int main(int argc, char **argv) {
     }
     pthread_sigmask(SIG_SETMASK, NULL, &mask);
 
-    layer = open_layer(host, "timeout", TIMEOUT, NULL);
-    polled = open_layer(host, "dispatch", "poll", NULL);
+    /* Room for what comes while a thread that receives has to wait for its turn. */
+    layer = open_layer(host, "timeout", TIMEOUT, "remote_capacity", "100000", NULL);
+    polled = open_layer(host, "dispatch", "poll", "remote_capacity", "100000", NULL);
     MUST(layer_new_channel(layer, NULL, channel, sizeof channel, ERROR));
     MUST(layer_new_channel(layer, NULL, quiet, sizeof quiet, ERROR));
     MUST(layer_new_channel(polled, NULL, polled_channel, sizeof polled_channel, ERROR));
