@@ -65,18 +65,6 @@ static long long send_many(layer_t *sender, const char *queue, long long attempt
     return made;
 }
 
-struct memory {
-    long rss, heap;
-};
-
-static struct memory measure(void) { return (struct memory){rss_kib(), heap_kib()}; }
-
-static void check_flat(const char *what, struct memory first, struct memory second) {
-    check(what, second.rss - first.rss < 1024,
-          "%ld KiB, then %ld KiB; of the heap %ld KiB, then %ld KiB", first.rss, second.rss,
-          first.heap, second.heap);
-}
-
 static void queue_of(layer_t *layer, char queue[LAYER_NAME_SIZE]) {
     MUST(layer_new_channel(layer, NULL, queue, LAYER_NAME_SIZE, ERROR));
     *strchr(queue, '!') = '\0';
@@ -95,9 +83,9 @@ int main(int argc, char **argv) {
     layer_t *abandoned = open_logged(host, "60");
     queue_of(abandoned, queue);
     long long made = send_many(sender, queue, attempts / 2, 0);
-    struct memory first = measure();
+    struct memory first = measure_memory();
     made += send_many(sender, queue, attempts - attempts / 2, 0);
-    struct memory second = measure();
+    struct memory second = measure_memory();
     double lasted = now() - began;
     long long full = atomic_load(&outcomes[LAYER_FULL]);
     check("each attempt is accepted or LAYER_FULL, and most are full",
@@ -112,9 +100,9 @@ int main(int argc, char **argv) {
     layer_t *forgetful = open_logged(host, "0.1");
     queue_of(forgetful, queue);
     long long more = send_many(sender, queue, 0, before + wanted / 2);
-    first = measure();
+    first = measure_memory();
     more += send_many(sender, queue, 0, before + wanted);
-    second = measure();
+    second = measure_memory();
     lasted = now() - began;
     full = atomic_load(&outcomes[LAYER_FULL]) - full;
     check("each attempt is accepted or LAYER_FULL", accepted() - before + full == more,

@@ -53,7 +53,8 @@ static void *use_on(void *unused) {
 }
 
 struct measure {
-    long rss, heap, threads, descriptors;
+    struct memory memory;
+    long threads, descriptors;
 };
 
 static struct measure use_layers(int count, long bare) {
@@ -66,7 +67,7 @@ static struct measure use_layers(int count, long bare) {
         pthread_join(users[i], NULL);
     }
     WAIT(threads() == bare, 5); /* A thread that was joined may be seen for a moment still. */
-    return (struct measure){rss_kib(), heap_kib(), threads(), descriptors()};
+    return (struct measure){measure_memory(), threads(), descriptors()};
 }
 
 int main(int argc, char **argv) {
@@ -80,15 +81,13 @@ int main(int argc, char **argv) {
     struct measure second = use_layers(layers - layers / 2, bare);
     check("each layer was ready and received its message", atomic_load(&messages) == layers,
           "%d of %d", atomic_load(&messages), layers);
-    check("the second half grows by less than 1 MiB", second.rss - first.rss < 1024,
-          "%ld KiB, then %ld KiB; of the heap %ld KiB, then %ld KiB", first.rss, second.rss,
-          first.heap, second.heap);
+    check_flat("the second half grows by less than 1 MiB", first.memory, second.memory);
     check("no thread is left", first.threads == bare && second.threads == bare,
           "%ld before, %ld, then %ld", bare, first.threads, second.threads);
     check("no descriptor is left",
           first.descriptors == bare_descriptors && second.descriptors == bare_descriptors,
           "%ld before, %ld, then %ld", bare_descriptors, first.descriptors, second.descriptors);
-    figure("RSS growth of the second half", "%ld KiB", second.rss - first.rss);
+    figure("RSS growth of the second half", "%ld KiB", second.memory.held - first.memory.held);
     figure("a layer took", "%.1f ms, of them %.1f ms of CPU", (now() - began) * 1e3 / layers,
            (cpu_seconds() - cpu) * 1e3 / layers);
     return 0;

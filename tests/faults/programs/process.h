@@ -136,14 +136,35 @@ static inline long status_number(const char *name) {
 }
 
 static inline long rss_kib(void) { return status_number("VmRSS:"); }
-
-/* What the heap has given out, in all of its arenas. */
 static inline long heap_kib(void) { return (long)(mallinfo2().uordblks / 1024); }
 
 /* To be called first by a program that compares its memory before and after: malloc keeps what was
  * freed in one arena for each of many threads, and which arena a thread is given is chance, which
- * alone makes some MiB more or less. With one arena the resident memory says what is held. */
+ * alone makes some MiB more or less. */
 static inline void use_one_arena(void) { MUST_BE(mallopt(M_ARENA_MAX, 1) == 1); }
+
+/* The resident memory, in KiB: as it is, and without what malloc keeps for later, of which it gives
+ * back only what happens to lie at the end; and what the heap has given out. */
+struct memory {
+    long rss, held, heap;
+};
+
+static inline struct memory measure_memory(void) {
+    struct memory memory = {.rss = rss_kib()};
+    malloc_trim(0);
+    memory.held = rss_kib();
+    memory.heap = heap_kib();
+    return memory;
+}
+
+/* The bar for what must not leak: its second half. */
+static inline void check_flat(const char *claim, struct memory first, struct memory second) {
+    check(
+        claim, second.held - first.held < 1024,
+        "%ld KiB, then %ld KiB; of the heap %ld KiB, then %ld KiB; with what malloc keeps %ld KiB, "
+        "then %ld KiB",
+        first.held, second.held, first.heap, second.heap, first.rss, second.rss);
+}
 
 static inline long threads(void) { return status_number("Threads:"); }
 
