@@ -94,6 +94,8 @@ def broker(short):
         return
     with rabbitmq.Node() as node:
         yield node.url(), node.pid
+        # One that has 100,000 bindings to delete takes longer to stop than anybody waits.
+        node.kill9()
 
 
 def say(_process, line):
