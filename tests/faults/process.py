@@ -93,9 +93,12 @@ def broker(short):
         yield url, int(os.environ["CHANNEL_LAYER_TEST_AMQP_PID"])
         return
     with rabbitmq.Node() as node:
-        yield node.url(), node.pid
-        # One that has 100,000 bindings to delete takes longer to stop than anybody waits.
-        node.kill9()
+        try:
+            yield node.url(), node.pid
+        finally:
+            # One that has 100,000 bindings to delete takes longer to stop than anybody waits.
+            if node.running():
+                node.kill9()
 
 
 def say(_process, line):

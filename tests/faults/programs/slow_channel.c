@@ -5,7 +5,8 @@
  * In each of ROUNDS there are three runs of SECONDS, in turn: `none` sends RATE messages a second
  * to 999 channels; `received` sends as many more, one for every four of those, to a channel that is
  * received from; `abandoned` sends them to one that is not. The p99 of the way of a message to one
- * of the 999 is compared by pairs, and must stay within LIMIT times; with LIMIT 0 it is only told.
+ * of the 999, as the median of many short runs, must stay within LIMIT times; with LIMIT 0 it is
+ * only told. A machine that stands still for a moment spoils a run and not the median.
  */
 #include "process.h"
 
@@ -162,24 +163,19 @@ int main(int argc, char **argv) {
               dropped > 0,
           "%lld sent, %lld kept, %lld of them wrong, %lld dropped", sent_slow, kept, wrong_kept,
           dropped);
-    double ratios[2][MOST_ROUNDS];
-    for (int round = 0; round < rounds; round++) {
-        ratios[0][round] = p[ABANDONED][1][round] / p[NONE][1][round];
-        ratios[1][round] = p[ABANDONED][1][round] / p[RECEIVED][1][round];
-    }
-    double to_none = percentile(ratios[0], (size_t)rounds, 0.5);
-    double to_received = percentile(ratios[1], (size_t)rounds, 0.5);
+    double p99[ARMS];
     for (int arm = 0; arm < ARMS; arm++) {
         char claim[64];
         snprintf(claim, sizeof claim, "p50 and p99 with %s", ARM_NAMES[arm]);
-        figure(claim, "%.2f and %.2f ms", percentile(p[arm][0], (size_t)rounds, 0.5),
-               percentile(p[arm][1], (size_t)rounds, 0.5));
+        p99[arm] = percentile(p[arm][1], (size_t)rounds, 0.5);
+        figure(claim, "%.2f and %.2f ms", percentile(p[arm][0], (size_t)rounds, 0.5), p99[arm]);
     }
-    figure("p99 to that without the channel, and with it received, medians of pairs",
-           "%.2f and %.2f", to_none, to_received);
+    double ratio = p99[ABANDONED] / p99[NONE];
+    figure("p99 to that without the channel, and with it received", "%.2f and %.2f", ratio,
+           p99[ABANDONED] / p99[RECEIVED]);
     if (limit > 0) {
-        check("the p99 of the others stays within the limit", to_none <= limit,
-              "%.2f times that without the channel, of at most %.2f", to_none, limit);
+        check("the p99 of the others stays within the limit", ratio <= limit,
+              "%.2f times that without the channel, of at most %.2f", ratio, limit);
     }
     layer_free(receiver);
     layer_free(sender);
