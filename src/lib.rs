@@ -16,6 +16,9 @@ mod credit;
 mod dispatch;
 mod endpoint;
 mod ffi;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod groups;
 pub mod layer;
 mod mailbox;

@@ -13,6 +13,8 @@
 
 mod callback;
 mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod handle;
 mod layer;
 mod message;

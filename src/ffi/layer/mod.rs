@@ -1,10 +1,10 @@
 //! `layer_t`: one process's place in the channel layer. A file per group of its functions.
 
-mod groups;
-mod lifecycle;
-mod poll;
-mod receive;
-mod send;
+pub(super) mod groups;
+pub(super) mod lifecycle;
+pub(super) mod poll;
+pub(super) mod receive;
+pub(super) mod send;
 
 use std::ffi::c_char;
 use std::time::Duration;
