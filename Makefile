@@ -28,8 +28,8 @@ SOURCES := $(shell find src -name '*.rs') build.rs cbindgen.toml Cargo.toml Carg
 C_SOURCES = $(shell find bindings/c tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp')
 
 .DELETE_ON_ERROR:
-.PHONY: help build release demo test test-rabbitmq4 faults deps install uninstall bench fmt lint \
-	clean
+.PHONY: help build release demo test test-rabbitmq4 faults fuzz deps install uninstall bench fmt \
+	lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile \
@@ -63,8 +63,12 @@ test: deps ## install what is missing and run all tests; STAGES="c interop" runs
 faults: deps release ## cause every fault in full, for an hour; ROW=name causes one, SHORT=1 briefly
 	@CHANNEL_LAYER_FAULTS_LIBRARY=$(RELEASE) $(PYTHON) tests/faults/run.py \
 		$(if $(SHORT),--short) $(ROW)
+
 test-rabbitmq4: deps ## run what meets the broker on RabbitMQ 4, as root; ROWS="…" of faults too
 	@tests/rabbitmq4/run.sh $(ROWS)
+
+fuzz: ## run each fuzzer for SECONDS (600), or the one of TARGET; needs cargo-fuzz
+	@FUZZ_SECONDS='$(SECONDS)' TARGET='$(TARGET)' fuzz/run.sh
 
 deps: ## install what the tests need and this machine lacks (Debian packages)
 	@tests/deps.sh
@@ -100,6 +104,7 @@ bench: release ## measure it beside librabbitmq
 
 fmt: ## format Rust and C
 	$(CARGO) fmt
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 	clang-format -i $(C_SOURCES)
 
 lint: ## check formatting and clippy

@@ -7,7 +7,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-stages=(fmt clippy rustdoc build rust doctest fixture c interop tls faults install demo rabbitmq4)
+stages=(fmt clippy rustdoc build rust fuzz doctest fixture c interop tls faults install demo rabbitmq4)
 # Parts of others, run only by name.
 parts=(broker)
 
@@ -70,10 +70,10 @@ stage_build() {
 
 stage_rust() {
     if "$cargo" nextest --version >/dev/null 2>&1; then
-        "$cargo" nextest run --locked --no-fail-fast
+        "$cargo" nextest run --locked --no-fail-fast -E 'not test(/fuzzing::tests::/)'
     else
         echo "no cargo-nextest here: cargo test runs the tests"
-        "$cargo" test --locked --no-fail-fast --lib --bins --tests
+        "$cargo" test --locked --no-fail-fast --lib --bins --tests -- --skip fuzzing::tests::
     fi
 }
 
@@ -84,6 +84,12 @@ stage_broker() {
     else
         "$cargo" test --locked --no-fail-fast --lib broker::rabbitmq::
     fi
+}
+
+# What the fuzzers call, with their corpora and with mutations that are the same in each run; by
+# the test program of the stage `rust`, so that nothing more is built. `make fuzz` is the long run.
+stage_fuzz() {
+    "$cargo" test --locked --lib --no-fail-fast fuzzing::tests:: -- --nocapture --test-threads 2
 }
 
 stage_doctest() {
@@ -229,10 +235,10 @@ run_stage() { # run_stage NAME [COUNTER]
 for name in "${chosen[@]}"; do
     case $name in
     broker) run_stage "$name" count_chosen ;;
-    rust | doctest) run_stage "$name" count_rust ;;
     fixture | interop | tls) run_stage "$name" count_unittest ;;
     c | faults | install | demo) run_stage "$name" count_closing_line ;;
     rabbitmq4) run_stage "$name" count_summary ;;
+    rust | fuzz | doctest) run_stage "$name" count_rust ;;
     build)
         if ! run_stage build && [ ! -e "$target/debug/libchannel_layer.so" ]; then
             summary+=("the library was not built: the stages after that did not run")

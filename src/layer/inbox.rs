@@ -211,3 +211,61 @@ impl Shared {
         Some(local.next_sweep.map_or(expiry, |sweep| expiry.max(sweep)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::layer::{Hooks, Layer, OnLog};
+    use crate::log::Record;
+    use crate::sync::Mutex;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<String>>>);
+
+    impl OnLog for Log {
+        fn log(&self, record: &Record) {
+            self.0.lock().push(record.message.clone());
+        }
+    }
+
+    /// No client can bring about a redelivery: the queue is exclusive, and dies with the connection.
+    #[test]
+    fn what_may_have_been_delivered_before_is_dropped_counted_and_logged_now_and_then() {
+        let log = Log::default();
+        let hooks = Hooks {
+            on_log: Some(Arc::new(log.clone())),
+            on_state: None,
+        };
+        let mut config = Config::new();
+        config.set("host", "memory://redelivered").unwrap();
+        let layer = Layer::with_hooks(&config, hooks).unwrap();
+        layer.wait_ready(Duration::from_secs(20)).unwrap();
+        let channel = layer.new_channel(None).unwrap();
+        let delivery = |redelivered| Delivery {
+            body: wire::encode(b"\x80", wire::Recipient::Channel(&channel), usize::MAX).unwrap(),
+            redelivered,
+        };
+        let mut batch: Vec<Delivery> = (0..50).map(|_| delivery(true)).collect();
+        batch.push(delivery(false));
+        layer.shared.take_deliveries(1, &mut batch);
+
+        assert_eq!(layer.stat(Stat::DroppedRedelivered), 50);
+        layer
+            .receive_next(&channel, Duration::from_secs(20))
+            .unwrap();
+        let none = layer.receive_next(&channel, Duration::ZERO);
+        assert!(none.is_err());
+        assert_eq!(layer.stat(Stat::DeliveriesHeld), 0);
+        layer.close(Duration::from_secs(20)).unwrap();
+        let warnings = log
+            .0
+            .lock()
+            .iter()
+            .filter(|line| line.contains("delivered before"))
+            .count();
+        assert_eq!(warnings, 1);
+    }
+}

@@ -12,6 +12,8 @@
  *     group-discard GROUP CHANNEL
  *     receive CHANNEL MS        {"status", "channel", "group", "type", "data": HEX, "json"}
  *     wait-ready MS
+ *     stat NUMBER               {"status", "value"}
+ *     log                       {"status", "log": [TEXT, ...]}: what was logged since the last time
  *
  * A failure is {"status": NAME, "error": TEXT}. The end of the input closes the layer. Two more
  * words may stand among the options: `ready-ms=MS`, how long to wait for the layer at first, which
@@ -23,6 +25,8 @@
 #include "channel_layer.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -121,6 +125,44 @@ static void print_hex(const uint8_t *bytes, size_t length) {
     putchar('"');
 }
 
+/* --- The log --------------------------------------------------------------------------------- */
+
+static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
+static char *log_lines[4096];
+static size_t log_count;
+
+static void on_log(void *userdata, layer_log_level_t level, const char *target,
+                   const char *message) {
+    (void)userdata;
+    (void)level;
+    (void)target;
+    pthread_mutex_lock(&log_lock);
+    /* What is too much would be more than any test expects. */
+    if (log_count < sizeof log_lines / sizeof log_lines[0]) {
+        log_lines[log_count] = strdup(message);
+        if (log_lines[log_count] == NULL) {
+            die("no memory for a line of the log");
+        }
+        log_count++;
+    }
+    pthread_mutex_unlock(&log_lock);
+}
+
+static void print_log(void) {
+    pthread_mutex_lock(&log_lock);
+    begin_answer(LAYER_OK);
+    fputs(", \"log\": [", stdout);
+    for (size_t i = 0; i < log_count; i++) {
+        fputs(i == 0 ? "" : ", ", stdout);
+        print_string(log_lines[i]);
+        free(log_lines[i]);
+    }
+    log_count = 0;
+    pthread_mutex_unlock(&log_lock);
+    putchar(']');
+    end_answer();
+}
+
 /* --- Commands -------------------------------------------------------------------------------- */
 
 static void new_channel(const layer_t *layer) {
@@ -194,6 +236,19 @@ static void wait_ready(const layer_t *layer, const char *milliseconds) {
     answer(status, error);
 }
 
+static void stat(const layer_t *layer, const char *number) {
+    layer_error_t *error = NULL;
+    uint64_t value = 0;
+    layer_status_t status = layer_stat(layer, (uint32_t)strtoul(number, NULL, 10), &value, &error);
+    if (status != LAYER_OK) {
+        answer(status, error);
+        return;
+    }
+    begin_answer(status);
+    printf(", \"value\": %" PRIu64, value);
+    end_answer();
+}
+
 static void obey(const layer_t *layer, char *line) {
     char *rest = line;
     const char *command = strsep(&rest, " ");
@@ -201,9 +256,17 @@ static void obey(const layer_t *layer, char *line) {
         new_channel(layer);
         return;
     }
+    if (strcmp(command, "log") == 0) {
+        print_log();
+        return;
+    }
     const char *first = strsep(&rest, " ");
     if (strcmp(command, "wait-ready") == 0 && first != NULL) {
         wait_ready(layer, first);
+        return;
+    }
+    if (strcmp(command, "stat") == 0 && first != NULL) {
+        stat(layer, first);
         return;
     }
     if (first == NULL || rest == NULL) {
@@ -230,8 +293,8 @@ static void obey(const layer_t *layer, char *line) {
 
 /* --- The process ----------------------------------------------------------------------------- */
 
-static void print_log(void *userdata, layer_log_level_t level, const char *target,
-                      const char *message) {
+static void print_record(void *userdata, layer_log_level_t level, const char *target,
+                         const char *message) {
     (void)userdata;
     fprintf(stderr, "log %d %s %s\n", (int)level, target, message);
 }
@@ -244,7 +307,7 @@ static bool is_our_own(layer_config_t *config, const char *name, const char *val
         return true;
     }
     if (strcmp(name, "log") == 0 && strcmp(value, "stderr") == 0) {
-        if (layer_config_on_log(config, print_log, NULL, NULL, NULL) != LAYER_OK) {
+        if (layer_config_on_log(config, print_record, NULL, NULL, NULL) != LAYER_OK) {
             die("the log cannot be had");
         }
         return true;
@@ -255,9 +318,9 @@ static bool is_our_own(layer_config_t *config, const char *name, const char *val
 /* Whether the layer was opened and is ready; answers either way. */
 static layer_t *open_layer(char **options) {
     layer_error_t *error = NULL;
-    layer_status_t status = LAYER_OK;
     layer_config_t *config = layer_config_new();
     uint32_t ready_ms = 20000;
+    layer_status_t status = layer_config_on_log(config, on_log, NULL, NULL, &error);
     for (; *options != NULL && status == LAYER_OK; options++) {
         char *value = *options;
         const char *name = strsep(&value, "=");

@@ -213,6 +213,12 @@ class Peer:
         answer = await self.ask("group-discard", group, channel)
         assert answer["status"] == "LAYER_OK", answer
 
+    async def stat(self, number):
+        return (await self.ask("stat", str(number)))["value"]
+
+    async def log(self):
+        return (await self.ask("log"))["log"]
+
     async def receive(self, channel, seconds=WAIT):
         answer = await self.ask("receive", channel, str(int(seconds * 1000)))
         if "data" in answer:
@@ -600,9 +606,3 @@ class Reader(Interop):
         self.assertGreater(refused, 100, f"seed {seed}")
         self.assertEqual(await c.send(channel, msgpack.packb(message("alive"))), "LAYER_OK")
         self.assertEqual(await self.python_receive(python, channel), message("alive"))
-
-
-if __name__ == "__main__":
-    # What the package logs and warns of is shown with a failure, and else hides the results. It
-    # calls functions that newer versions of Channels deprecate.
-    unittest.main(buffer=True, warnings="ignore")
