@@ -90,6 +90,8 @@ pub(super) struct Facts {
     /// A close has returned.
     pub(super) closed: AtomicBool,
     pub(super) receivers: Mutex<HashSet<u64>>,
+    /// Numbers that were cancelled, perhaps before we knew whose they are.
+    pub(super) cancelled: Mutex<HashSet<u64>>,
     /// Some of its channels.
     pub(super) channels: Mutex<Vec<String>>,
 }
@@ -188,8 +190,7 @@ pub(super) struct Token {
     pub(super) destroys: AtomicUsize,
     /// No further call may come.
     pub(super) ended: AtomicBool,
-    /// A cancel has begun, and one has returned.
-    pub(super) cancelling: AtomicBool,
+    /// A cancel has returned.
     pub(super) cancelled: AtomicBool,
 }
 
@@ -258,6 +259,8 @@ pub(super) struct World {
     taken: Mutex<HashSet<(u64, String)>>,
     wrong: Mutex<Vec<String>>,
     acts_left: AtomicUsize,
+    /// How many acts are under way.
+    acting: AtomicUsize,
     pub(super) ending: AtomicBool,
     statuses: [AtomicU64; 15],
     callbacks: AtomicU64,
@@ -311,6 +314,7 @@ impl World {
             taken: Mutex::default(),
             wrong: Mutex::default(),
             acts_left: AtomicUsize::new(acts),
+            acting: AtomicUsize::new(0),
             ending: AtomicBool::new(false),
             statuses: Default::default(),
             callbacks: AtomicU64::new(0),
@@ -326,13 +330,35 @@ impl World {
         }
     }
 
-    /// Whether one more act may be done.
-    pub(super) fn may_act(&self) -> bool {
-        !self.ending.load(SeqCst)
-            && self
-                .acts_left
-                .fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1))
-                .is_ok()
+    /// Does one more act; `false` if there shall be none.
+    pub(super) fn act(self: &Arc<Self>, dice: &mut Dice<'_>) -> bool {
+        // Counted before the look, so that the end either sees the act or prevents it.
+        self.acting.fetch_add(1, SeqCst);
+        let left = |left: usize| left.checked_sub(1);
+        let may =
+            !self.ending.load(SeqCst) && self.acts_left.fetch_update(SeqCst, SeqCst, left).is_ok();
+        if may {
+            (self.act)(self, dice);
+        }
+        self.acting.fetch_sub(1, SeqCst);
+        self.callback_ended();
+        may
+    }
+
+    /// From here on no act begins. Frees all there is, until no act is under way: one inside a
+    /// callback of a layer that is ending may still open another.
+    pub(super) fn no_more_acts(&self, free_all: impl Fn()) {
+        self.ending.store(true, SeqCst);
+        let deadline = Instant::now() + self.patience;
+        while self.acting.load(SeqCst) > 0 {
+            free_all();
+            if Instant::now() > deadline {
+                self.wrong("a call inside a callback does not return".to_owned());
+                return;
+            }
+            thread::yield_now();
+        }
+        free_all();
     }
 
     // --- Calls --------------------------------------------------------------------------------
@@ -705,7 +731,6 @@ impl World {
             calls: AtomicUsize::new(0),
             destroys: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
-            cancelling: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
         });
         tokens.push(Arc::clone(&token));
@@ -747,10 +772,9 @@ impl World {
         let mut dice = Dice::new(script);
         for _ in 0..2 {
             // Deep nesting would only be our own.
-            if dice.is_empty() || CALLBACKS.get() > 3 || !self.may_act() {
+            if dice.is_empty() || CALLBACKS.get() > 3 || !self.act(&mut dice) {
                 return;
             }
-            (self.act)(self, &mut dice);
         }
     }
 

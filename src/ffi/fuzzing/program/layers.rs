@@ -212,6 +212,7 @@ pub(super) fn new(world: &Arc<World>, dice: &mut Dice<'_>) {
                 closing: false.into(),
                 closed: false.into(),
                 receivers: Mutex::default(),
+                cancelled: Mutex::default(),
                 channels: Mutex::default(),
             }),
         };

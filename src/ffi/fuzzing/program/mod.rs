@@ -7,7 +7,6 @@ mod sending;
 
 use std::ffi::CStr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 
 use crate::ffi::status::layer_status_name;
 
@@ -60,9 +59,7 @@ pub(super) fn act(world: &Arc<World>, dice: &mut Dice<'_>) {
 /// Does what the bytes say, outside of callbacks.
 pub(super) fn obey(world: &Arc<World>, bytes: &[u8]) {
     let mut dice = Dice::new(bytes);
-    while !dice.is_empty() && world.may_act() {
-        act(world, &mut dice);
-    }
+    while !dice.is_empty() && world.act(&mut dice) {}
 }
 
 /// A layer in the first slot, with callbacks for its events and a channel.
@@ -102,18 +99,19 @@ pub(super) fn open_first(world: &Arc<World>, mode: u8) {
 
 /// Frees all that is left, and waits for what that ends.
 pub(super) fn end(world: &Arc<World>) {
-    world.ending.store(true, SeqCst);
-    for slot in 0..3 {
-        if let Some(handle) = world.take_layer(slot) {
-            world.free_layer(handle);
+    world.no_more_acts(|| {
+        for slot in 0..3 {
+            if let Some(handle) = world.take_layer(slot) {
+                world.free_layer(handle);
+            }
         }
-    }
-    for config in &world.configs {
-        if let Some(config) = lock(config).take() {
-            // SAFETY: it was taken from where all acts find it.
-            unsafe { (world.api.config_free)(config.pointer) };
+        for config in &world.configs {
+            if let Some(config) = lock(config).take() {
+                // SAFETY: it was taken from where all acts find it.
+                unsafe { (world.api.config_free)(config.pointer) };
+            }
         }
-    }
+    });
     for held in std::mem::take(&mut *lock(&world.messages)) {
         receiving::look_again(world, &held);
         // SAFETY: it is ours, and forgotten here.

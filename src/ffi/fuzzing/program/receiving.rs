@@ -12,7 +12,9 @@ use crate::ffi::status::layer_status_t::{
 };
 
 use crate::ffi::fuzzing::callbacks::on_receive;
-use crate::ffi::fuzzing::model::{Arguments, Dice, Held, Kind, World, in_callback, lock};
+use crate::ffi::fuzzing::model::{
+    Arguments, Dice, Handle, Held, Kind, Receiver, World, in_callback, lock,
+};
 
 use super::arguments::{channel, give, own, slot};
 
@@ -65,8 +67,13 @@ pub(super) fn receive(world: &Arc<World>, dice: &mut Dice<'_>) {
             if !lock(&handle.facts.receivers).insert(number) {
                 world.wrong(format!("receiver {number} is there twice"));
             }
+            let token = Arc::clone(&given.token);
             let entry = (Arc::clone(&handle.facts), number, given.token);
             lock(&world.receivers).push(entry);
+            // By another thread, which had the number from another layer.
+            if lock(&handle.facts.cancelled).contains(&number) {
+                token.cancelled.store(true, SeqCst);
+            }
         }
     });
 }
@@ -74,16 +81,21 @@ pub(super) fn receive(world: &Arc<World>, dice: &mut Dice<'_>) {
 pub(super) fn cancel(world: &Arc<World>, dice: &mut Dice<'_>) {
     let slot = slot(world, dice);
     let known = lock(&world.receivers).clone();
+    let find = |known: &[Receiver], number: u64, handle: Option<&Handle>| {
+        let facts = &handle?.facts;
+        known
+            .iter()
+            .find(|(of, other, _)| *other == number && Arc::ptr_eq(of, facts))
+            .map(|(_, _, token)| Arc::clone(token))
+    };
     let number = match dice.below(8) {
         7 => dice.pick(&[0, u64::MAX, 1 << 40]),
         _ if known.is_empty() => 0,
         _ => known[dice.below(known.len())].1,
     };
     world.with_layer(slot, |layer, handle, _| {
-        let found = known.iter().find(|(facts, other, _)| {
-            *other == number && handle.is_some_and(|it| Arc::ptr_eq(facts, &it.facts))
-        });
-        let first = found.is_some_and(|(_, _, it)| !it.cancelling.swap(true, SeqCst));
+        let found = find(&known, number, handle);
+        let first = handle.is_some_and(|it| lock(&it.facts.cancelled).insert(number));
         let status = world.call(
             "layer_receive_cancel",
             true,
@@ -100,14 +112,20 @@ pub(super) fn cancel(world: &Arc<World>, dice: &mut Dice<'_>) {
             false,
             Arguments::Good,
         );
-        if let Some((_, _, token)) = found {
-            // A second cancel, and one from a callback, do not wait for the call that runs.
-            if first && status == OK && !in_callback() {
-                if token.running.load(SeqCst) > 0 {
-                    world.wrong(format!("{} runs after its cancel", token.name()));
-                }
-                token.ended.store(true, SeqCst);
+        // A second cancel, and one from a callback, do not wait for the call that runs.
+        if let Some(token) = found
+            && first
+            && status == OK
+            && !in_callback()
+        {
+            if token.running.load(SeqCst) > 0 {
+                world.wrong(format!("{} runs after its cancel", token.name()));
             }
+            token.ended.store(true, SeqCst);
+        }
+        // It may have come meanwhile, with a number that we had from another layer.
+        let known = lock(&world.receivers).clone();
+        if let Some(token) = find(&known, number, handle) {
             token.cancelled.store(true, SeqCst);
         }
         if in_callback() && status == TIMEOUT {
