@@ -47,6 +47,7 @@ stage_fmt() {
     mapfile -t c_files < <(find bindings/c tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp')
     local status=0
     "$cargo" fmt --check || status=1
+    rustfmt --check --edition 2024 fuzz/fuzz_targets/*.rs || status=1
     clang-format --dry-run -Werror "${c_files[@]}" || status=1
     return "$status"
 }
