@@ -1,4 +1,5 @@
-//! Locks that a panic does not poison and a fork does not break.
+//! Locks that a panic does not poison and a fork does not break, and the atomics of algorithms of our
+//! own, in whose place tests/sanitize/loom puts some that try every order.
 //!
 //! They are those of std, which are words in the value itself. A lock that keeps its waiting
 //! threads in a table of the process would be unusable in a forked child, where that table names
@@ -6,6 +7,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
+pub(crate) use std::sync::atomic;
 use std::time::Instant;
 
 /// A mutex. A panic inside leaves the value as it was left: each holder keeps it whole at all times.

@@ -8,12 +8,12 @@
 //! | `Dispatcher::stopping` | callback threads end once nothing is due | then |
 //! | `Progress::done` | only callbacks that do not return are left | last |
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tokio::task::JoinHandle as Task;
 
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex};
 
 #[derive(Default)]

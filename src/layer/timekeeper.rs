@@ -1,10 +1,11 @@
 //! Whatever ends by the clock: one task that sleeps until the next thing is due.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Not to wake for the same moment again and again.
 const GRAIN: Duration = Duration::from_millis(1);

@@ -1,11 +1,11 @@
 //! Deliveries that the layer lets go, on their way to the consumer that acks them.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
 
 use crate::broker::Generation;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Deliveries that the layer lets go by [`crate::broker::Broker::resume`], on their way to the
 /// consumer; outlives connections.

@@ -1,9 +1,10 @@
 //! How the publisher learns that publications wait.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
+
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Tells the publisher that publications wait; outlives connections.
 #[derive(Debug, Default)]
