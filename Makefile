@@ -28,8 +28,8 @@ SOURCES := $(shell find src -name '*.rs') build.rs cbindgen.toml Cargo.toml Carg
 C_SOURCES = $(shell find bindings/c tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp')
 
 .DELETE_ON_ERROR:
-.PHONY: help build release demo test test-rabbitmq4 faults fuzz deps install uninstall bench fmt \
-	lint clean
+.PHONY: help build release demo test test-rabbitmq4 faults fuzz sanitize deps install uninstall \
+	bench fmt lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile \
@@ -69,6 +69,10 @@ test-rabbitmq4: deps ## run what meets the broker on RabbitMQ 4, as root; ROWS="
 
 fuzz: ## run each fuzzer for SECONDS (600), or the one of TARGET; needs cargo-fuzz
 	@FUZZ_SECONDS='$(SECONDS)' TARGET='$(TARGET)' fuzz/run.sh
+
+sanitize: deps ## run the C tests under valgrind and sanitizers, an hour; PARTS="address" only that
+	@tests/deps.sh sanitize
+	@$(PYTHON) tests/fixture/rabbitmq.py run -- tests/sanitize/run.sh $(PARTS)
 
 deps: ## install what the tests need and this machine lacks (Debian packages)
 	@tests/deps.sh

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests need and this machine lacks: deps.sh [bench]
+# Installs what the tests need and this machine lacks: deps.sh [bench|sanitize]
 #
 # Nothing is asked of the network where nothing is missing, and no system service is started:
 # the tests start RabbitMQ nodes of their own.
@@ -20,6 +20,8 @@ need pkg-config pkg-config --version
 need openssl openssl version
 if [ "${1:-test}" = bench ]; then
     need librabbitmq-dev pkg-config --exists librabbitmq
+elif [ "${1:-test}" = sanitize ]; then
+    need valgrind valgrind --version
 else
     need clang-format clang-format --version
     need python3 "${PYTHON:-python3}" --version

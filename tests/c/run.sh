@@ -9,6 +9,7 @@
 # here. A file tests/c/NAME.c or NAME.cpp is a test by itself: its exit status is the result.
 #
 # CHANNEL_LAYER_C_TEST_BROKERS is which of "memory rabbitmq" to run on; both if it is not set.
+# CHANNEL_LAYER_C_TEST_UNDER is a command that runs the programs, such as valgrind with its options.
 
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
@@ -17,9 +18,12 @@ target=${CARGO_TARGET_DIR:-target}
 library=$target/debug
 output=$target/c-tests
 limit=${CHANNEL_LAYER_C_TEST_SECONDS:-300}
+example_limit=$((limit * 2 / 5))
 read -ra cc <<<"${CC:-cc}"
 read -ra cxx <<<"${CXX:-c++}"
 read -ra more <<<"${CFLAGS:-}"
+read -ra more_to_link <<<"${LDFLAGS:-}"
+read -ra under <<<"${CHANNEL_LAYER_C_TEST_UNDER:-}"
 read -ra brokers <<<"${CHANNEL_LAYER_C_TEST_BROKERS:-memory rabbitmq}"
 strict=(-Wall -Wextra -Werror)
 c=("${cc[@]}" -std=c11 "${strict[@]}")
@@ -61,11 +65,11 @@ check() { # check NAME COMMAND...: one test, which is that the command succeeds
 }
 
 check_on_brokers() { # check_on_brokers NAME PROGRAM: its argument is the broker, none for memory
-    local broker host
+    local broker argument
     for broker in "${brokers[@]}"; do
-        host=()
-        [ "$broker" = memory ] || host=("$CHANNEL_LAYER_TEST_AMQP")
-        check "$1_on_$broker" timeout -k 10 120 "$2" "${host[@]}"
+        argument=()
+        [ "$broker" = memory ] || argument=("$CHANNEL_LAYER_TEST_AMQP")
+        check "$1_on_$broker" timeout -k 10 "$example_limit" "${under[@]}" "$2" "${argument[@]}"
     done
 }
 
@@ -80,7 +84,7 @@ link() { # link PROGRAM OBJECT...
     shift
     [[ " $* " != *.cpp.o\ * ]] || linker=("${cxx[@]}")
     "${linker[@]}" "${flags[@]}" "$@" -o "$program" \
-        -L"$library" -lchannel_layer -lm -Wl,-rpath,"$(cd "$library" && pwd)"
+        -L"$library" -lchannel_layer -lm -Wl,-rpath,"$(cd "$library" && pwd)" "${more_to_link[@]}"
 }
 
 build() { # build PROGRAM SOURCE...: compiles the sources side by side, then links
@@ -103,7 +107,8 @@ run() { # run NAME HOST PROGRAM [CASE...]
     local name=$1 host=$2 log=$output/${1// /-}.log closing ran_ok ran_not_ok status
     shift 2
     echo "---- $name"
-    CHANNEL_LAYER_TEST_HOST=$host timeout -k 10 "$limit" "$@" 2>&1 </dev/null | tee "$log"
+    CHANNEL_LAYER_TEST_HOST=$host timeout -k 10 "$limit" "${under[@]}" "$@" 2>&1 </dev/null |
+        tee "$log"
     status=${PIPESTATUS[0]}
     ran_ok=$(grep -c '^ok ' "$log")
     ran_not_ok=$(grep -c '^not ok ' "$log")
@@ -183,7 +188,7 @@ for path in tests/c/*; do
     elif [[ $file =~ \.(c|cpp)$ ]] && [ "$name" != harness ]; then
         programs=$((programs + 1))
         if build "$program" "$path"; then
-            check "$file" timeout -k 10 "$limit" "$program"
+            check "$file" timeout -k 10 "$limit" "${under[@]}" "$program"
         else
             not_ok "$file compiles and links"
         fi

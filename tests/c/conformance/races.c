@@ -32,8 +32,10 @@ static void check_both_orders(const struct steering *steering, const char *other
     long long races = (long long)steering->races, first = (long long)steering->message_first;
     harness_note("%lld races: message first %lld, %s first %lld", races, first, other,
                  races - first);
-    CHECK(first >= races / 10 && races - first >= races / 10,
-          "of %lld races the message came first in %lld", races, first);
+    /* A tool that slows us down lets few threads run at once, and is there for what it finds. */
+    long long least = harness_scaled(1) > 1 ? races / 100 + 1 : races / 10;
+    CHECK(first >= least && races - first >= least, "of %lld races the message came first in %lld",
+          races, first);
 }
 
 struct race {

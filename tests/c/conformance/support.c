@@ -89,6 +89,12 @@ layer_config_t *new_config_of(const char *const *options) {
     CHECK(place < MOST_LAYERS, "more than %d configs", MOST_LAYERS);
     configs[place] = config;
     CHECK_OK(layer_config_set(config, "host", test_host(), ERR));
+    if (harness_scaled(1) > 1) {
+        /* What ends by the default timeout is then a fault, and not the tool that slows us down. */
+        CHECK_OK(layer_config_set(config, "timeout", text("%.3f", harness_scaled(10)), ERR));
+        CHECK_OK(
+            layer_config_set(config, "connect_timeout", text("%.3f", harness_scaled(10)), ERR));
+    }
     for (; options[0] != NULL; options += 2) {
         layer_status_t status = STATUS(layer_config_set(config, options[0], options[1], ERR));
         CHECK(status == LAYER_OK, "option %s=%s: %s", options[0], options[1], error_text());
