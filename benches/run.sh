@@ -10,7 +10,7 @@ peer_at_least=26000
 
 usage() {
     cat <<'END'
-usage: benches/run.sh [-n PAIRS] [-s SECONDS] [-m throughput|latency|both]
+usage: benches/run.sh [-n PAIRS] [-s SECONDS] [-m throughput|latency|both|fanout]
 
 Runs each of the two programs PAIRS times (default 5) for SECONDS (default 5), in turn.
 CHANNEL_LAYER_TEST_AMQP names the broker; without it a private one is started.
@@ -32,7 +32,7 @@ while getopts n:s:m:h option; do
 done
 shift $((OPTIND - 1))
 if ! [[ $# -eq 0 && $pairs =~ ^[1-9][0-9]*$ && $seconds =~ ^[0-9]+(\.[0-9]+)?$ &&
-    $modes =~ ^(throughput|latency|both)$ ]]; then
+    $modes =~ ^(throughput|latency|both|fanout)$ ]]; then
     usage >&2
     exit 2
 fi
@@ -47,6 +47,14 @@ mkdir -p "$build"
 cc=(${CC:-cc} -std=c11 -O2 -Wall -Wextra -pthread)
 "${cc[@]}" -Iinclude benches/throughput.c -o "$build/throughput" \
     -L"$target/release" -lchannel_layer -Wl,-rpath,"$target/release" -lm
+"${cc[@]}" -Iinclude benches/fanout.c -o "$build/fanout" \
+    -L"$target/release" -lchannel_layer -Wl,-rpath,"$target/release" -lm
+if [[ $modes == fanout ]]; then
+    for members in 10 1000 100000; do
+        "$build/fanout" "$members"
+    done
+    exit
+fi
 # shellcheck disable=SC2046 # flags are words
 "${cc[@]}" benches/peer_librabbitmq.c -o "$build/peer_librabbitmq" \
     $(pkg-config --cflags --libs librabbitmq) -lm
