@@ -171,15 +171,19 @@ impl<J: Send + 'static> Dispatcher<J> {
         Some(job)
     }
 
-    fn finished(&self, again: Option<J>) {
-        let mut due = self.due.lock();
+    /// Notes that a job has run; says whether nothing is due or runs any more.
+    fn finish(&self, due: &mut Due<J>, again: Option<J>) -> bool {
         // In one step, or whoever waits for the end would see a moment without work.
         due.running -= 1;
+        self.add(due, again);
+        due.running == 0 && due.jobs.is_empty()
+    }
+
+    fn run_one<R: Runner<Job = J>>(&self, runner: &R, job: J, budget: usize) -> usize {
+        let (ran, again) = runner.run(job, budget);
         let more = again.is_some();
-        if let Some(job) = again {
-            self.add(&mut due, std::iter::once(job));
-        }
-        let idle = due.running == 0 && due.jobs.is_empty();
+        let mut due = self.due.lock();
+        let idle = self.finish(&mut due, again);
         let wake = more && due.waiting > 0;
         drop(due);
         if idle {
@@ -187,11 +191,6 @@ impl<J: Send + 'static> Dispatcher<J> {
         } else if wake {
             self.changed.notify_one();
         }
-    }
-
-    fn run_one<R: Runner<Job = J>>(&self, runner: &R, job: J, budget: usize) -> usize {
-        let (ran, again) = runner.run(job, budget);
-        self.finished(again);
         ran
     }
 
@@ -200,8 +199,13 @@ impl<J: Send + 'static> Dispatcher<J> {
         loop {
             if let Some(job) = self.pop(&mut due) {
                 drop(due);
-                self.run_one(runner, job, TURN);
+                let (_, again) = runner.run(job, TURN);
+                // The lock of the end is that of the next beginning. What is due again needs no
+                // other thread woken: this one goes on.
                 due = self.due.lock();
+                if self.finish(&mut due, again) {
+                    self.quiet.notify_all();
+                }
             } else if due.stopping {
                 break;
             } else {

@@ -5,19 +5,26 @@
 //! one change of a group is under way, so that changes cannot overtake each other:
 //! `Unbound -> Binding -> Bound -> Unbinding -> Unbound`.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
+use std::collections::HashSet;
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hashlink::LinkedHashMap;
+use hashbrown::DefaultHashBuilder;
+use hashbrown::hash_table::{Entry, HashTable};
 use slab::Slab;
 
 #[cfg(test)]
 mod tests;
 
-type GroupId = usize;
-type ChannelId = usize;
+/// Names a channel; small numbers, as of [`crate::mailbox::MailboxKey`].
+pub(crate) type ChannelKey = u32;
+
+type GroupId = u32;
+type MembershipId = u32;
+
+/// In place of an id.
+const NONE: u32 = u32::MAX;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
@@ -30,16 +37,42 @@ enum Route {
 #[derive(Debug)]
 struct Group<T> {
     name: Arc<str>,
-    members: HashSet<ChannelId>,
+    /// In no order, but mostly that of their adding: so fan-out walks through memory forwards.
+    members: Vec<ChannelKey>,
     route: Route,
     /// Those who wait until it is bound.
-    waiting: HashSet<T>,
+    #[expect(
+        clippy::box_collection,
+        reason = "nearly always there is none, in very many groups"
+    )]
+    waiting: Option<Box<HashSet<T>>>,
 }
 
+impl<T: Eq + Hash> Group<T> {
+    fn take_waiting(&mut self) -> impl Iterator<Item = T> + use<T> {
+        self.waiting
+            .take()
+            .map(|waiting| *waiting)
+            .unwrap_or_default()
+            .into_iter()
+    }
+}
+
+/// One channel in one group. There may be millions.
 #[derive(Debug)]
-struct Member {
-    name: Arc<str>,
-    groups: HashSet<GroupId>,
+struct Membership {
+    group: GroupId,
+    channel: ChannelKey,
+    /// Its place in the members of the group.
+    place: u32,
+    /// The neighbours in the list of all, in the order of their lapses: since all last equally
+    /// long, that is the order of their last adds.
+    older: MembershipId,
+    newer: MembershipId,
+    /// The neighbours in the list of its channel.
+    previous: MembershipId,
+    next: MembershipId,
+    lapse: Option<Instant>,
 }
 
 /// What the broker is to do for a group.
@@ -49,18 +82,34 @@ pub(crate) enum Change {
     Unbind(Arc<str>),
 }
 
+/// What adding a member, or removing some, has changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changed {
+    /// For each membership that began or ended: its channel.
+    pub(crate) channels: Vec<ChannelKey>,
+    /// What the broker is to do.
+    pub(crate) changes: Vec<Change>,
+}
+
 /// The memberships of a layer. `T` names a caller that waits for a group to be bound.
 #[derive(Debug)]
 pub(crate) struct Groups<T> {
     groups: Slab<Group<T>>,
-    group_ids: HashMap<Arc<str>, GroupId>,
-    channels: Slab<Member>,
-    channel_ids: HashMap<Arc<str>, ChannelId>,
-    /// When each membership lapses; in this order, since all last equally long.
-    lapses: LinkedHashMap<(GroupId, ChannelId), Instant>,
+    /// The ids of all groups, by the hash of their names.
+    group_ids: HashTable<GroupId>,
+    memberships: Slab<Membership>,
+    /// The ids of all memberships, by the hash of group and channel.
+    membership_ids: HashTable<MembershipId>,
+    /// The first membership of each channel, by its key.
+    of_channel: Vec<MembershipId>,
+    oldest: MembershipId,
+    newest: MembershipId,
+    hasher: DefaultHashBuilder,
     expiry: Duration,
     connected: bool,
     bound: usize,
+    /// Groups that have a member.
+    populated: usize,
 }
 
 impl<T: Copy + Eq + Hash> Groups<T> {
@@ -68,27 +117,28 @@ impl<T: Copy + Eq + Hash> Groups<T> {
     pub(crate) fn new(expiry: Duration) -> Self {
         Self {
             groups: Slab::new(),
-            group_ids: HashMap::new(),
-            channels: Slab::new(),
-            channel_ids: HashMap::new(),
-            lapses: LinkedHashMap::new(),
+            group_ids: HashTable::new(),
+            memberships: Slab::new(),
+            membership_ids: HashTable::new(),
+            of_channel: Vec::new(),
+            oldest: NONE,
+            newest: NONE,
+            hasher: DefaultHashBuilder::default(),
             expiry,
             connected: false,
             bound: 0,
+            populated: 0,
         }
     }
 
     /// Groups that have a local member.
     pub(crate) fn len(&self) -> usize {
-        self.groups
-            .iter()
-            .filter(|(_, group)| !group.members.is_empty())
-            .count()
+        self.populated
     }
 
     /// Memberships.
     pub(crate) fn memberships(&self) -> usize {
-        self.lapses.len()
+        self.memberships.len()
     }
 
     /// Groups that the broker routes here, or may still.
@@ -98,157 +148,277 @@ impl<T: Copy + Eq + Hash> Groups<T> {
 
     /// Whether the broker routes `group` here.
     pub(crate) fn is_bound(&self, group: &str) -> bool {
-        self.find(group).is_some_and(|g| g.route == Route::Bound)
-    }
-
-    /// Whether `channel` is in `group`.
-    #[cfg(test)]
-    fn contains(&self, group: &str, channel: &str) -> bool {
-        self.channel_ids
-            .get(channel)
-            .is_some_and(|id| self.find(group).is_some_and(|g| g.members.contains(id)))
+        let id = self.group_id(group);
+        id.and_then(|id| self.group(id))
+            .is_some_and(|g| g.route == Route::Bound)
     }
 
     /// The channels in `group`.
-    pub(crate) fn members(&self, group: &str) -> impl Iterator<Item = &str> {
-        self.find(group)
-            .into_iter()
-            .flat_map(|group| &group.members)
-            .filter_map(|id| self.channels.get(*id).map(|member| &*member.name))
+    pub(crate) fn members(&self, group: &str) -> &[ChannelKey] {
+        let id = self.group_id(group);
+        id.and_then(|id| self.group(id))
+            .map_or(&[], |group| &group.members)
     }
 
-    fn find(&self, group: &str) -> Option<&Group<T>> {
-        self.groups.get(*self.group_ids.get(group)?)
+    fn group(&self, id: GroupId) -> Option<&Group<T>> {
+        self.groups.get(id as usize)
+    }
+
+    fn group_mut(&mut self, id: GroupId) -> Option<&mut Group<T>> {
+        self.groups.get_mut(id as usize)
+    }
+
+    fn membership_mut(&mut self, id: MembershipId) -> Option<&mut Membership> {
+        self.memberships.get_mut(id as usize)
+    }
+
+    fn group_id(&self, name: &str) -> Option<GroupId> {
+        let same = |id: &GroupId| self.group(*id).is_some_and(|group| &*group.name == name);
+        self.group_ids
+            .find(self.hasher.hash_one(name), same)
+            .copied()
     }
 
     fn open_group(&mut self, name: &str) -> GroupId {
-        if let Some(id) = self.group_ids.get(name) {
-            return *id;
-        }
-        let name: Arc<str> = name.into();
-        let id = self.groups.insert(Group {
-            name: Arc::clone(&name),
-            members: HashSet::new(),
+        let Self { groups, hasher, .. } = self;
+        let name_of = |id: &GroupId| groups.get(*id as usize).map(|group| &*group.name);
+        let place = self.group_ids.entry(
+            hasher.hash_one(name),
+            |id| name_of(id) == Some(name),
+            |id| hasher.hash_one(name_of(id).unwrap_or_default()),
+        );
+        let vacant = match place {
+            Entry::Occupied(found) => return *found.get(),
+            Entry::Vacant(vacant) => vacant,
+        };
+        let slot = self.groups.vacant_entry();
+        // Four billion groups do not fit into any memory.
+        let id = slot.key() as GroupId;
+        vacant.insert(id);
+        slot.insert(Group {
+            name: name.into(),
+            members: Vec::new(),
             route: Route::Unbound,
-            waiting: HashSet::new(),
+            waiting: None,
         });
-        self.group_ids.insert(name, id);
         id
     }
 
-    fn open_channel(&mut self, name: &str) -> ChannelId {
-        if let Some(id) = self.channel_ids.get(name) {
-            return *id;
-        }
-        let name: Arc<str> = name.into();
-        let id = self.channels.insert(Member {
-            name: Arc::clone(&name),
-            groups: HashSet::new(),
-        });
-        self.channel_ids.insert(name, id);
-        id
+    fn membership_id(&self, group: GroupId, channel: ChannelKey) -> Option<MembershipId> {
+        let same = |id: &MembershipId| {
+            let membership = self.memberships.get(*id as usize);
+            membership.is_some_and(|m| (m.group, m.channel) == (group, channel))
+        };
+        let hash = self.hasher.hash_one((group, channel));
+        self.membership_ids.find(hash, same).copied()
     }
 
     /// Adds `channel` to `group`, or renews its membership. `waiter` is handed out by
-    /// [`Groups::changed`] once the group is bound, unless it is now.
+    /// [`Groups::changed`] once the group is bound, unless it is now. The result names the channel
+    /// if its membership is new.
     pub(crate) fn add(
         &mut self,
         group: &str,
-        channel: &str,
+        channel: ChannelKey,
         now: Instant,
         waiter: Option<T>,
-    ) -> Option<Change> {
-        let (group, channel) = (self.open_group(group), self.open_channel(channel));
-        if let Some(member) = self.channels.get_mut(channel) {
-            member.groups.insert(group);
+    ) -> Changed {
+        let id = self.open_group(group);
+        let mut changed = Changed::default();
+        let membership = match self.membership_id(id, channel) {
+            Some(membership) => {
+                self.leave_lapses(membership);
+                membership
+            }
+            None => {
+                changed.channels.push(channel);
+                self.join(id, channel)
+            }
+        };
+        let lapse = now.checked_add(self.expiry);
+        self.enter_lapses(membership, lapse);
+        if let Some(group) = self.group_mut(id)
+            && group.route != Route::Bound
+            && let Some(waiter) = waiter
+        {
+            group.waiting.get_or_insert_default().insert(waiter);
         }
-        self.lapses.remove(&(group, channel));
-        if let Some(lapse) = now.checked_add(self.expiry) {
-            self.lapses.insert((group, channel), lapse);
+        changed.changes.extend(self.next_change(id));
+        changed
+    }
+
+    /// Makes a membership, still without a lapse.
+    fn join(&mut self, group: GroupId, channel: ChannelKey) -> MembershipId {
+        if self.of_channel.len() <= channel as usize {
+            self.of_channel.resize(channel as usize + 1, NONE);
         }
-        let entry = self.groups.get_mut(group)?;
-        entry.members.insert(channel);
-        if entry.route != Route::Bound {
-            entry.waiting.extend(waiter);
+        let first = self.of_channel.get(channel as usize).copied();
+        let next = first.unwrap_or(NONE);
+        let mut place = 0;
+        if let Some(group) = self.groups.get_mut(group as usize) {
+            place = group.members.len() as u32;
+            group.members.push(channel);
         }
-        self.next_change(group)
+        self.populated += usize::from(place == 0);
+        let id = self.memberships.insert(Membership {
+            group,
+            channel,
+            place,
+            older: NONE,
+            newer: NONE,
+            previous: NONE,
+            next,
+            lapse: None,
+        }) as MembershipId;
+        if let Some(next) = self.membership_mut(next) {
+            next.previous = id;
+        }
+        if let Some(first) = self.of_channel.get_mut(channel as usize) {
+            *first = id;
+        }
+        let Self {
+            memberships,
+            hasher,
+            ..
+        } = self;
+        let hash = |id: &MembershipId| {
+            let membership = memberships.get(*id as usize);
+            hasher.hash_one(membership.map_or((NONE, NONE), |m| (m.group, m.channel)))
+        };
+        self.membership_ids
+            .insert_unique(hasher.hash_one((group, channel)), id, hash);
+        id
+    }
+
+    fn enter_lapses(&mut self, id: MembershipId, lapse: Option<Instant>) {
+        let newest = std::mem::replace(&mut self.newest, id);
+        if let Some(membership) = self.membership_mut(id) {
+            membership.lapse = lapse;
+            membership.older = newest;
+            membership.newer = NONE;
+        }
+        match self.membership_mut(newest) {
+            Some(newest) => newest.newer = id,
+            None => self.oldest = id,
+        }
+    }
+
+    fn leave_lapses(&mut self, id: MembershipId) {
+        let Some(membership) = self.membership_mut(id) else {
+            return;
+        };
+        let (older, newer) = (membership.older, membership.newer);
+        match self.membership_mut(older) {
+            Some(older) => older.newer = newer,
+            None => self.oldest = newer,
+        }
+        match self.membership_mut(newer) {
+            Some(newer) => newer.older = older,
+            None => self.newest = older,
+        }
     }
 
     /// Forgets a waiter that has given up.
     pub(crate) fn forget_waiter(&mut self, group: &str, waiter: T) {
-        let Some(id) = self.group_ids.get(group).copied() else {
+        let Some(id) = self.group_id(group) else {
             return;
         };
-        if let Some(group) = self.groups.get_mut(id) {
-            group.waiting.remove(&waiter);
+        if let Some(group) = self.group_mut(id)
+            && let Some(waiting) = &mut group.waiting
+        {
+            waiting.remove(&waiter);
+            if waiting.is_empty() {
+                group.waiting = None;
+            }
         }
         self.tidy_group(id);
     }
 
     /// Removes `channel` from `group`.
-    pub(crate) fn discard(&mut self, group: &str, channel: &str) -> Option<Change> {
-        let group = self.group_ids.get(group).copied()?;
-        let channel = self.channel_ids.get(channel).copied()?;
-        self.remove(group, channel)
+    pub(crate) fn discard(&mut self, group: &str, channel: ChannelKey) -> Changed {
+        let mut changed = Changed::default();
+        if let Some(group) = self.group_id(group)
+            && let Some(membership) = self.membership_id(group, channel)
+        {
+            self.remove(membership, &mut changed);
+        }
+        changed
     }
 
     /// Removes `channel` from all its groups.
-    pub(crate) fn discard_channel(&mut self, channel: &str) -> Vec<Change> {
-        let Some(id) = self.channel_ids.get(channel).copied() else {
-            return Vec::new();
-        };
-        let groups: Vec<GroupId> = self
-            .channels
-            .get(id)
-            .map(|member| member.groups.iter().copied().collect())
-            .unwrap_or_default();
-        groups
-            .into_iter()
-            .filter_map(|group| self.remove(group, id))
-            .collect()
+    pub(crate) fn discard_channel(&mut self, channel: ChannelKey) -> Changed {
+        let mut changed = Changed::default();
+        while let Some(first) = self.of_channel.get(channel as usize).copied()
+            && self.memberships.contains(first as usize)
+        {
+            self.remove(first, &mut changed);
+        }
+        changed
     }
 
-    /// Ends the memberships that have lapsed; says how many.
-    pub(crate) fn expire(&mut self, now: Instant) -> (usize, Vec<Change>) {
-        let mut lapsed = 0;
-        let mut changes = Vec::new();
-        while let Some(((group, channel), lapse)) = self.lapses.front() {
-            if *lapse > now {
-                break;
-            }
-            let (group, channel) = (*group, *channel);
-            lapsed += 1;
-            changes.extend(self.remove(group, channel));
+    /// Ends the memberships that have lapsed.
+    pub(crate) fn expire(&mut self, now: Instant) -> Changed {
+        let mut changed = Changed::default();
+        while self.next_expiry().is_some_and(|lapse| lapse <= now) {
+            self.remove(self.oldest, &mut changed);
         }
-        (lapsed, changes)
+        changed
     }
 
     /// When the next membership lapses.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        self.lapses.front().map(|(_, lapse)| *lapse)
+        self.memberships.get(self.oldest as usize)?.lapse
     }
 
-    fn remove(&mut self, group: GroupId, channel: ChannelId) -> Option<Change> {
-        self.lapses.remove(&(group, channel));
-        if let Some(member) = self.channels.get_mut(channel) {
-            member.groups.remove(&group);
-            if member.groups.is_empty() {
-                let member = self.channels.remove(channel);
-                self.channel_ids.remove(&member.name);
+    fn remove(&mut self, id: MembershipId, changed: &mut Changed) {
+        self.leave_lapses(id);
+        let Some(membership) = self.memberships.try_remove(id as usize) else {
+            return;
+        };
+        let (group, channel) = (membership.group, membership.channel);
+        let hash = self.hasher.hash_one((group, channel));
+        if let Ok(found) = self.membership_ids.find_entry(hash, |other| *other == id) {
+            found.remove();
+        }
+        match self.membership_mut(membership.previous) {
+            Some(previous) => previous.next = membership.next,
+            None => {
+                if let Some(first) = self.of_channel.get_mut(channel as usize) {
+                    *first = membership.next;
+                }
             }
         }
-        self.groups.get_mut(group)?.members.remove(&channel);
-        let change = self.next_change(group);
+        if let Some(next) = self.membership_mut(membership.next) {
+            next.previous = membership.previous;
+        }
+        self.leave_members(group, membership.place);
+        changed.channels.push(channel);
+        changed.changes.extend(self.next_change(group));
         self.tidy_group(group);
-        change
+    }
+
+    fn leave_members(&mut self, id: GroupId, place: u32) {
+        let Some(group) = self.group_mut(id) else {
+            return;
+        };
+        group.members.swap_remove(place as usize);
+        let moved = group.members.get(place as usize).copied();
+        let empty = group.members.is_empty();
+        self.populated -= usize::from(empty);
+        if let Some(moved) = moved
+            && let Some(membership) = self.membership_id(id, moved)
+            && let Some(membership) = self.membership_mut(membership)
+        {
+            membership.place = place;
+        }
     }
 
     /// The change that brings the route of a group to what its members want, if none is under way.
     fn next_change(&mut self, id: GroupId) -> Option<Change> {
-        let group = self.groups.get_mut(id)?;
         if !self.connected {
             return None;
         }
+        let group = self.group_mut(id)?;
         match (group.route, group.members.is_empty()) {
             (Route::Unbound, false) => {
                 group.route = Route::Binding;
@@ -264,11 +434,14 @@ impl<T: Copy + Eq + Hash> Groups<T> {
 
     fn tidy_group(&mut self, id: GroupId) {
         let unused = |group: &Group<T>| {
-            group.members.is_empty() && group.route == Route::Unbound && group.waiting.is_empty()
+            group.members.is_empty() && group.route == Route::Unbound && group.waiting.is_none()
         };
-        if self.groups.get(id).is_some_and(unused) {
-            let group = self.groups.remove(id);
-            self.group_ids.remove(&group.name);
+        if self.group(id).is_some_and(unused) {
+            let group = self.groups.remove(id as usize);
+            let hash = self.hasher.hash_one(&*group.name);
+            if let Ok(found) = self.group_ids.find_entry(hash, |other| *other == id) {
+                found.remove();
+            }
         }
     }
 
@@ -276,10 +449,10 @@ impl<T: Copy + Eq + Hash> Groups<T> {
     /// group if its members came or went meanwhile.
     pub(crate) fn changed(&mut self, change: &Change) -> (Vec<T>, Option<Change>) {
         let (Change::Bind(name) | Change::Unbind(name)) = change;
-        let Some(id) = self.group_ids.get(name).copied() else {
+        let Some(id) = self.group_id(name) else {
             return (Vec::new(), None);
         };
-        let Some(group) = self.groups.get_mut(id) else {
+        let Some(group) = self.groups.get_mut(id as usize) else {
             return (Vec::new(), None);
         };
         let mut waiters = Vec::new();
@@ -287,14 +460,14 @@ impl<T: Copy + Eq + Hash> Groups<T> {
             (Change::Bind(_), Route::Binding) => {
                 group.route = Route::Bound;
                 self.bound += 1;
-                waiters.extend(group.waiting.drain());
+                waiters.extend(group.take_waiting());
             }
             (Change::Unbind(_), Route::Unbinding) => {
                 group.route = Route::Unbound;
                 self.bound -= 1;
                 if group.members.is_empty() {
                     // Their memberships were discarded after they were added: nothing is owed.
-                    waiters.extend(group.waiting.drain());
+                    waiters.extend(group.take_waiting());
                 }
             }
             _ => {}
@@ -310,13 +483,12 @@ impl<T: Copy + Eq + Hash> Groups<T> {
     pub(crate) fn connected(&mut self) -> (Vec<Arc<str>>, Vec<T>) {
         self.disconnected();
         self.connected = true;
-        let ids: Vec<GroupId> = self.groups.iter().map(|(id, _)| id).collect();
         let (mut wanted, mut waiters) = (Vec::new(), Vec::new());
-        for id in ids {
+        for id in self.ids() {
             if let Some(Change::Bind(name)) = self.next_change(id) {
                 wanted.push(name);
-            } else if let Some(group) = self.groups.get_mut(id) {
-                waiters.extend(group.waiting.drain());
+            } else if let Some(group) = self.group_mut(id) {
+                waiters.extend(group.take_waiting());
             }
             self.tidy_group(id);
         }
@@ -327,12 +499,15 @@ impl<T: Copy + Eq + Hash> Groups<T> {
     pub(crate) fn disconnected(&mut self) {
         self.connected = false;
         self.bound = 0;
-        let ids: Vec<GroupId> = self.groups.iter().map(|(id, _)| id).collect();
-        for id in ids {
-            if let Some(group) = self.groups.get_mut(id) {
+        for id in self.ids() {
+            if let Some(group) = self.group_mut(id) {
                 group.route = Route::Unbound;
             }
             self.tidy_group(id);
         }
+    }
+
+    fn ids(&self) -> Vec<GroupId> {
+        self.groups.iter().map(|(id, _)| id as GroupId).collect()
     }
 }

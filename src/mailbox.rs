@@ -5,22 +5,25 @@
 //! mailbox, never a message: one thread checks it out, runs one callback, and checks it in. While
 //! it is checked out it is busy, so that its order holds for any number of threads.
 
-use std::borrow::Borrow;
-use std::collections::{HashMap, VecDeque};
+mod queue;
+
 use std::ffi::{CStr, CString};
-use std::hash::{Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hashbrown::hash_table::{Entry, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap};
 use slab::Slab;
 
+use self::queue::Queue;
 use crate::message::{Body, Message};
 
 #[cfg(test)]
 mod tests;
 
-/// Names a mailbox while it is due or checked out.
-pub(crate) type MailboxKey = usize;
+/// Names a mailbox while it is due, checked out or pinned.
+pub(crate) type MailboxKey = u32;
 
 /// Names a receiver; never 0, never used again.
 pub(crate) type ReceiverId = u64;
@@ -32,22 +35,6 @@ pub enum Ended {
     Discarded,
     /// The layer was closed.
     Closed,
-}
-
-/// The name of a channel: found by its bytes, lent NUL-terminated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Name(Arc<CStr>);
-
-impl Hash for Name {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.to_bytes().hash(state);
-    }
-}
-
-impl Borrow<[u8]> for Name {
-    fn borrow(&self) -> &[u8] {
-        self.0.to_bytes()
-    }
 }
 
 #[derive(Debug)]
@@ -68,19 +55,30 @@ struct Receiver<C> {
 
 #[derive(Debug)]
 struct Mailbox<C, W> {
-    name: Name,
-    messages: VecDeque<Waiting>,
-    receivers: VecDeque<Receiver<C>>,
-    pulls: VecDeque<W>,
+    /// NUL-terminated, so that it can be lent to C.
+    name: Arc<CStr>,
+    messages: Queue<Waiting>,
+    receivers: Queue<Receiver<C>>,
+    pulls: Queue<W>,
     /// Somebody has been told that it is due.
     due: bool,
     /// One of its callbacks runs.
     busy: bool,
+    /// Nothing but its pins keeps it.
+    idle: bool,
+    /// How often it was pinned and not unpinned.
+    pins: u32,
     /// Counts how often the channel was discarded.
-    discards: u64,
-    /// Its place in `Mailboxes::holding` while it holds a message.
-    place: usize,
+    discards: u32,
+    /// Its neighbours in `Mailboxes::holding` while it holds a message; NOWHERE where there is none.
+    before: MailboxKey,
+    after: MailboxKey,
+    /// Whether it is among them.
+    held: bool,
 }
+
+/// In place of a neighbour.
+const NOWHERE: MailboxKey = MailboxKey::MAX;
 
 impl<C, W> Mailbox<C, W> {
     fn unused(&self) -> bool {
@@ -105,7 +103,7 @@ impl<C, W> Mailbox<C, W> {
     }
 
     fn end_receivers(&mut self, why: Ended) {
-        for receiver in &mut self.receivers {
+        for receiver in self.receivers.iter_mut() {
             if !receiver.cancelled {
                 receiver.ending.get_or_insert(why);
             }
@@ -120,7 +118,7 @@ pub(crate) struct CheckedOut<C> {
     pub(crate) callback: C,
     pub(crate) call: Call,
     arrived: Instant,
-    discards: u64,
+    discards: u32,
 }
 
 /// What the callback is called with.
@@ -198,10 +196,14 @@ pub(crate) struct Expired {
 #[derive(Debug)]
 pub(crate) struct Mailboxes<C, W> {
     slots: Slab<Mailbox<C, W>>,
-    by_name: HashMap<Name, MailboxKey>,
+    /// The keys of all, by the hash of their names.
+    by_name: HashTable<MailboxKey>,
+    hasher: DefaultHashBuilder,
     receivers: HashMap<ReceiverId, MailboxKey>,
-    /// The mailboxes that hold a message.
-    holding: Vec<MailboxKey>,
+    /// The first and the last of those that hold a message, in the order they came to.
+    holding: (MailboxKey, MailboxKey),
+    /// How many only their pins keep.
+    idle: usize,
     backlog: usize,
     last_receiver: ReceiverId,
     expiry: Duration,
@@ -214,9 +216,11 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
     pub(crate) fn new(expiry: Duration, capacity: Option<usize>) -> Self {
         Self {
             slots: Slab::new(),
-            by_name: HashMap::new(),
+            by_name: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
             receivers: HashMap::new(),
-            holding: Vec::new(),
+            holding: (NOWHERE, NOWHERE),
+            idle: 0,
             backlog: 0,
             last_receiver: 0,
             expiry,
@@ -230,9 +234,9 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         self.backlog
     }
 
-    /// Mailboxes that exist.
+    /// Mailboxes that hold a message or are received from.
     pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        self.slots.len() - self.idle
     }
 
     /// Receivers that have not ended.
@@ -246,74 +250,185 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         std::mem::take(&mut self.expired)
     }
 
+    fn find(&self, channel: &str) -> Option<MailboxKey> {
+        let name = channel.as_bytes();
+        let same = |key: &MailboxKey| self.name_is(*key, name);
+        self.by_name.find(self.hasher.hash_one(name), same).copied()
+    }
+
+    fn name_is(&self, key: MailboxKey, name: &[u8]) -> bool {
+        self.get(key).is_some_and(|m| m.name.to_bytes() == name)
+    }
+
+    fn get(&self, key: MailboxKey) -> Option<&Mailbox<C, W>> {
+        self.slots.get(key as usize)
+    }
+
+    fn get_mut(&mut self, key: MailboxKey) -> Option<&mut Mailbox<C, W>> {
+        self.slots.get_mut(key as usize)
+    }
+
+    /// The mailbox of `channel`, which somebody is about to use.
     fn open(&mut self, channel: &str) -> MailboxKey {
-        if let Some(key) = self.by_name.get(channel.as_bytes()) {
-            return *key;
-        }
-        // Names are checked before they get here, so that none holds a NUL.
-        let name = Name(CString::new(channel).unwrap_or_default().into());
-        let key = self.slots.insert(Mailbox {
-            name: name.clone(),
-            messages: VecDeque::new(),
-            receivers: VecDeque::new(),
-            pulls: VecDeque::new(),
+        let name = channel.as_bytes();
+        let Self { slots, hasher, .. } = self;
+        let name_of = |key: &MailboxKey| slots.get(*key as usize).map(|m| m.name.to_bytes());
+        let place = self.by_name.entry(
+            hasher.hash_one(name),
+            |key| name_of(key) == Some(name),
+            |key| hasher.hash_one(name_of(key).unwrap_or_default()),
+        );
+        let vacant = match place {
+            Entry::Occupied(found) => return *found.get(),
+            Entry::Vacant(vacant) => vacant,
+        };
+        let slot = self.slots.vacant_entry();
+        // Four billion channels do not fit into any memory.
+        let key = slot.key() as MailboxKey;
+        vacant.insert(key);
+        slot.insert(Mailbox {
+            // Names are checked before they get here, so that none holds a NUL.
+            name: CString::new(channel).unwrap_or_default().into(),
+            messages: Queue::default(),
+            receivers: Queue::default(),
+            pulls: Queue::default(),
             due: false,
             busy: false,
+            idle: false,
+            pins: 0,
             discards: 0,
-            place: usize::MAX,
+            before: NOWHERE,
+            after: NOWHERE,
+            held: false,
         });
-        self.by_name.insert(name, key);
         key
     }
 
-    /// Removes the mailbox if nothing holds it.
+    /// Keeps the mailbox of `channel` until as many calls of [`Mailboxes::unpin`], so that messages
+    /// find it by its key.
+    pub(crate) fn pin(&mut self, channel: &str) -> MailboxKey {
+        let key = self.open(channel);
+        if let Some(mailbox) = self.get_mut(key) {
+            mailbox.pins += 1;
+        }
+        self.tidy(key);
+        key
+    }
+
+    /// Takes a pin back.
+    pub(crate) fn unpin(&mut self, key: MailboxKey) {
+        if let Some(mailbox) = self.get_mut(key) {
+            mailbox.pins = mailbox.pins.saturating_sub(1);
+        }
+        self.tidy(key);
+    }
+
+    /// The key of a channel's mailbox, if it exists.
+    pub(crate) fn key(&self, channel: &str) -> Option<MailboxKey> {
+        self.find(channel)
+    }
+
+    /// Removes the mailbox if nothing holds it, and notes whether anything but its pins does.
     fn tidy(&mut self, key: MailboxKey) {
-        if self.slots.get(key).is_some_and(Mailbox::unused) {
-            let mailbox = self.slots.remove(key);
-            self.by_name.remove(mailbox.name.0.to_bytes());
+        let Some(mailbox) = self.slots.get_mut(key as usize) else {
+            return;
+        };
+        let unused = mailbox.unused();
+        let pinned = mailbox.pins > 0;
+        if unused && !pinned {
+            self.idle -= usize::from(mailbox.idle);
+            let mailbox = self.slots.remove(key as usize);
+            let hash = self.hasher.hash_one(mailbox.name.to_bytes());
+            if let Ok(found) = self.by_name.find_entry(hash, |other| *other == key) {
+                found.remove();
+            }
+        } else if unused != mailbox.idle {
+            mailbox.idle = unused;
+            if unused {
+                self.idle += 1;
+            } else {
+                self.idle -= 1;
+            }
         }
     }
 
     /// Keeps `holding` in step after messages were added to or taken from a mailbox.
     fn track(&mut self, key: MailboxKey) {
-        let Some(mailbox) = self.slots.get_mut(key) else {
+        let Some(mailbox) = self.get_mut(key) else {
             return;
         };
-        if mailbox.messages.is_empty() == (mailbox.place == usize::MAX) {
+        let holds = !mailbox.messages.is_empty();
+        if holds == mailbox.held {
             return;
         }
-        if mailbox.place == usize::MAX {
-            mailbox.place = self.holding.len();
-            self.holding.push(key);
-            return;
+        mailbox.held = holds;
+        if holds {
+            let last = std::mem::replace(&mut self.holding.1, key);
+            if let Some(mailbox) = self.get_mut(key) {
+                mailbox.before = last;
+            }
+            match self.get_mut(last) {
+                Some(last) => last.after = key,
+                None => self.holding.0 = key,
+            }
+        } else {
+            let before = std::mem::replace(&mut mailbox.before, NOWHERE);
+            let after = std::mem::replace(&mut mailbox.after, NOWHERE);
+            match self.get_mut(before) {
+                Some(before) => before.after = after,
+                None => self.holding.0 = after,
+            }
+            match self.get_mut(after) {
+                Some(after) => after.before = before,
+                None => self.holding.1 = before,
+            }
         }
-        let place = std::mem::replace(&mut mailbox.place, usize::MAX);
-        self.holding.swap_remove(place);
-        if let Some(moved) = self.holding.get(place).copied()
-            && let Some(mailbox) = self.slots.get_mut(moved)
-        {
-            mailbox.place = place;
-        }
+    }
+
+    /// The mailboxes that hold a message.
+    fn holding(&self) -> impl Iterator<Item = (MailboxKey, &Mailbox<C, W>)> {
+        let mut next = self.holding.0;
+        std::iter::from_fn(move || {
+            let (key, mailbox) = (next, self.get(next)?);
+            next = mailbox.after;
+            Some((key, mailbox))
+        })
     }
 
     /// A message has arrived for `channel`.
     pub(crate) fn deliver(&mut self, channel: &str, body: Arc<Body>, now: Instant) -> Delivered<W> {
         let key = self.open(channel);
+        self.deliver_to(key, body, now)
+    }
+
+    /// The same for a mailbox that is pinned.
+    pub(crate) fn deliver_to(
+        &mut self,
+        key: MailboxKey,
+        body: Arc<Body>,
+        now: Instant,
+    ) -> Delivered<W> {
         self.drop_expired(key, now);
-        let mailbox = &mut self.slots[key];
-        let dropped = self
-            .capacity
-            .is_some_and(|most| mailbox.messages.len() >= most);
+        let capacity = self.capacity;
+        let Some(mailbox) = self.get_mut(key) else {
+            return Delivered {
+                due: None,
+                wake: None,
+                dropped: true,
+            };
+        };
+        let dropped = capacity.is_some_and(|most| mailbox.messages.len() >= most);
         if !dropped {
             mailbox.messages.push_back(Waiting { body, arrived: now });
-            self.backlog += 1;
         }
         let delivered = Delivered {
             due: mailbox.becomes_due().then_some(key),
             wake: mailbox.pulls.pop_front(),
             dropped,
         };
+        self.backlog += usize::from(!dropped);
         self.track(key);
+        self.tidy(key);
         delivered
     }
 
@@ -325,30 +440,34 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         announce: impl FnOnce(ReceiverId),
     ) -> (ReceiverId, Option<MailboxKey>) {
         let key = self.open(channel);
-        let mailbox = &mut self.slots[key];
         self.last_receiver += 1;
         let id = self.last_receiver;
         announce(id);
-        mailbox.receivers.push_back(Receiver {
-            id,
-            callback: Some(callback),
-            ending: None,
-            cancelled: false,
-        });
         self.receivers.insert(id, key);
-        (id, mailbox.becomes_due().then_some(key))
+        let mut due = false;
+        if let Some(mailbox) = self.get_mut(key) {
+            mailbox.receivers.push_back(Receiver {
+                id,
+                callback: Some(callback),
+                ending: None,
+                cancelled: false,
+            });
+            due = mailbox.becomes_due();
+        }
+        self.tidy(key);
+        (id, due.then_some(key))
     }
 
     /// Takes the next callback that is to run, with its message; `None` if there is none any more.
     pub(crate) fn check_out(&mut self, key: MailboxKey, now: Instant) -> Option<CheckedOut<C>> {
-        let mailbox = self.slots.get_mut(key)?;
+        let mailbox = self.get_mut(key)?;
         if mailbox.busy {
             return None;
         }
         mailbox.due = false;
         self.drop_expired(key, now);
         let checked_out = self.next_call(key, now);
-        if let Some(mailbox) = self.slots.get_mut(key) {
+        if let Some(mailbox) = self.get_mut(key) {
             mailbox.busy = checked_out.is_some();
         }
         self.track(key);
@@ -357,7 +476,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
     }
 
     fn next_call(&mut self, key: MailboxKey, now: Instant) -> Option<CheckedOut<C>> {
-        let mailbox = self.slots.get_mut(key)?;
+        let mailbox = self.get_mut(key)?;
         let ending = |receiver: &Receiver<C>| receiver.ending.is_some();
         if let Some(receiver) = mailbox.receivers.iter_mut().find(|r| ending(r)) {
             return Some(CheckedOut {
@@ -368,20 +487,23 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
                 discards: mailbox.discards,
             });
         }
+        if mailbox.messages.is_empty() {
+            return None;
+        }
+        let receiver = mailbox.receivers.iter_mut().next()?;
+        let (receiver, callback) = (receiver.id, receiver.callback.take()?);
         // Receivers take turns: the one that runs goes to the end.
-        let mut receiver = mailbox.receivers.pop_front()?;
-        let checked_out = mailbox.messages.pop_front().and_then(|waiting| {
-            Some(CheckedOut {
-                receiver: receiver.id,
-                callback: receiver.callback.take()?,
-                call: Call::Message(Message::new(waiting.body, Arc::clone(&mailbox.name.0))),
-                arrived: waiting.arrived,
-                discards: mailbox.discards,
-            })
-        });
-        mailbox.receivers.push_back(receiver);
-        self.backlog -= usize::from(checked_out.is_some());
-        checked_out
+        mailbox.receivers.rotate();
+        let waiting = mailbox.messages.pop_front()?;
+        let checked_out = CheckedOut {
+            receiver,
+            callback,
+            call: Call::Message(Message::new(waiting.body, Arc::clone(&mailbox.name))),
+            arrived: waiting.arrived,
+            discards: mailbox.discards,
+        };
+        self.backlog -= 1;
+        Some(checked_out)
     }
 
     /// Puts a callback back that has run. `declined` is the message if it was not taken.
@@ -398,7 +520,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
             dropped: false,
             wake: None,
         };
-        let Some(mailbox) = self.slots.get_mut(key) else {
+        let Some(mailbox) = self.slots.get_mut(key as usize) else {
             checked_in.retired = Some(ran.callback);
             return checked_in;
         };
@@ -418,19 +540,20 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
             }
         }
 
-        let place = mailbox.receivers.iter().position(|r| r.id == ran.receiver);
-        let stays =
-            |receiver: &Receiver<C>| flow == Flow::Continue && !ended && !receiver.cancelled;
-        match place.and_then(|place| mailbox.receivers.get_mut(place).map(|r| (place, r))) {
-            Some((_, receiver)) if stays(receiver) => receiver.callback = Some(ran.callback),
-            Some((place, receiver)) => {
+        let ours = |receiver: &Receiver<C>| receiver.id == ran.receiver;
+        let mut callback = Some(ran.callback);
+        if let Some(receiver) = mailbox.receivers.iter_mut().find(|receiver| ours(receiver)) {
+            if flow == Flow::Continue && !ended && !receiver.cancelled {
+                receiver.callback = callback.take();
+            } else {
                 checked_in.cancelled = receiver.cancelled;
-                checked_in.retired = Some(ran.callback);
-                mailbox.receivers.remove(place);
-                self.receivers.remove(&ran.receiver);
             }
-            None => checked_in.retired = Some(ran.callback),
         }
+        if callback.is_some() {
+            mailbox.receivers.remove_first(ours);
+            self.receivers.remove(&ran.receiver);
+        }
+        checked_in.retired = callback;
         checked_in.due = mailbox.becomes_due();
         self.track(key);
         self.tidy(key);
@@ -442,18 +565,15 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         let Some(key) = self.receivers.get(&id).copied() else {
             return Cancel::Unknown;
         };
-        let Some(mailbox) = self.slots.get_mut(key) else {
+        let Some(mailbox) = self.slots.get_mut(key as usize) else {
             return Cancel::Unknown;
         };
-        let Some(place) = mailbox.receivers.iter().position(|r| r.id == id) else {
-            return Cancel::Unknown;
-        };
-        let Some(receiver) = mailbox.receivers.get_mut(place) else {
+        let Some(receiver) = mailbox.receivers.iter_mut().find(|r| r.id == id) else {
             return Cancel::Unknown;
         };
         match receiver.callback.take() {
             Some(callback) => {
-                mailbox.receivers.remove(place);
+                mailbox.receivers.remove_first(|receiver| receiver.id == id);
                 self.receivers.remove(&id);
                 self.tidy(key);
                 Cancel::Idle(callback)
@@ -473,13 +593,13 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
 
     /// Takes the first message of a channel.
     pub(crate) fn pull(&mut self, channel: &str, now: Instant) -> Option<Message> {
-        let key = self.by_name.get(channel.as_bytes()).copied()?;
+        let key = self.find(channel)?;
         self.drop_expired(key, now);
-        let mailbox = self.slots.get_mut(key)?;
+        let mailbox = self.get_mut(key)?;
         let message = mailbox
             .messages
             .pop_front()
-            .map(|waiting| Message::new(waiting.body, Arc::clone(&mailbox.name.0)));
+            .map(|waiting| Message::new(waiting.body, Arc::clone(&mailbox.name)));
         self.backlog -= usize::from(message.is_some());
         self.track(key);
         self.tidy(key);
@@ -491,15 +611,22 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
     /// whenever it stops waiting: or it would be handed out in place of one who waits.
     pub(crate) fn add_pull(&mut self, channel: &str, waiter: W) {
         let key = self.open(channel);
-        self.slots[key].pulls.push_back(waiter);
+        if let Some(mailbox) = self.get_mut(key) {
+            mailbox.pulls.push_back(waiter);
+        }
+        self.tidy(key);
     }
 
     /// Somebody has given up waiting.
     pub(crate) fn remove_pull(&mut self, channel: &str, waiter: &W) {
-        if let Some(key) = self.by_name.get(channel.as_bytes()).copied()
-            && let Some(mailbox) = self.slots.get_mut(key)
+        if let Some(key) = self.find(channel)
+            && let Some(mailbox) = self.get_mut(key)
         {
-            mailbox.pulls.retain(|other| other != waiter);
+            while mailbox
+                .pulls
+                .remove_first(|other| other == waiter)
+                .is_some()
+            {}
             self.tidy(key);
         }
     }
@@ -511,7 +638,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
             wake: Vec::new(),
             dropped: 0,
         };
-        if let Some(key) = self.by_name.get(channel.as_bytes()).copied() {
+        if let Some(key) = self.find(channel) {
             self.discard_mailbox(key, why, &mut discarded);
         }
         discarded
@@ -524,7 +651,11 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
             wake: Vec::new(),
             dropped: 0,
         };
-        let keys: Vec<MailboxKey> = self.slots.iter().map(|(key, _)| key).collect();
+        let keys: Vec<_> = self
+            .slots
+            .iter()
+            .map(|(key, _)| key as MailboxKey)
+            .collect();
         for key in keys {
             self.discard_mailbox(key, why, &mut discarded);
         }
@@ -532,22 +663,22 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
     }
 
     fn discard_mailbox(&mut self, key: MailboxKey, why: Ended, discarded: &mut Discarded<W>) {
-        let Some(mailbox) = self.slots.get_mut(key) else {
+        let Some(mailbox) = self.slots.get_mut(key as usize) else {
             return;
         };
-        mailbox.discards += 1;
+        mailbox.discards = mailbox.discards.wrapping_add(1);
         mailbox.end_receivers(why);
-        self.backlog -= mailbox.messages.len();
-        discarded.dropped += mailbox.messages.len();
-        mailbox.messages.clear();
-        discarded.wake.extend(mailbox.pulls.drain(..));
+        let dropped = mailbox.messages.take_all().count();
+        self.backlog -= dropped;
+        discarded.dropped += dropped;
+        discarded.wake.extend(mailbox.pulls.take_all());
         discarded.due.extend(mailbox.becomes_due().then_some(key));
         self.track(key);
         self.tidy(key);
     }
 
     fn drop_expired(&mut self, key: MailboxKey, now: Instant) -> usize {
-        let Some(mailbox) = self.slots.get_mut(key) else {
+        let Some(mailbox) = self.slots.get_mut(key as usize) else {
             return 0;
         };
         let mut dropped = 0;
@@ -566,12 +697,15 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
     /// Drops what has waited too long, in all channels.
     pub(crate) fn expire(&mut self, now: Instant) -> Expired {
         let mut sizes = Vec::new();
-        for key in self.holding.clone() {
-            let held = self.slots.get(key).map_or(0, |m| m.messages.len());
+        let holding: Vec<_> = self
+            .holding()
+            .map(|(key, m)| (key, m.messages.len()))
+            .collect();
+        for (key, held) in holding {
             if self.drop_expired(key, now) > 0
-                && let Some(mailbox) = self.slots.get(key)
+                && let Some(mailbox) = self.get(key)
             {
-                sizes.push((mailbox.name.0.to_string_lossy().into_owned(), held));
+                sizes.push((mailbox.name.to_string_lossy().into_owned(), held));
             }
             self.track(key);
             self.tidy(key);
@@ -586,9 +720,8 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
 
     /// When the next message expires, unless somebody takes it.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        self.holding
-            .iter()
-            .filter_map(|key| self.slots.get(*key)?.messages.front())
+        self.holding()
+            .filter_map(|(_, mailbox)| mailbox.messages.front())
             .map(|first| first.arrived)
             .min()
             .and_then(|arrived| arrived.checked_add(self.expiry))

@@ -6,11 +6,11 @@ use std::time::Instant;
 use crate::broker::{Delivery, Generation};
 use crate::error::Error;
 use crate::log::Level;
-use crate::mailbox::Mailboxes;
+use crate::mailbox::Delivered;
 use crate::stats::Stat;
 use crate::wire::{self, Decoded, OwnedRecipient};
 
-use super::local::{After, Local, Woken};
+use super::local::{After, Local, Pull, Woken};
 use super::shared::{Job, Shared};
 
 /// A message expires at most this part of its time too late: it spares looking at each arrival.
@@ -29,8 +29,7 @@ impl Local {
     ) {
         let body = Arc::new(decoded.body);
         let mut dropped = 0;
-        let mut put = |mailboxes: &mut Mailboxes<_, _>, channel: &str| {
-            let delivered = mailboxes.deliver(channel, Arc::clone(&body), now);
+        let mut note = |delivered: Delivered<Arc<Pull>>| {
             after.due.extend(delivered.due);
             after.wake.extend(delivered.wake);
             dropped += usize::from(delivered.dropped);
@@ -41,18 +40,19 @@ impl Local {
                     .split_once('!')
                     .is_some_and(|(queue, _)| queue == own_queue);
                 if ours {
-                    put(&mut self.mailboxes, channel);
+                    note(self.mailboxes.deliver(channel, body, now));
                 } else {
                     shared.counters.add(Stat::DroppedForeign, 1);
                 }
             }
             OwnedRecipient::Group(group) => {
-                let mut members = self.groups.members(group).peekable();
-                if members.peek().is_none() {
+                let members = self.groups.members(group);
+                if members.is_empty() {
                     shared.counters.add(Stat::DroppedNoMember, 1);
                 }
                 for channel in members {
-                    put(&mut self.mailboxes, channel);
+                    let body = Arc::clone(&body);
+                    note(self.mailboxes.deliver_to(*channel, body, now));
                 }
             }
         }

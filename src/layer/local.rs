@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::broker::{Generation, Token};
 use crate::config::Settings;
 use crate::credit::Credit;
-use crate::groups::Groups;
+use crate::groups::{Change, Changed, Groups};
 use crate::log::RateLimit;
 use crate::mailbox::{Ended, MailboxKey, Mailboxes, ReceiverId};
 use crate::sync::{Condvar, Mutex};
@@ -21,6 +21,7 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The messages, memberships and receivers of a layer.
 pub(super) struct Local {
+    /// The mailbox of a channel is pinned once for each of its memberships.
     pub(super) mailboxes: Mailboxes<Box<dyn Receive>, Arc<Pull>>,
     pub(super) groups: Groups<Token>,
     pub(super) waits: Calls<Wait>,
@@ -43,6 +44,14 @@ pub(super) struct Warnings {
 }
 
 impl Local {
+    /// Takes back the pins of memberships that have ended; returns what the broker is to do.
+    pub(super) fn unpin(&mut self, left: Changed) -> Vec<Change> {
+        for channel in left.channels {
+            self.mailboxes.unpin(channel);
+        }
+        left.changes
+    }
+
     /// How many deliveries may be let go now, and of which generation.
     pub(super) fn release(&mut self) -> (Generation, usize) {
         (

@@ -46,11 +46,13 @@ impl Shared {
                     },
                 )
             });
-            let change = local.groups.add(group, channel, now, token);
-            (
-                (local.generation, change.into_iter().collect()),
-                token.is_some(),
-            )
+            let key = local.mailboxes.pin(channel);
+            let added = local.groups.add(group, key, now, token);
+            if added.channels.is_empty() {
+                // It was a member already, which has its pin.
+                local.mailboxes.unpin(key);
+            }
+            ((local.generation, added.changes), token.is_some())
         };
         self.change_bindings(changes);
         if let Some(lapse) = now.checked_add(self.settings.group_expiry) {
@@ -114,8 +116,9 @@ impl Shared {
             if local.closed {
                 return Err(Error::closed());
             }
-            let change = local.groups.discard(group, channel);
-            (local.generation, change.into_iter().collect())
+            let key = local.mailboxes.key(channel);
+            let left = key.map(|key| local.groups.discard(group, key));
+            (local.generation, local.unpin(left.unwrap_or_default()))
         };
         self.change_bindings(changes);
         Ok(())
@@ -205,8 +208,8 @@ impl Shared {
     pub(super) fn expire_memberships(&self, now: Instant) {
         let (lapsed, changes) = {
             let mut local = self.inbox.local.lock();
-            let (lapsed, changes) = local.groups.expire(now);
-            (lapsed, (local.generation, changes))
+            let left = local.groups.expire(now);
+            (left.channels.len(), (local.generation, local.unpin(left)))
         };
         if lapsed > 0 {
             self.log(

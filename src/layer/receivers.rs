@@ -49,7 +49,7 @@ impl Shared {
         loop {
             let (checked_out, released, expired) = {
                 let mut local = self.inbox.local.lock();
-                let checked_out = local.mailboxes.check_out(key, Instant::now());
+                let checked_out = local.mailboxes.check_out(key, self.clock.now());
                 let released = local.release();
                 (checked_out, released, local.mailboxes.take_expired())
             };
@@ -219,8 +219,10 @@ impl Shared {
             if local.closed {
                 return Err(Error::closed());
             }
-            let changes = local.groups.discard_channel(channel);
             let discarded = local.mailboxes.discard(channel, Ended::Discarded);
+            let key = local.mailboxes.key(channel);
+            let left = key.map(|key| local.groups.discard_channel(key));
+            let changes = local.unpin(left.unwrap_or_default());
             (discarded, (local.generation, changes), local.release())
         };
         self.discarded(discarded, Ended::Discarded);

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind};
 use crate::log::{Level, Record};
 use crate::mailbox::MailboxKey;
 use crate::name;
-use crate::runtime::{self, Runtime};
+use crate::runtime::{self, Runtime, TickClock};
 use crate::stats::{Counters, Stat};
 
 use super::callbacks::{Done, Hooks, State};
@@ -53,6 +53,7 @@ pub(super) struct Shared {
     pub(super) link: Link,
     pub(super) dispatcher: Arc<Dispatcher<Job>>,
     pub(super) timekeeper: Arc<Timekeeper>,
+    pub(super) clock: TickClock,
     pub(super) closing: Closing,
     pub(super) events: Events,
     broker: OnceCell<Arc<dyn Broker>>,
@@ -78,6 +79,7 @@ impl Shared {
             link: Link::new(),
             dispatcher: Arc::new(Dispatcher::new(polled)?),
             timekeeper: Arc::new(Timekeeper::new()),
+            clock: TickClock::new(),
             closing: Closing::new(),
             events: Events::new(hooks),
             broker: OnceCell::new(),
