@@ -22,8 +22,9 @@ def run(report, short):
                                         ("layers=3", "rate=800"), timeout=4))
         load.wait_started()
         connected = [proxy.connections_now for proxy in proxies]
-        report.check("each node has a layer, and each layer two connections",
-                     connected == [2, 2, 2], str(connected))
+        if not report.check("each node has a layer, and each layer two connections",
+                            connected == [2, 2, 2], str(connected)):
+            report.note(load.log())
         time.sleep(1)  # of load
 
         def lose(name, end):
@@ -36,17 +37,19 @@ def run(report, short):
             back.append(took or 0)
             time.sleep(1)
 
-        for number, node in enumerate(cluster.nodes[:1] if short else cluster.nodes):
-            lose(f"node {number} killed", node.kill9)
-            node.start()
+        def each_node(verb, end):
+            for number, node in enumerate(cluster.nodes[:1] if short else cluster.nodes):
+                # After a loss the layers are on other nodes, and perhaps none is on this one.
+                if proxies[number].connections_now:
+                    lose(f"node {number} {verb}", getattr(node, end))
+                else:
+                    getattr(node, end)()
+                node.start()
+
+        each_node("killed", "kill9")
         if not short:
             for turn in range(3):
-                for number, node in enumerate(cluster.nodes):
-                    if proxies[number].connections_now:
-                        lose(f"turn {turn}: node {number} stopped", node.stop)
-                        node.start()
-                    else:
-                        node.restart()
+                each_node(f"stopped, turn {turn}", "stop")
         ledger = load.end()
         lost = ledger.judge(report, recorder, load.timeout)
         problems = [problem for proxy in proxies for problem in proxy.problems]

@@ -9,6 +9,7 @@ from proxy import Proxy
 
 SCENARIO = "exchange made anew, queue crashed, queue hung: the connection stands"
 HEARTBEAT = 1
+UNKNOWN = "does not know queue"
 
 EXCHANGE_MADE_ANEW = """
     X = rabbit_misc:r(<<"asgi">>, exchange, <<"groups">>),
@@ -28,12 +29,17 @@ def run(report, short):
             load.wait_started()
             queue = re.search(r"queue '(channels_\w+)'", load.log()).group(1)
 
-            before = load.generations()
-            node.ctl("eval", EXCHANGE_MADE_ANEW)
-            began = time.monotonic()
-            back = load.wait_ready(10, after=before)
-            took = None if back is None else max(back - began, 0)
-            report.check_time("the bindings are made again", took, 3 * HEARTBEAT)
+            for _ in range(6):
+                before = load.generations()
+                node.ctl("eval", EXCHANGE_MADE_ANEW)
+                began = time.monotonic()
+                back = load.wait_ready(20, after=before)
+                took = None if back is None else max(back - began, 0)
+                report.check_time("the bindings are made again", took, 3 * HEARTBEAT)
+                # A send that met the moment without an exchange was told so, and the check of the
+                # queue had nothing left to find: once more, then.
+                if UNKNOWN in load.log():
+                    break
             report.figure("bound again", f"{took or 0:.1f} s after the exchange was made anew")
 
             # This one the broker mends by itself: it starts the queue again, with our consumer.
@@ -41,11 +47,11 @@ def run(report, short):
             node.ctl("eval", WITH_QUEUE.format(queue=queue, act="exit", more=", kill"))
 
             before = load.generations()
+            began = time.monotonic()  # rabbitmqctl takes 1 or 2 s of it
             node.ctl("eval", WITH_QUEUE.format(queue=queue, act="sys:suspend", more=""))
-            began = time.monotonic()
             noticed = load.wait_any_unready(10)
             took = None if noticed is None else noticed - began
-            report.check_time("a queue that hangs is noticed", took, 4 * HEARTBEAT, slack=1)
+            report.check_time("a queue that hangs is noticed", took, 4 * HEARTBEAT, slack=3)
             report.figure("a hung queue is noticed after", f"{took or 0:.1f} s")
             node.ctl("eval", WITH_QUEUE.format(queue=queue, act="sys:resume", more=""))
             report.check("ready again once the queue is gone", load.wait_next(before, 10))
@@ -53,5 +59,5 @@ def run(report, short):
             log = load.log()
         # An exchange without bindings routes to nobody, and a queue that crashed is empty.
         ledger.judge(report, proxy.recorder, load.timeout, broker_loses=True)
-        for words in ("does not know queue", "gave no sign of life"):
+        for words in (UNKNOWN, "gave no sign of life"):
             report.check(f"the log says: {words}", words in log)
