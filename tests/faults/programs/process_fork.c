@@ -290,7 +290,8 @@ int main(int argc, char **argv) {
     atexit(at_exit);
     snprintf(group, sizeof group, "forks-%d", parent);
 
-    layer = open_layer(host, "dispatch_threads", "4", NULL);
+    /* Room for all: where the group says that it is full, it is not for us. */
+    layer = open_layer(host, "dispatch_threads", "4", "remote_capacity", "1000000", NULL);
     polled = open_layer(host, "dispatch", "poll", NULL);
     for_children = configure(host, NULL);
     for (size_t i = 0; i < SENDERS; i++) {
