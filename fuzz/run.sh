@@ -90,11 +90,11 @@ for name in "${targets[@]}"; do
         findings=$((findings + 1))
         line="$line"$'\n'"    ^ FAILED: nothing was executed, see $log"
     elif [ "${MINIMISE:-}" = yes ]; then
-        # Small files first, and no more than a commit should hold.
+        # The fewest files of the same coverage; of these no more than a commit should hold.
         small=$work/small/$name
         rm -rf "$small"
         mkdir -p "$small"
-        run_target "$name" -merge=1 "$small" "fuzz/corpus/$name" "$new" >"$work/$name.merge" 2>&1 ||
+        run_target "$name" -set_cover_merge=1 "$small" "fuzz/corpus/$name" "$new" >"$work/$name.merge" 2>&1 ||
             exit 2
         # The seeds that were written by hand stay, as they say what they are.
         find "fuzz/corpus/$name" -type f -regextype posix-extended -regex '.*/[0-9a-f]{40}' -delete

@@ -169,8 +169,9 @@ pub(super) fn too_deep(error: &serde_json::Error) -> bool {
     error.to_string().starts_with("recursion limit exceeded")
 }
 
-/// A path with one more key, as an error writes it.
+/// A path with one more key, as an error writes it: of a long one 40 characters.
 fn step(path: &str, key: &str) -> String {
+    let key: String = key.chars().take(40).collect();
     let mut bytes = key.bytes();
     let plain = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
     if bytes.next().is_some_and(plain) && bytes.all(|byte| plain(byte) || byte.is_ascii_digit()) {
