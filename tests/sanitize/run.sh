@@ -154,7 +154,8 @@ run_part() { # run_part PART LIBRARY BUG KIND FUNCTION...
 
 memcheck="valgrind --tool=memcheck --fair-sched=yes --trace-children=yes --num-callers=40
     --leak-check=full --show-leak-kinds=definite,possible
-    --errors-for-leak-kinds=definite,possible --suppressions=$here/valgrind.supp --show-error-list=yes"
+    --errors-for-leak-kinds=definite,possible --suppressions=$here/valgrind.supp
+    --show-error-list=yes"
 memcheck=$(tr -s ' \n' ' ' <<<"$memcheck")
 
 part_valgrind() (
@@ -190,8 +191,8 @@ part_address() (
 part_thread() (
     if [ ! -e "$sysroot/lib/rustlib/src/rust/library/std/Cargo.toml" ] &&
         ! rustup component add rust-src; then
-        echo "sanitize: the part thread needs the source of Rust's standard library, the component" \
-            "rust-src of the toolchain in $sysroot" >&2
+        echo "sanitize: the part thread needs the source of Rust's standard library, which is the" \
+            "component rust-src of the toolchain in $sysroot" >&2
         return 1
     fi
     export CHANNEL_LAYER_TEST_SLOWDOWN=${CHANNEL_LAYER_TEST_SLOWDOWN:-10}
