@@ -40,8 +40,9 @@ def run(report, short):
                               None if ready is None else ready - answers, READY_SECONDS)
             ledger = load.end()
         lost = ledger.judge(report, proxy.recorder, load.timeout)
+        # What was on its way when the signal was sent may have been answered.
         met = [s for s in ledger.sends.values() for at, _ in s.outcomes
-               if stopped * 1e6 <= s.at < answers * 1e6]
+               if (stopped + 0.5) * 1e6 <= s.at < answers * 1e6]
         counts = {}
         for send in met:
             name = send.outcomes[0][1]
