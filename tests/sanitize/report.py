@@ -147,7 +147,8 @@ def main(arguments):
     if options.tool == "valgrind" and not found.processes:
         print("report.py: no process was looked at", file=sys.stderr)
         return 1
-    return 1 if found.findings else 0
+    # What ended without a summary was not looked at to its end.
+    return 1 if found.findings or found.unfinished else 0
 
 
 if __name__ == "__main__":

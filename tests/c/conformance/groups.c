@@ -86,11 +86,15 @@ CHILD(group_member) {
 CASE_WHEN(group_across_two_programs, amqp_only) {
     layer_t *layer = open_layer(DEFAULTS);
     const char *group = unique("group-"), *answers = new_channel(layer);
+    /* By its name: under valgrind the link itself leads to valgrind. */
+    char program[4096];
+    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+    CHECK(length > 0, "readlink failed");
+    program[length] = '\0';
     pid_t child = fork();
     CHECK(child >= 0, "fork failed");
     if (child == 0) {
-        execl("/proc/self/exe", "conformance", "--child", "group_member", group, answers,
-              (char *)NULL);
+        execl(program, "conformance", "--child", "group_member", group, answers, (char *)NULL);
         _exit(127);
     }
     CHECK_PULL(layer, answers, -1); /* It is a member. */

@@ -15,12 +15,14 @@ enum { FIRST_DELAY = 30000, SHORTEST_STEP = 200, LONGEST_STEP = 500000, LONGEST_
 static void steer(struct steering *steering, bool message_first) {
     bool streak = message_first == steering->message_was_first;
     steering->step = streak ? steering->step * 2 : steering->step / 8;
+    int64_t longest_step = (int64_t)harness_scaled(LONGEST_STEP);
+    int64_t longest_delay = (int64_t)harness_scaled(LONGEST_DELAY);
     steering->step = steering->step < SHORTEST_STEP  ? SHORTEST_STEP
-                     : steering->step > LONGEST_STEP ? LONGEST_STEP
+                     : steering->step > longest_step ? longest_step
                                                      : steering->step;
     steering->delay += message_first ? -steering->step : steering->step;
     steering->delay = steering->delay < 0               ? 0
-                      : steering->delay > LONGEST_DELAY ? LONGEST_DELAY
+                      : steering->delay > longest_delay ? longest_delay
                                                         : steering->delay;
     steering->message_was_first = message_first;
     steering->message_first += message_first;
