@@ -6,13 +6,13 @@
 //! `Unbound -> Binding -> Bound -> Unbinding -> Unbound`.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, Hash};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hashbrown::DefaultHashBuilder;
-use hashbrown::hash_table::{Entry, HashTable};
 use slab::Slab;
+
+use crate::index::Index;
 
 #[cfg(test)]
 mod tests;
@@ -95,16 +95,15 @@ pub(crate) struct Changed {
 #[derive(Debug)]
 pub(crate) struct Groups<T> {
     groups: Slab<Group<T>>,
-    /// The ids of all groups, by the hash of their names.
-    group_ids: HashTable<GroupId>,
+    /// The ids of all groups, by their names.
+    group_ids: Index,
     memberships: Slab<Membership>,
-    /// The ids of all memberships, by the hash of group and channel.
-    membership_ids: HashTable<MembershipId>,
+    /// The ids of all memberships, by group and channel.
+    membership_ids: Index,
     /// The first membership of each channel, by its key.
     of_channel: Vec<MembershipId>,
     oldest: MembershipId,
     newest: MembershipId,
-    hasher: DefaultHashBuilder,
     expiry: Duration,
     connected: bool,
     bound: usize,
@@ -117,13 +116,12 @@ impl<T: Copy + Eq + Hash> Groups<T> {
     pub(crate) fn new(expiry: Duration) -> Self {
         Self {
             groups: Slab::new(),
-            group_ids: HashTable::new(),
+            group_ids: Index::default(),
             memberships: Slab::new(),
-            membership_ids: HashTable::new(),
+            membership_ids: Index::default(),
             of_channel: Vec::new(),
             oldest: NONE,
             newest: NONE,
-            hasher: DefaultHashBuilder::default(),
             expiry,
             connected: false,
             bound: 0,
@@ -173,44 +171,32 @@ impl<T: Copy + Eq + Hash> Groups<T> {
     }
 
     fn group_id(&self, name: &str) -> Option<GroupId> {
-        let same = |id: &GroupId| self.group(*id).is_some_and(|group| &*group.name == name);
-        self.group_ids
-            .find(self.hasher.hash_one(name), same)
-            .copied()
+        let is = |id| self.group(id).is_some_and(|group| &*group.name == name);
+        self.group_ids.find(name, is)
     }
 
     fn open_group(&mut self, name: &str) -> GroupId {
-        let Self { groups, hasher, .. } = self;
-        let name_of = |id: &GroupId| groups.get(*id as usize).map(|group| &*group.name);
-        let place = self.group_ids.entry(
-            hasher.hash_one(name),
-            |id| name_of(id) == Some(name),
-            |id| hasher.hash_one(name_of(id).unwrap_or_default()),
-        );
-        let vacant = match place {
-            Entry::Occupied(found) => return *found.get(),
-            Entry::Vacant(vacant) => vacant,
-        };
-        let slot = self.groups.vacant_entry();
+        if let Some(id) = self.group_id(name) {
+            return id;
+        }
         // Four billion groups do not fit into any memory.
-        let id = slot.key() as GroupId;
-        vacant.insert(id);
-        slot.insert(Group {
+        let id = self.groups.insert(Group {
             name: name.into(),
             members: Vec::new(),
             route: Route::Unbound,
             waiting: None,
-        });
+        }) as GroupId;
+        let name_of = |id| self.groups.get(id as usize).map(|group| &*group.name);
+        self.group_ids.insert(id, name_of);
         id
     }
 
     fn membership_id(&self, group: GroupId, channel: ChannelKey) -> Option<MembershipId> {
-        let same = |id: &MembershipId| {
-            let membership = self.memberships.get(*id as usize);
+        let is = |id| {
+            let membership = self.memberships.get(id as usize);
             membership.is_some_and(|m| (m.group, m.channel) == (group, channel))
         };
-        let hash = self.hasher.hash_one((group, channel));
-        self.membership_ids.find(hash, same).copied()
+        self.membership_ids.find((group, channel), is)
     }
 
     /// Adds `channel` to `group`, or renews its membership. `waiter` is handed out by
@@ -276,17 +262,11 @@ impl<T: Copy + Eq + Hash> Groups<T> {
         if let Some(first) = self.of_channel.get_mut(channel as usize) {
             *first = id;
         }
-        let Self {
-            memberships,
-            hasher,
-            ..
-        } = self;
-        let hash = |id: &MembershipId| {
-            let membership = memberships.get(*id as usize);
-            hasher.hash_one(membership.map_or((NONE, NONE), |m| (m.group, m.channel)))
+        let name_of = |id| {
+            let membership = self.memberships.get(id as usize);
+            membership.map(|m| (m.group, m.channel))
         };
-        self.membership_ids
-            .insert_unique(hasher.hash_one((group, channel)), id, hash);
+        self.membership_ids.insert(id, name_of);
         id
     }
 
@@ -376,10 +356,7 @@ impl<T: Copy + Eq + Hash> Groups<T> {
             return;
         };
         let (group, channel) = (membership.group, membership.channel);
-        let hash = self.hasher.hash_one((group, channel));
-        if let Ok(found) = self.membership_ids.find_entry(hash, |other| *other == id) {
-            found.remove();
-        }
+        self.membership_ids.remove((group, channel), id);
         match self.membership_mut(membership.previous) {
             Some(previous) => previous.next = membership.next,
             None => {
@@ -438,10 +415,7 @@ impl<T: Copy + Eq + Hash> Groups<T> {
         };
         if self.group(id).is_some_and(unused) {
             let group = self.groups.remove(id as usize);
-            let hash = self.hasher.hash_one(&*group.name);
-            if let Ok(found) = self.group_ids.find_entry(hash, |other| *other == id) {
-                found.remove();
-            }
+            self.group_ids.remove(&*group.name, id);
         }
     }
 

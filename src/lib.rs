@@ -20,6 +20,7 @@ mod ffi;
 #[doc(hidden)]
 pub mod fuzzing;
 mod groups;
+mod index;
 pub mod layer;
 mod mailbox;
 mod name;

@@ -8,15 +8,14 @@
 mod queue;
 
 use std::ffi::{CStr, CString};
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hashbrown::hash_table::{Entry, HashTable};
-use hashbrown::{DefaultHashBuilder, HashMap};
+use hashbrown::HashMap;
 use slab::Slab;
 
 use self::queue::Queue;
+use crate::index::Index;
 use crate::message::{Body, Message};
 
 #[cfg(test)]
@@ -196,9 +195,8 @@ pub(crate) struct Expired {
 #[derive(Debug)]
 pub(crate) struct Mailboxes<C, W> {
     slots: Slab<Mailbox<C, W>>,
-    /// The keys of all, by the hash of their names.
-    by_name: HashTable<MailboxKey>,
-    hasher: DefaultHashBuilder,
+    /// The keys of all, by their names.
+    by_name: Index,
     receivers: HashMap<ReceiverId, MailboxKey>,
     /// The first and the last of those that hold a message, in the order they came to.
     holding: (MailboxKey, MailboxKey),
@@ -216,8 +214,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
     pub(crate) fn new(expiry: Duration, capacity: Option<usize>) -> Self {
         Self {
             slots: Slab::new(),
-            by_name: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
+            by_name: Index::default(),
             receivers: HashMap::new(),
             holding: (NOWHERE, NOWHERE),
             idle: 0,
@@ -250,14 +247,11 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         std::mem::take(&mut self.expired)
     }
 
-    fn find(&self, channel: &str) -> Option<MailboxKey> {
+    /// The key of a channel's mailbox, if it exists.
+    pub(crate) fn key(&self, channel: &str) -> Option<MailboxKey> {
         let name = channel.as_bytes();
-        let same = |key: &MailboxKey| self.name_is(*key, name);
-        self.by_name.find(self.hasher.hash_one(name), same).copied()
-    }
-
-    fn name_is(&self, key: MailboxKey, name: &[u8]) -> bool {
-        self.get(key).is_some_and(|m| m.name.to_bytes() == name)
+        let is = |key| self.get(key).is_some_and(|m| m.name.to_bytes() == name);
+        self.by_name.find(name, is)
     }
 
     fn get(&self, key: MailboxKey) -> Option<&Mailbox<C, W>> {
@@ -270,22 +264,12 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
 
     /// The mailbox of `channel`, which somebody is about to use.
     fn open(&mut self, channel: &str) -> MailboxKey {
-        let name = channel.as_bytes();
-        let Self { slots, hasher, .. } = self;
-        let name_of = |key: &MailboxKey| slots.get(*key as usize).map(|m| m.name.to_bytes());
-        let place = self.by_name.entry(
-            hasher.hash_one(name),
-            |key| name_of(key) == Some(name),
-            |key| hasher.hash_one(name_of(key).unwrap_or_default()),
-        );
-        let vacant = match place {
-            Entry::Occupied(found) => return *found.get(),
-            Entry::Vacant(vacant) => vacant,
-        };
+        if let Some(key) = self.key(channel) {
+            return key;
+        }
         let slot = self.slots.vacant_entry();
         // Four billion channels do not fit into any memory.
         let key = slot.key() as MailboxKey;
-        vacant.insert(key);
         slot.insert(Mailbox {
             // Names are checked before they get here, so that none holds a NUL.
             name: CString::new(channel).unwrap_or_default().into(),
@@ -301,6 +285,8 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
             after: NOWHERE,
             held: false,
         });
+        let name_of = |key| self.slots.get(key as usize).map(|m| m.name.to_bytes());
+        self.by_name.insert(key, name_of);
         key
     }
 
@@ -323,11 +309,6 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         self.tidy(key);
     }
 
-    /// The key of a channel's mailbox, if it exists.
-    pub(crate) fn key(&self, channel: &str) -> Option<MailboxKey> {
-        self.find(channel)
-    }
-
     /// Removes the mailbox if nothing holds it, and notes whether anything but its pins does.
     fn tidy(&mut self, key: MailboxKey) {
         let Some(mailbox) = self.slots.get_mut(key as usize) else {
@@ -338,10 +319,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         if unused && !pinned {
             self.idle -= usize::from(mailbox.idle);
             let mailbox = self.slots.remove(key as usize);
-            let hash = self.hasher.hash_one(mailbox.name.to_bytes());
-            if let Ok(found) = self.by_name.find_entry(hash, |other| *other == key) {
-                found.remove();
-            }
+            self.by_name.remove(mailbox.name.to_bytes(), key);
         } else if unused != mailbox.idle {
             mailbox.idle = unused;
             if unused {
@@ -593,7 +571,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
 
     /// Takes the first message of a channel.
     pub(crate) fn pull(&mut self, channel: &str, now: Instant) -> Option<Message> {
-        let key = self.find(channel)?;
+        let key = self.key(channel)?;
         self.drop_expired(key, now);
         let mailbox = self.get_mut(key)?;
         let message = mailbox
@@ -619,7 +597,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
 
     /// Somebody has given up waiting.
     pub(crate) fn remove_pull(&mut self, channel: &str, waiter: &W) {
-        if let Some(key) = self.find(channel)
+        if let Some(key) = self.key(channel)
             && let Some(mailbox) = self.get_mut(key)
         {
             while mailbox
@@ -638,7 +616,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
             wake: Vec::new(),
             dropped: 0,
         };
-        if let Some(key) = self.find(channel) {
+        if let Some(key) = self.key(channel) {
             self.discard_mailbox(key, why, &mut discarded);
         }
         discarded

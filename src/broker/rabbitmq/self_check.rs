@@ -9,17 +9,13 @@
 //!   that the exchange is the one we have bound to. The message has no time to live, so it never
 //!   takes a place in the queue from another; where it is delivered, the consumer drops it.
 
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use lapin::options::{
-    BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
-};
+use lapin::options::{BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, ConnectionStatus};
 use tokio::time::{sleep, timeout};
@@ -90,11 +86,8 @@ impl SelfCheck {
             .await?;
         consuming.keep(asking.clone());
         let publisher = publishing.connection()?;
-        let channel = topology.answer(publisher.create_channel()).await?;
+        let channel = topology.publish(publisher).await?;
         publishing.keep(channel.clone());
-        topology
-            .answer(channel.confirm_select(ConfirmSelectOptions::default()))
-            .await?;
         let interval = match heartbeat {
             0 => INTERVAL,
             seconds => Duration::from_secs(seconds.into()),
@@ -180,7 +173,7 @@ impl SelfCheck {
         }
     }
 
-    fn probe(&self) -> impl Future<Output = lapin::Result<Confirmation>> + Send + use<> {
+    async fn probe(&self) -> lapin::Result<Confirmation> {
         let flags = BasicPublishOptions {
             mandatory: true,
             ..BasicPublishOptions::default()
@@ -188,13 +181,11 @@ impl SelfCheck {
         let properties = BasicProperties::default()
             .with_type(KIND.into())
             .with_expiration("0".into());
-        let channel = self.publishing.clone();
         let (exchange, key) = (self.exchange.clone(), self.key.clone());
-        async move {
-            let written = channel.basic_publish(exchange, key, flags, b"", properties);
-            written.await?.await
-        }
-        .boxed()
+        let written = self
+            .publishing
+            .basic_publish(exchange, key, flags, b"", properties);
+        written.await?.await
     }
 }
 
