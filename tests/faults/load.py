@@ -23,7 +23,6 @@ class Load:
 
     def __init__(self, host, settings=(), preload=None, planted=None, **options):
         self.timeout = float(options.get("timeout", 10))
-        self.options = options
         self._folder = tempfile.TemporaryDirectory(prefix="channel-layer-load-")
         self._ledger = Path(self._folder.name, "ledger")
         self._changed = threading.Condition()
@@ -80,35 +79,37 @@ class Load:
 
         Returns the moment at which the last of them was (of time.monotonic), or None.
         """
-        def ready():
-            return all(state == STATE_READY and (after is None or generation > after[layer])
-                       for layer, (state, generation, _) in self._states.items())
-        return self._latest() if self._wait(ready, seconds) else None
+        return self._wait_states(seconds, lambda states: all(
+            state == STATE_READY and (after is None or generation > after[layer])
+            for layer, state, generation in states))
 
     def wait_unready(self, seconds):
         """Waits until every layer knows that it is not ready. Returns the last one's moment."""
-        def unready():
-            return all(state != STATE_READY for state, _, _ in self._states.values())
-        return self._latest() if self._wait(unready, seconds) else None
-
-    def _latest(self):
-        with self._changed:
-            return max(when for _, _, when in self._states.values())
+        return self._wait_states(seconds, lambda states: all(
+            state != STATE_READY for _, state, _ in states))
 
     def wait_next(self, before, seconds):
         """Waits until a layer is ready in a generation later than `before` says, and all are
         ready. Returns the moment."""
-        def ready():
-            states = self._states.items()
-            return (all(state == STATE_READY for _, (state, _, _) in states)
-                    and any(generation > before[layer] for layer, (_, generation, _) in states))
-        return self._latest() if self._wait(ready, seconds) else None
+        return self._wait_states(seconds, lambda states: (
+            all(state == STATE_READY for _, state, _ in states)
+            and any(generation > before[layer] for layer, _, generation in states)))
 
     def wait_any_unready(self, seconds):
         """Waits until some layer knows that it is not ready. Returns the moment."""
-        def unready():
-            return any(state != STATE_READY for state, _, _ in self._states.values())
-        return self._latest() if self._wait(unready, seconds) else None
+        return self._wait_states(seconds, lambda states: any(
+            state != STATE_READY for _, state, _ in states))
+
+    def _wait_states(self, seconds, condition):
+        """Waits until `condition` holds for [(layer, state, generation)]. Returns the moment of
+        the last change, or None."""
+        def holds():
+            return condition([(layer, state, generation)
+                              for layer, (state, generation, _) in self._states.items()])
+        if not self._wait(holds, seconds):
+            return None
+        with self._changed:
+            return max(when for _, _, when in self._states.values())
 
     def end(self, command="stop", seconds=180):
         """Ends the load and returns its ledger."""

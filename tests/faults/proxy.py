@@ -7,15 +7,16 @@ writes into its messages.
 
 import asyncio
 import collections
+import itertools
 import socket
 import struct
 import threading
 
 LOOPBACK = "127.0.0.1"
 
-METHOD, HEADER, BODY = 1, 2, 3
+METHOD, BODY = 1, 3
 FRAME_END = 0xCE
-PUBLISH, RETURN, DELIVER = (60, 40), (60, 50), (60, 60)
+PUBLISH, RETURN = (60, 40), (60, 50)
 ACK, NACK, CONFIRM_SELECT = (60, 80), (60, 120), (85, 10)
 
 # Where the load has its id in a body: after the head of the map and of the number (load.c).
@@ -26,12 +27,8 @@ class Recorder:
     """What the broker said about the messages of the load, over all connections."""
 
     def __init__(self):
-        self.published = set()  # ids
-        self.acked = set()
-        self.nacked = set()
+        self.acked = set()  # ids
         self.returned = set()
-        self.delivered = collections.Counter()
-        self.connections = 0
 
 
 class Frames:
@@ -70,7 +67,7 @@ class Conversation:
         self._tags = {}  # channel -> the tag of the last publish, once confirms are on
         self._unsettled = collections.defaultdict(collections.OrderedDict)  # channel -> tag -> id
         self._open_publish = {}  # channel -> tag of the publish whose body is to come
-        self._expected = {}  # channel -> the set that the next body's id belongs into
+        self._returns = set()  # channels on which a returned body is to come
 
     def from_client(self, data):
         for kind, channel, payload in self._from_client.feed(data):
@@ -85,7 +82,6 @@ class Conversation:
                 number = id_of(payload)
                 tag = self._open_publish.pop(channel)
                 if number is not None:
-                    self._recorder.published.add(number)
                     self._unsettled[channel][tag] = number
 
     def from_broker(self, data):
@@ -94,32 +90,22 @@ class Conversation:
                 method = struct.unpack_from(">HH", payload)
                 if method in (ACK, NACK):
                     tag, multiple = struct.unpack_from(">QB", payload, 4)
-                    settled = (self._recorder.acked if method == ACK else self._recorder.nacked)
-                    self._settle(channel, tag, multiple & 1, settled)
+                    settled = self._settled(channel, tag, multiple & 1)
+                    if method == ACK:
+                        self._recorder.acked.update(settled)
                 elif method == RETURN:
-                    self._expected[channel] = self._recorder.returned.add
-                elif method == DELIVER:
-                    self._expected[channel] = self._count_delivery
-            elif kind == BODY and channel in self._expected:
+                    self._returns.add(channel)
+            elif kind == BODY and channel in self._returns:
+                self._returns.remove(channel)
                 number = id_of(payload)
                 if number is not None:
-                    self._expected[channel](number)
-                del self._expected[channel]
+                    self._recorder.returned.add(number)
 
-    def _count_delivery(self, number):
-        self._recorder.delivered[number] += 1
-
-    def _settle(self, channel, tag, multiple, settled):
+    def _settled(self, channel, tag, multiple):
+        """Takes out the messages that an answer is about."""
         unsettled = self._unsettled[channel]
-        if not multiple:
-            if tag in unsettled:
-                settled.add(unsettled.pop(tag))
-            return
-        while unsettled:
-            first = next(iter(unsettled))
-            if first > tag:
-                break
-            settled.add(unsettled.pop(first))
+        tags = [tag] if not multiple else list(itertools.takewhile(lambda t: t <= tag, unsettled))
+        return [unsettled.pop(tag) for tag in tags if tag in unsettled]
 
 
 def id_of(body):
@@ -206,7 +192,6 @@ class Connection:
         except OSError:
             self._writer.transport.abort()  # as the broker's system would: refused
             return
-        self._proxy.recorder.connections += 1
         conversation = Conversation(self._proxy.recorder)
         pipes = (
             Pipe(self._proxy, self, "to_broker", self._reader, self._broker,

@@ -1,6 +1,8 @@
 /* After fork(): the child must not use the parent's layers, and can open its own. */
 #include "support.h"
 
+#include "../forked.h"
+
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -9,49 +11,9 @@
  * no probe. Gives the number of the first call that went wrong. */
 static int use_forked(layer_t *layer, layer_t *polled, const char *channel, const char *group,
                       layer_message_t *kept) {
-    struct numbered m = number_message(1);
-    layer_error_t *error = NULL;
-    layer_message_t *message = NULL;
-    layer_state_t state;
-    uint64_t number;
-    char name[LAYER_NAME_SIZE];
-    int call = 0;
-#define FORKED(expression)                                                                         \
-    do {                                                                                           \
-        call++;                                                                                    \
-        if ((expression) != LAYER_FORKED || layer_error_status(error) != LAYER_FORKED) {           \
-            return call;                                                                           \
-        }                                                                                          \
-        layer_error_free(error);                                                                   \
-        error = NULL;                                                                              \
-    } while (0)
-    FORKED(layer_wait_ready(layer, 0, &error));
-    FORKED(layer_wait_ready(layer, 1000, &error));
-    FORKED(layer_state(layer, &state, &error));
-    FORKED(layer_stat(layer, LAYER_STAT_BACKLOG, &number, &error));
-    FORKED(layer_new_channel(layer, NULL, name, sizeof name, &error));
-    FORKED(layer_send(layer, channel, m.data, m.length, &error));
-    FORKED(layer_send_json(layer, channel, "{}", &error));
-    FORKED(layer_group_send(layer, group, m.data, m.length, &error));
-    FORKED(layer_group_send_json(layer, group, "{}", &error));
-    FORKED(layer_send_async(layer, channel, m.data, m.length, probe_done, NULL, NULL, &error));
-    FORKED(layer_group_send_async(layer, group, m.data, m.length, probe_done, NULL, NULL, &error));
-    FORKED(layer_receive(layer, channel, probe_receive, NULL, NULL, &number, &error));
-    FORKED(layer_receive_cancel(layer, 1, &error));
-    FORKED(layer_receive_next(layer, channel, 0, &message, &error));
-    FORKED(layer_receive_next(layer, channel, 1000, &message, &error));
-    FORKED(layer_channel_discard(layer, channel, &error));
-    FORKED(layer_group_add(layer, group, channel, &error));
-    FORKED(layer_group_add_async(layer, group, channel, probe_done, NULL, NULL, &error));
-    FORKED(layer_group_discard(layer, group, channel, &error));
-    FORKED(layer_poll(polled, 0, 0, NULL, &error));
-    FORKED(layer_close(layer, 1000, &error));
-#undef FORKED
-    if (layer_fd(polled) != -1) {
-        return 100;
-    }
-    if (layer_send(layer, channel, m.data, m.length, NULL) != LAYER_FORKED) {
-        return 101;
+    int refused = forked_call_not_refused(layer, polled, channel, group);
+    if (refused != 0) {
+        return refused;
     }
     if (number_of(kept) != 7) { /* A message is no layer. */
         return 102;

@@ -264,6 +264,19 @@ __attribute__((sentinel)) static inline layer_t *open_layer(const char *host, ..
     return open_config(config);
 }
 
+/* Opens a layer, sends a message to itself, and closes. */
+static inline void use_and_close(const char *host) {
+    char channel[LAYER_NAME_SIZE];
+    layer_message_t *message;
+    layer_t *layer = open_layer(host, NULL);
+    MUST(layer_new_channel(layer, NULL, channel, sizeof channel, ERROR));
+    MUST(send_number(layer, channel, 1, ERROR));
+    MUST(layer_receive_next(layer, channel, 10000, &message, ERROR));
+    layer_message_free(message);
+    MUST(layer_close(layer, 10000, ERROR));
+    layer_free(layer);
+}
+
 static inline uint64_t stat_of(const layer_t *layer, uint32_t which) {
     uint64_t value = 0;
     MUST(layer_stat(layer, which, &value, ERROR));

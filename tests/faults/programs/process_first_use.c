@@ -8,15 +8,7 @@
 #include "process.h"
 
 static void *use(void *host) {
-    char channel[LAYER_NAME_SIZE];
-    layer_message_t *message;
-    layer_t *layer = open_layer(host, NULL);
-    MUST(layer_new_channel(layer, NULL, channel, sizeof channel, ERROR));
-    MUST(send_number(layer, channel, 1, ERROR));
-    MUST(layer_receive_next(layer, channel, 10000, &message, ERROR));
-    layer_message_free(message);
-    MUST(layer_close(layer, 10000, ERROR));
-    layer_free(layer);
+    use_and_close(host);
     return NULL;
 }
 
@@ -27,7 +19,7 @@ static int once(char *host, double seconds) {
     }
     pid_t child = fork();
     if (child == 0) {
-        use(host);
+        use_and_close(host);
         _exit(0);
     }
     int status = end_of(child, 20);

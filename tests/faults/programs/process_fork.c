@@ -8,6 +8,8 @@
  */
 #include "process.h"
 
+#include "forked.h"
+
 #include <spawn.h>
 #include <sys/syscall.h>
 
@@ -90,48 +92,9 @@ static void *poll_on(void *argument) {
 
 /* 0, or the number of the first call that was not refused as it should be. */
 static int use_inherited(void) {
-    struct number m = number_message(1);
-    layer_error_t *error = NULL;
-    layer_message_t *message = NULL;
-    layer_state_t state;
-    uint64_t number;
-    char name[LAYER_NAME_SIZE];
-    int call = 0;
-#define FORKED(expression)                                                                         \
-    do {                                                                                           \
-        call++;                                                                                    \
-        if ((expression) != LAYER_FORKED || layer_error_status(error) != LAYER_FORKED) {           \
-            return call;                                                                           \
-        }                                                                                          \
-        layer_error_free(error);                                                                   \
-        error = NULL;                                                                              \
-    } while (0)
-    FORKED(layer_wait_ready(layer, 1000, &error));
-    FORKED(layer_state(layer, &state, &error));
-    FORKED(layer_stat(layer, LAYER_STAT_BACKLOG, &number, &error));
-    FORKED(layer_new_channel(layer, NULL, name, sizeof name, &error));
-    FORKED(layer_send(layer, quiet_channel, m.data, m.length, &error));
-    FORKED(layer_send_json(layer, quiet_channel, "{}", &error));
-    FORKED(layer_group_send(layer, group, m.data, m.length, &error));
-    FORKED(layer_group_send_json(layer, group, "{}", &error));
-    FORKED(layer_send_async(layer, quiet_channel, m.data, m.length, (layer_done_cb)abort, NULL,
-                            NULL, &error));
-    FORKED(layer_group_send_async(layer, group, m.data, m.length, (layer_done_cb)abort, NULL, NULL,
-                                  &error));
-    FORKED(layer_receive(layer, quiet_channel, (layer_receive_cb)(void *)abort, NULL, NULL, &number,
-                         &error));
-    FORKED(layer_receive_cancel(layer, 1, &error));
-    FORKED(layer_receive_next(layer, quiet_channel, 1000, &message, &error));
-    FORKED(layer_channel_discard(layer, quiet_channel, &error));
-    FORKED(layer_group_add(layer, group, quiet_channel, &error));
-    FORKED(layer_group_add_async(layer, group, quiet_channel, (layer_done_cb)abort, NULL, NULL,
-                                 &error));
-    FORKED(layer_group_discard(layer, group, quiet_channel, &error));
-    FORKED(layer_poll(polled, 0, 1000, NULL, &error));
-    FORKED(layer_close(layer, 1000, &error));
-#undef FORKED
-    if (layer_fd(polled) != -1) {
-        return 60;
+    int refused = forked_call_not_refused(layer, polled, quiet_channel, group);
+    if (refused != 0) {
+        return refused;
     }
     long before = descriptors();
     layer_free(layer);

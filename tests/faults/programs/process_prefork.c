@@ -73,18 +73,6 @@ static int work(int self) {
                : 4;
 }
 
-static void use_and_close(void) {
-    char channel[LAYER_NAME_SIZE];
-    layer_message_t *message;
-    layer_t *layer = open_layer(host, NULL);
-    MUST(layer_new_channel(layer, NULL, channel, sizeof channel, ERROR));
-    MUST(send_number(layer, channel, 1, ERROR));
-    MUST(layer_receive_next(layer, channel, 10000, &message, ERROR));
-    layer_message_free(message);
-    MUST(layer_close(layer, 10000, ERROR));
-    layer_free(layer);
-}
-
 int main(int argc, char **argv) {
     MUST_BE(argc == 5);
     char name[64], text[64], queues[WORKERS + 1][12 + sizeof "channels_"], byte;
@@ -95,7 +83,7 @@ int main(int argc, char **argv) {
     snprintf(name, sizeof name, "workers-%d", getpid());
     group = name;
     if (strcmp(argv[4], "used") == 0) {
-        use_and_close();
+        use_and_close(host);
     }
     MUST_BE(pipe2(ready, O_CLOEXEC) == 0 && pipe2(half, O_CLOEXEC) == 0 &&
             pipe2(go, O_CLOEXEC) == 0);
