@@ -235,15 +235,10 @@ impl Done for DoneCallback {
 
 impl Receive for ReceiveCallback {
     fn receive(&mut self, message: &Message) -> Flow {
-        let borrowed = layer_message_t::lend(message.clone());
-        // SAFETY: the caller gave this function for this userdata; the message outlives the call.
-        let flow = unsafe {
-            (self.function)(
-                self.userdata.pointer,
-                layer_status_t::LAYER_OK,
-                &raw const borrowed,
-            )
-        };
+        let flow = layer_message_t::lend(message, |lent| {
+            // SAFETY: the caller gave this function for this userdata; the message outlives the call.
+            unsafe { (self.function)(self.userdata.pointer, layer_status_t::LAYER_OK, lent) }
+        });
         const CONTINUE: i32 = layer_flow_t::LAYER_CONTINUE as i32;
         const DECLINE: i32 = layer_flow_t::LAYER_DECLINE as i32;
         match flow {

@@ -1,6 +1,7 @@
 //! `layer_message_t`: what a receiver gets.
 
 use std::ffi::{CStr, c_char};
+use std::mem::ManuallyDrop;
 use std::ptr;
 
 use crate::message::Message;
@@ -11,23 +12,36 @@ use super::status::{guard, guard_value, layer_error_t, layer_status_t};
 
 /// A message: immutable, usable from any thread, and it outlives its layer.
 pub struct layer_message_t {
-    message: Message,
+    message: ManuallyDrop<Message>,
     /// Lent to a callback: it lies on our stack, so that freeing it must do nothing.
     lent: bool,
 }
 
 impl layer_message_t {
-    pub(super) fn lend(message: Message) -> Self {
-        Self {
-            message,
+    /// Calls `body` with a handle on `message`. It costs no count of references: there may be a
+    /// million callbacks for one message.
+    pub(super) fn lend<T>(message: &Message, body: impl FnOnce(*const Self) -> T) -> T {
+        let lent = Self {
+            // SAFETY: the copy is dropped by nobody, and is gone before the borrow of `message` is.
+            message: ManuallyDrop::new(unsafe { ptr::read(message) }),
             lent: true,
-        }
+        };
+        body(&raw const lent)
     }
 
     pub(super) fn own(message: Message) -> Self {
         Self {
-            message,
+            message: ManuallyDrop::new(message),
             lent: false,
+        }
+    }
+}
+
+impl Drop for layer_message_t {
+    fn drop(&mut self) {
+        if !self.lent {
+            // SAFETY: it is our own, and nobody uses it after this.
+            unsafe { ManuallyDrop::drop(&mut self.message) };
         }
     }
 }
@@ -127,7 +141,7 @@ pub unsafe extern "C" fn layer_message_ref(
 ) -> *mut layer_message_t {
     // SAFETY: the caller passes NULL or a message that it holds.
     unsafe { message.as_ref() }.map_or(ptr::null_mut(), |message| {
-        handle::give(layer_message_t::own(message.message.clone()))
+        handle::give(layer_message_t::own(Message::clone(&message.message)))
     })
 }
 
