@@ -51,13 +51,48 @@ pub(crate) trait Runner: Send + Sync + 'static {
     /// Something that is due. It stands for any number of callbacks.
     type Job: Send + 'static;
 
-    /// Runs at most `budget` callbacks of `job` and says how many it ran, and the job again if
-    /// more of it is due.
-    fn run(&self, job: Self::Job, budget: usize) -> (usize, Option<Self::Job>);
+    /// Runs the jobs of `turn` in order.
+    fn run(&self, turn: &mut Turn<Self::Job>);
 }
 
 /// Callbacks that one job may run before the next job has its turn.
 const TURN: usize = 32;
+
+/// What one thread runs before it looks at the queue again.
+pub(crate) struct Turn<J> {
+    jobs: VecDeque<J>,
+    /// What is due again.
+    again: Vec<J>,
+    /// Callbacks that may run, and how many have.
+    budget: usize,
+    ran: usize,
+}
+
+impl<J> Turn<J> {
+    fn new(budget: usize) -> Self {
+        Self {
+            jobs: VecDeque::new(),
+            again: Vec::new(),
+            budget,
+            ran: 0,
+        }
+    }
+
+    /// The next job, and how many callbacks it may run. Never 0.
+    pub(crate) fn next(&mut self) -> Option<(J, usize)> {
+        let left = self.budget - self.ran;
+        if left == 0 {
+            return None;
+        }
+        Some((self.jobs.pop_front()?, left.min(TURN)))
+    }
+
+    /// The last job has run so many callbacks. `again`: what is still due of it.
+    pub(crate) fn ran(&mut self, count: usize, again: Option<J>) {
+        self.ran += count;
+        self.again.extend(again);
+    }
+}
 
 /// The queue of what is due.
 pub(crate) struct Dispatcher<J> {
@@ -73,6 +108,7 @@ pub(crate) struct Dispatcher<J> {
 
 struct Due<J> {
     jobs: VecDeque<J>,
+    /// Turns that run.
     running: usize,
     waiting: usize,
     stopping: bool,
@@ -107,7 +143,7 @@ impl<J: Send + 'static> Dispatcher<J> {
             self.due.lock().threads_left += 1;
             let (dispatcher, runner) = (Arc::clone(self), Arc::clone(runner));
             match spawn_thread(format!("layer-call-{number}"), move || {
-                dispatcher.run_until_stopped(&*runner);
+                dispatcher.run_until_stopped(&*runner, count == 1);
             }) {
                 Ok(thread) => self.threads.lock().push(thread),
                 Err(error) => {
@@ -160,30 +196,43 @@ impl<J: Send + 'static> Dispatcher<J> {
         added
     }
 
-    fn pop(&self, due: &mut Due<J>) -> Option<J> {
-        let job = due.jobs.pop_front()?;
+    /// Moves one job to an empty turn; whether there was one.
+    fn take_one(&self, due: &mut Due<J>, turn: &mut Turn<J>) -> bool {
+        let Some(job) = due.jobs.pop_front() else {
+            return false;
+        };
         if due.jobs.is_empty()
             && let Some(event) = &self.event
         {
             event.lower();
         }
+        turn.jobs.push_back(job);
         due.running += 1;
-        Some(job)
+        true
     }
 
-    /// Notes that a job has run; says whether nothing is due or runs any more.
-    fn finish(&self, due: &mut Due<J>, again: Option<J>) -> bool {
+    /// Moves all jobs to an empty turn; whether there were any.
+    fn take_all(due: &mut Due<J>, turn: &mut Turn<J>) -> bool {
+        std::mem::swap(&mut due.jobs, &mut turn.jobs);
+        let any = !turn.jobs.is_empty();
+        due.running += usize::from(any);
+        any
+    }
+
+    /// Notes that a turn has run; says whether nothing is due or runs any more.
+    fn finish(&self, due: &mut Due<J>, turn: &mut Turn<J>) -> bool {
         // In one step, or whoever waits for the end would see a moment without work.
         due.running -= 1;
-        self.add(due, again);
+        self.add(due, turn.again.drain(..));
         due.running == 0 && due.jobs.is_empty()
     }
 
-    fn run_one<R: Runner<Job = J>>(&self, runner: &R, job: J, budget: usize) -> usize {
-        let (ran, again) = runner.run(job, budget);
-        let more = again.is_some();
+    /// Runs the one job that was taken; says how many callbacks ran.
+    fn run_one<R: Runner<Job = J>>(&self, runner: &R, mut turn: Turn<J>) -> usize {
+        runner.run(&mut turn);
+        let more = !turn.again.is_empty();
         let mut due = self.due.lock();
-        let idle = self.finish(&mut due, again);
+        let idle = self.finish(&mut due, &mut turn);
         let wake = more && due.waiting > 0;
         drop(due);
         if idle {
@@ -191,19 +240,27 @@ impl<J: Send + 'static> Dispatcher<J> {
         } else if wake {
             self.changed.notify_one();
         }
-        ran
+        turn.ran
     }
 
-    fn run_until_stopped<R: Runner<Job = J>>(&self, runner: &R) {
+    /// What one of our threads does. `alone`: nobody else could run any of what it takes.
+    fn run_until_stopped<R: Runner<Job = J>>(&self, runner: &R, alone: bool) {
+        let mut turn = Turn::new(usize::MAX);
         let mut due = self.due.lock();
         loop {
-            if let Some(job) = self.pop(&mut due) {
+            let any = if alone {
+                Self::take_all(&mut due, &mut turn)
+            } else {
+                self.take_one(&mut due, &mut turn)
+            };
+            if any {
                 drop(due);
-                let (_, again) = runner.run(job, TURN);
+                runner.run(&mut turn);
+                turn.ran = 0;
                 // The lock of the end is that of the next beginning. What is due again needs no
                 // other thread woken: this one goes on.
                 due = self.due.lock();
-                if self.finish(&mut due, again) {
+                if self.finish(&mut due, &mut turn) {
                     self.quiet.notify_all();
                 }
             } else if due.stopping {
@@ -251,12 +308,12 @@ impl<J: Send + 'static> Dispatcher<J> {
                 return ran;
             }
             *jobs_left = jobs_left.saturating_sub(1);
-            let Some(job) = self.pop(&mut due) else {
+            let mut turn = Turn::new(if max == 0 { usize::MAX } else { max - ran });
+            if !self.take_one(&mut due, &mut turn) {
                 return ran;
-            };
+            }
             drop(due);
-            let budget = if max == 0 { TURN } else { TURN.min(max - ran) };
-            ran += self.run_one(runner, job, budget);
+            ran += self.run_one(runner, turn);
             if max != 0 && ran >= max {
                 return ran;
             }
@@ -266,12 +323,11 @@ impl<J: Send + 'static> Dispatcher<J> {
     /// Runs everything that is due and becomes due meanwhile, on this thread.
     pub(crate) fn drain<R: Runner<Job = J>>(&self, runner: &R, deadline: Instant) {
         loop {
-            let mut due = self.due.lock();
-            let Some(job) = self.pop(&mut due) else {
+            let mut turn = Turn::new(usize::MAX);
+            if !self.take_one(&mut self.due.lock(), &mut turn) {
                 return;
-            };
-            drop(due);
-            self.run_one(runner, job, TURN);
+            }
+            self.run_one(runner, turn);
             if Instant::now() >= deadline {
                 return;
             }
@@ -340,23 +396,27 @@ mod tests {
     impl Runner for Count {
         type Job = usize;
 
-        fn run(&self, job: usize, budget: usize) -> (usize, Option<usize>) {
-            let ran = job.min(budget);
-            self.ran.fetch_add(ran, Ordering::SeqCst);
-            (ran, (job > ran).then(|| job - ran))
+        fn run(&self, turn: &mut Turn<usize>) {
+            while let Some((job, most)) = turn.next() {
+                let ran = job.min(most);
+                self.ran.fetch_add(ran, Ordering::SeqCst);
+                turn.ran(ran, (job > ran).then(|| job - ran));
+            }
         }
     }
 
     #[test]
     fn threads_run_what_is_due_and_end_when_nothing_is() {
-        let dispatcher = Arc::new(Dispatcher::new(false).unwrap());
-        let runner = Arc::new(Count::default());
-        dispatcher.start(2, &runner).unwrap();
-        dispatcher.push_all([100, 1, 50]);
-        dispatcher.stop();
-        assert!(dispatcher.join(Instant::now() + Duration::from_secs(10)));
-        assert_eq!(runner.ran.load(Ordering::SeqCst), 151);
-        assert_eq!(dispatcher.fd(), None);
+        for threads in [1, 2] {
+            let dispatcher = Arc::new(Dispatcher::new(false).unwrap());
+            let runner = Arc::new(Count::default());
+            dispatcher.start(threads, &runner).unwrap();
+            dispatcher.push_all([100, 1, 50]);
+            dispatcher.stop();
+            assert!(dispatcher.join(Instant::now() + Duration::from_secs(10)));
+            assert_eq!(runner.ran.load(Ordering::SeqCst), 151);
+            assert_eq!(dispatcher.fd(), None);
+        }
     }
 
     #[test]

@@ -69,15 +69,9 @@ struct Mailbox<C, W> {
     pins: u32,
     /// Counts how often the channel was discarded.
     discards: u32,
-    /// Its neighbours in `Mailboxes::holding` while it holds a message; NOWHERE where there is none.
-    before: MailboxKey,
-    after: MailboxKey,
-    /// Whether it is among them.
-    held: bool,
+    /// A receiver may be ending. Where none is, nobody looks for one.
+    may_be_ending: bool,
 }
-
-/// In place of a neighbour.
-const NOWHERE: MailboxKey = MailboxKey::MAX;
 
 impl<C, W> Mailbox<C, W> {
     fn unused(&self) -> bool {
@@ -90,8 +84,8 @@ impl<C, W> Mailbox<C, W> {
 
     fn has_work(&self) -> bool {
         let ending = |receiver: &Receiver<C>| receiver.ending.is_some();
-        self.receivers.iter().any(ending)
-            || (!self.messages.is_empty() && !self.receivers.is_empty())
+        (!self.messages.is_empty() && !self.receivers.is_empty())
+            || (self.may_be_ending && self.receivers.iter().any(ending))
     }
 
     /// `true` once for each time that it becomes due.
@@ -101,7 +95,48 @@ impl<C, W> Mailbox<C, W> {
         becomes
     }
 
+    fn next_call(&mut self, now: Instant) -> Option<CheckedOut<C>> {
+        if self.may_be_ending {
+            let ending = |receiver: &Receiver<C>| receiver.ending.is_some();
+            if let Some(receiver) = self.receivers.iter_mut().find(|r| ending(r)) {
+                return Some(CheckedOut {
+                    receiver: receiver.id,
+                    callback: receiver.callback.take()?,
+                    call: Call::Ended(receiver.ending?),
+                    arrived: now,
+                    discards: self.discards,
+                });
+            }
+            self.may_be_ending = false;
+        }
+        let receiver = self.receivers.front_mut()?;
+        let waiting = self.messages.pop_front()?;
+        // Not busy, so it is there.
+        let (receiver, callback) = (receiver.id, receiver.callback.take()?);
+        // Receivers take turns: the one that runs goes to the end.
+        self.receivers.rotate();
+        Some(CheckedOut {
+            receiver,
+            callback,
+            call: Call::Message(Message::new(waiting.body, Arc::clone(&self.name))),
+            arrived: waiting.arrived,
+            discards: self.discards,
+        })
+    }
+
+    fn drop_expired(&mut self, now: Instant, expiry: Duration) -> usize {
+        let mut dropped = 0;
+        while let Some(first) = self.messages.front()
+            && now.saturating_duration_since(first.arrived) >= expiry
+        {
+            self.messages.pop_front();
+            dropped += 1;
+        }
+        dropped
+    }
+
     fn end_receivers(&mut self, why: Ended) {
+        self.may_be_ending = true;
         for receiver in self.receivers.iter_mut() {
             if !receiver.cancelled {
                 receiver.ending.get_or_insert(why);
@@ -153,6 +188,13 @@ pub(crate) struct CheckedIn<C, W> {
     pub(crate) wake: Option<W>,
 }
 
+impl<C, W> CheckedIn<C, W> {
+    /// Whether nothing is to be done but to go on.
+    pub(crate) fn is_routine(&self) -> bool {
+        self.retired.is_none() && !self.cancelled && !self.dropped && self.wake.is_none()
+    }
+}
+
 /// What became of a receiver that is to be cancelled.
 #[derive(Debug)]
 pub(crate) enum Cancel<C> {
@@ -198,15 +240,16 @@ pub(crate) struct Mailboxes<C, W> {
     /// The keys of all, by their names.
     by_name: Index,
     receivers: HashMap<ReceiverId, MailboxKey>,
-    /// The first and the last of those that hold a message, in the order they came to.
-    holding: (MailboxKey, MailboxKey),
     /// How many only their pins keep.
     idle: usize,
     backlog: usize,
+    taken: u64,
     last_receiver: ReceiverId,
     expiry: Duration,
     capacity: Option<usize>,
     expired: usize,
+    /// No message expires before this. Of no meaning while none waits.
+    none_expires_before: Option<Instant>,
 }
 
 impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
@@ -216,19 +259,25 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
             slots: Slab::new(),
             by_name: Index::default(),
             receivers: HashMap::new(),
-            holding: (NOWHERE, NOWHERE),
             idle: 0,
             backlog: 0,
+            taken: 0,
             last_receiver: 0,
             expiry,
             capacity,
             expired: 0,
+            none_expires_before: None,
         }
     }
 
     /// Messages that wait.
     pub(crate) fn backlog(&self) -> usize {
         self.backlog
+    }
+
+    /// Messages that somebody has received so far.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Mailboxes that hold a message or are received from.
@@ -281,9 +330,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
             idle: false,
             pins: 0,
             discards: 0,
-            before: NOWHERE,
-            after: NOWHERE,
-            held: false,
+            may_be_ending: false,
         });
         let name_of = |key| self.slots.get(key as usize).map(|m| m.name.to_bytes());
         self.by_name.insert(key, name_of);
@@ -310,7 +357,16 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
     }
 
     /// Removes the mailbox if nothing holds it, and notes whether anything but its pins does.
+    #[inline]
     fn tidy(&mut self, key: MailboxKey) {
+        if let Some(mailbox) = self.slots.get_mut(key as usize)
+            && (mailbox.idle || mailbox.unused())
+        {
+            self.tidy_unused(key);
+        }
+    }
+
+    fn tidy_unused(&mut self, key: MailboxKey) {
         let Some(mailbox) = self.slots.get_mut(key as usize) else {
             return;
         };
@@ -330,49 +386,6 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         }
     }
 
-    /// Keeps `holding` in step after messages were added to or taken from a mailbox.
-    fn track(&mut self, key: MailboxKey) {
-        let Some(mailbox) = self.get_mut(key) else {
-            return;
-        };
-        let holds = !mailbox.messages.is_empty();
-        if holds == mailbox.held {
-            return;
-        }
-        mailbox.held = holds;
-        if holds {
-            let last = std::mem::replace(&mut self.holding.1, key);
-            if let Some(mailbox) = self.get_mut(key) {
-                mailbox.before = last;
-            }
-            match self.get_mut(last) {
-                Some(last) => last.after = key,
-                None => self.holding.0 = key,
-            }
-        } else {
-            let before = std::mem::replace(&mut mailbox.before, NOWHERE);
-            let after = std::mem::replace(&mut mailbox.after, NOWHERE);
-            match self.get_mut(before) {
-                Some(before) => before.after = after,
-                None => self.holding.0 = after,
-            }
-            match self.get_mut(after) {
-                Some(after) => after.before = before,
-                None => self.holding.1 = before,
-            }
-        }
-    }
-
-    /// The mailboxes that hold a message.
-    fn holding(&self) -> impl Iterator<Item = (MailboxKey, &Mailbox<C, W>)> {
-        let mut next = self.holding.0;
-        std::iter::from_fn(move || {
-            let (key, mailbox) = (next, self.get(next)?);
-            next = mailbox.after;
-            Some((key, mailbox))
-        })
-    }
-
     /// A message has arrived for `channel`.
     pub(crate) fn deliver(&mut self, channel: &str, body: Arc<Body>, now: Instant) -> Delivered<W> {
         let key = self.open(channel);
@@ -387,16 +400,21 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         now: Instant,
     ) -> Delivered<W> {
         self.drop_expired(key, now);
-        let capacity = self.capacity;
-        let Some(mailbox) = self.get_mut(key) else {
+        let Some(mailbox) = self.slots.get_mut(key as usize) else {
             return Delivered {
                 due: None,
                 wake: None,
                 dropped: true,
             };
         };
-        let dropped = capacity.is_some_and(|most| mailbox.messages.len() >= most);
+        let most = self.capacity.unwrap_or(usize::MAX);
+        let dropped = mailbox.messages.len() >= most;
         if !dropped {
+            // Those that wait already came before, and expire before.
+            if self.backlog == 0 {
+                self.none_expires_before = now.checked_add(self.expiry);
+            }
+            self.backlog += 1;
             mailbox.messages.push_back(Waiting { body, arrived: now });
         }
         let delivered = Delivered {
@@ -404,8 +422,6 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
             wake: mailbox.pulls.pop_front(),
             dropped,
         };
-        self.backlog += usize::from(!dropped);
-        self.track(key);
         self.tidy(key);
         delivered
     }
@@ -438,50 +454,21 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
 
     /// Takes the next callback that is to run, with its message; `None` if there is none any more.
     pub(crate) fn check_out(&mut self, key: MailboxKey, now: Instant) -> Option<CheckedOut<C>> {
-        let mailbox = self.get_mut(key)?;
+        self.drop_expired(key, now);
+        let mailbox = self.slots.get_mut(key as usize)?;
         if mailbox.busy {
             return None;
         }
         mailbox.due = false;
-        self.drop_expired(key, now);
-        let checked_out = self.next_call(key, now);
-        if let Some(mailbox) = self.get_mut(key) {
-            mailbox.busy = checked_out.is_some();
+        let checked_out = mailbox.next_call(now);
+        match &checked_out {
+            Some(checked_out) => {
+                mailbox.busy = true;
+                self.backlog -= usize::from(matches!(checked_out.call, Call::Message(_)));
+            }
+            None => self.tidy(key),
         }
-        self.track(key);
-        self.tidy(key);
         checked_out
-    }
-
-    fn next_call(&mut self, key: MailboxKey, now: Instant) -> Option<CheckedOut<C>> {
-        let mailbox = self.get_mut(key)?;
-        let ending = |receiver: &Receiver<C>| receiver.ending.is_some();
-        if let Some(receiver) = mailbox.receivers.iter_mut().find(|r| ending(r)) {
-            return Some(CheckedOut {
-                receiver: receiver.id,
-                callback: receiver.callback.take()?,
-                call: Call::Ended(receiver.ending?),
-                arrived: now,
-                discards: mailbox.discards,
-            });
-        }
-        if mailbox.messages.is_empty() {
-            return None;
-        }
-        let receiver = mailbox.receivers.iter_mut().next()?;
-        let (receiver, callback) = (receiver.id, receiver.callback.take()?);
-        // Receivers take turns: the one that runs goes to the end.
-        mailbox.receivers.rotate();
-        let waiting = mailbox.messages.pop_front()?;
-        let checked_out = CheckedOut {
-            receiver,
-            callback,
-            call: Call::Message(Message::new(waiting.body, Arc::clone(&mailbox.name))),
-            arrived: waiting.arrived,
-            discards: mailbox.discards,
-        };
-        self.backlog -= 1;
-        Some(checked_out)
     }
 
     /// Puts a callback back that has run. `declined` is the message if it was not taken.
@@ -505,12 +492,18 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         mailbox.busy = false;
 
         let ended = matches!(ran.call, Call::Ended(_));
-        if let (Call::Message(message), Flow::Decline) = (ran.call, flow) {
+        if flow != Flow::Decline {
+            self.taken += u64::from(!ended);
+        } else if let Call::Message(message) = ran.call {
             if mailbox.discards == ran.discards {
                 mailbox.messages.push_front(Waiting {
                     body: Arc::clone(message.body()),
                     arrived: ran.arrived,
                 });
+                let expires = ran.arrived.checked_add(self.expiry);
+                if self.backlog == 0 || expires < self.none_expires_before {
+                    self.none_expires_before = expires;
+                }
                 self.backlog += 1;
                 checked_in.wake = mailbox.pulls.pop_front();
             } else {
@@ -533,7 +526,6 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         }
         checked_in.retired = callback;
         checked_in.due = mailbox.becomes_due();
-        self.track(key);
         self.tidy(key);
         checked_in
     }
@@ -579,7 +571,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
             .pop_front()
             .map(|waiting| Message::new(waiting.body, Arc::clone(&mailbox.name)));
         self.backlog -= usize::from(message.is_some());
-        self.track(key);
+        self.taken += u64::from(message.is_some());
         self.tidy(key);
         message
     }
@@ -651,22 +643,16 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         discarded.dropped += dropped;
         discarded.wake.extend(mailbox.pulls.take_all());
         discarded.due.extend(mailbox.becomes_due().then_some(key));
-        self.track(key);
         self.tidy(key);
     }
 
     fn drop_expired(&mut self, key: MailboxKey, now: Instant) -> usize {
-        let Some(mailbox) = self.slots.get_mut(key as usize) else {
+        if self.none_expires_before.is_none_or(|time| now < time) {
             return 0;
-        };
-        let mut dropped = 0;
-        while let Some(first) = mailbox.messages.front() {
-            if now.saturating_duration_since(first.arrived) < self.expiry {
-                break;
-            }
-            mailbox.messages.pop_front();
-            dropped += 1;
         }
+        let expiry = self.expiry;
+        let mailbox = self.get_mut(key);
+        let dropped = mailbox.map_or(0, |mailbox| mailbox.drop_expired(now, expiry));
         self.backlog -= dropped;
         self.expired += dropped;
         dropped
@@ -675,18 +661,29 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
     /// Drops what has waited too long, in all channels.
     pub(crate) fn expire(&mut self, now: Instant) -> Expired {
         let mut sizes = Vec::new();
-        let holding: Vec<_> = self
-            .holding()
-            .map(|(key, m)| (key, m.messages.len()))
-            .collect();
-        for (key, held) in holding {
-            if self.drop_expired(key, now) > 0
-                && let Some(mailbox) = self.get(key)
-            {
-                sizes.push((mailbox.name.to_string_lossy().into_owned(), held));
+        if self.next_expiry().is_some_and(|time| time <= now) {
+            let mut oldest: Option<Instant> = None;
+            let mut keys = Vec::new();
+            for (key, mailbox) in &mut self.slots {
+                let held = mailbox.messages.len();
+                if held == 0 {
+                    continue;
+                }
+                let dropped = mailbox.drop_expired(now, self.expiry);
+                if dropped > 0 {
+                    self.backlog -= dropped;
+                    self.expired += dropped;
+                    sizes.push((mailbox.name.to_string_lossy().into_owned(), held));
+                    keys.push(key as MailboxKey);
+                }
+                if let Some(first) = mailbox.messages.front() {
+                    oldest = Some(oldest.map_or(first.arrived, |time| time.min(first.arrived)));
+                }
             }
-            self.track(key);
-            self.tidy(key);
+            self.none_expires_before = oldest.and_then(|time| time.checked_add(self.expiry));
+            for key in keys {
+                self.tidy(key);
+            }
         }
         sizes.sort_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
         sizes.truncate(3);
@@ -696,12 +693,8 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         }
     }
 
-    /// When the next message expires, unless somebody takes it.
+    /// A time before which no message expires; `None` if none waits.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        self.holding()
-            .filter_map(|(_, mailbox)| mailbox.messages.front())
-            .map(|first| first.arrived)
-            .min()
-            .and_then(|arrived| arrived.checked_add(self.expiry))
+        self.none_expires_before.filter(|_| self.backlog > 0)
     }
 }

@@ -61,22 +61,34 @@ pub(crate) fn process_generation() -> u64 {
 
 /// A clock for what is asked at every message: it costs a fraction of `Instant::now`, since it only
 /// reads what the system's tick has written, and so it is off by up to one tick (1 to 10 ms).
+#[derive(Debug)]
 pub(crate) struct TickClock {
     start: Instant,
     start_tick: Duration,
+    /// The last tick that was read, and its time.
+    last_tick: Duration,
+    last: Instant,
 }
 
 impl TickClock {
     pub(crate) fn new() -> Self {
+        let (start, start_tick) = (Instant::now(), last_tick());
         Self {
-            start: Instant::now(),
-            start_tick: last_tick(),
+            start,
+            start_tick,
+            last_tick: start_tick,
+            last: start,
         }
     }
 
     /// The time at the last tick.
-    pub(crate) fn now(&self) -> Instant {
-        self.start + last_tick().saturating_sub(self.start_tick)
+    pub(crate) fn now(&mut self) -> Instant {
+        let tick = last_tick();
+        if tick != self.last_tick {
+            self.last_tick = tick;
+            self.last = self.start + tick.saturating_sub(self.start_tick);
+        }
+        self.last
     }
 }
 
@@ -88,10 +100,7 @@ fn last_tick() -> Duration {
         time.assume_init()
     };
     // The system gives neither a negative time nor a second of nanoseconds.
-    Duration::new(
-        u64::try_from(time.tv_sec).unwrap_or_default(),
-        u32::try_from(time.tv_nsec).unwrap_or_default(),
-    )
+    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }
 
 /// A value of the process that a forked child sees fresh.
@@ -311,7 +320,7 @@ mod tests {
 
     #[test]
     fn the_clock_of_ticks_is_off_by_ticks_alone() {
-        let clock = TickClock::new();
+        let mut clock = TickClock::new();
         // A tick may come between the two readings, so they are taken until none has.
         let close = (0..1000).any(|_| {
             let now = clock.now();

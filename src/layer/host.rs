@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::broker::{
     BindingChange, BrokerState, Delivery, Generation, Host, Outcome, Publication, Token,
 };
-use crate::dispatch::{self, Runner};
+use crate::dispatch::{self, Runner, Turn};
 use crate::error::panic_text;
 use crate::log::Level;
 
@@ -82,34 +82,44 @@ impl Host for Shared {
 impl Runner for Shared {
     type Job = Job;
 
-    fn run(&self, job: Job, budget: usize) -> (usize, Option<Job>) {
+    fn run(&self, turn: &mut Turn<Job>) {
         let _inside = dispatch::enter_callback();
-        match job {
-            Job::Mailbox(key) => {
-                let (ran, due) = self.run_mailbox(key, budget);
-                (ran, due.then_some(Job::Mailbox(key)))
-            }
-            Job::Done {
-                done,
-                result,
-                frees_place,
-            } => {
-                self.run_user_code("the callback of an async call", || done.done(result));
-                if frees_place {
-                    self.outbox.free_place();
+        let mut next = turn.next();
+        while let Some((job, most)) = next {
+            next = match job {
+                Job::Mailbox(key) => self.run_mailboxes((key, most), turn),
+                Job::Outcome => {
+                    let ran = self.tell_outcome();
+                    turn.ran(ran, None);
+                    turn.next()
                 }
-                (1, None)
-            }
-            Job::Events => {
-                let guard = |call: &mut dyn FnMut()| self.run_user_code("a hook", call);
-                let (ran, due) = self.events.run(budget, guard);
-                (ran, due.then_some(Job::Events))
-            }
+                Job::Events => {
+                    let guard = |call: &mut dyn FnMut()| self.run_user_code("a hook", call);
+                    let (ran, due) = self.events.run(most, guard);
+                    turn.ran(ran, due.then_some(Job::Events));
+                    turn.next()
+                }
+            };
         }
     }
 }
 
 impl Shared {
+    /// Tells the callback of an async call how it ended; how many were told.
+    fn tell_outcome(&self) -> usize {
+        let Some(outcome) = self.outcomes.lock().pop_front() else {
+            return 0;
+        };
+        let done = outcome.done;
+        self.run_user_code("the callback of an async call", || {
+            done.done(outcome.result);
+        });
+        if outcome.frees_place {
+            self.outbox.free_place();
+        }
+        1
+    }
+
     fn run_user_code(&self, what: &str, body: impl FnOnce()) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
             self.log(

@@ -11,6 +11,7 @@ use crate::credit::Credit;
 use crate::groups::{Change, Changed, Groups};
 use crate::log::RateLimit;
 use crate::mailbox::{Ended, MailboxKey, Mailboxes, ReceiverId};
+use crate::runtime::TickClock;
 use crate::sync::{Condvar, Mutex};
 
 use super::callbacks::Receive;
@@ -26,6 +27,8 @@ pub(super) struct Local {
     pub(super) groups: Groups<Token>,
     pub(super) waits: Calls<Wait>,
     pub(super) credit: Credit,
+    /// For what is asked at each callback.
+    pub(super) clock: TickClock,
     pub(super) generation: Generation,
     /// For each receiver whose canceller waits: its callback, once it has run.
     pub(super) handbacks: HashMap<ReceiverId, Option<Box<dyn Receive>>>,
@@ -76,6 +79,7 @@ impl Inbox {
                 mailboxes: Mailboxes::new(settings.local_expiry, settings.channel_capacity),
                 groups: Groups::new(settings.group_expiry),
                 waits: Calls::new(),
+                clock: TickClock::new(),
                 credit: Credit::new(settings.local_capacity),
                 generation: 0,
                 handbacks: HashMap::new(),

@@ -4,16 +4,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::dispatch;
+use crate::dispatch::{self, Turn};
 use crate::error::{Error, ErrorKind, panic_text};
 use crate::log::Level;
-use crate::mailbox::{Call, Cancel, CheckedOut, Discarded, Ended, Flow, MailboxKey, ReceiverId};
+use crate::mailbox::{
+    Call, Cancel, CheckedIn, CheckedOut, Discarded, Ended, Flow, MailboxKey, ReceiverId,
+};
 use crate::message::Message;
 use crate::stats::Stat;
+use crate::sync::MutexGuard;
 
 use super::callbacks::{Receive, Rejected};
-use super::local::{After, Pull, Woken};
-use super::shared::{Shared, far};
+use super::local::{After, Local, Pull, Woken};
+use super::shared::{Job, Shared, far};
 
 const TARGET: &str = "channel_layer::receivers";
 
@@ -43,33 +46,59 @@ impl Shared {
         Ok(id)
     }
 
-    /// Runs callbacks of a mailbox; says how many, and whether more of it is due.
-    pub(super) fn run_mailbox(&self, key: MailboxKey, budget: usize) -> (usize, bool) {
+    /// Runs callbacks of a mailbox, at most so many, and of the mailboxes that come next in `turn`.
+    /// Returns the first job that is no mailbox.
+    pub(super) fn run_mailboxes(
+        &self,
+        first: (MailboxKey, usize),
+        turn: &mut Turn<Job>,
+    ) -> Option<(Job, usize)> {
+        let (mut key, mut most) = first;
         let mut ran = 0;
+        let mut local = self.inbox.local.lock();
         loop {
-            let (checked_out, released, expired) = {
-                let mut local = self.inbox.local.lock();
-                let checked_out = local.mailboxes.check_out(key, self.clock.now());
-                let released = local.release();
-                (checked_out, released, local.mailboxes.take_expired())
-            };
-            self.counters.add(Stat::DroppedExpired, expired);
-            self.resume(released);
-            let Some(checked_out) = checked_out else {
-                return (ran, false);
-            };
-            ran += 1;
-            let due = self.run_callback(key, checked_out);
-            if !due || ran >= budget {
-                return (ran, due);
+            let now = local.clock.now();
+            let checked_out = local.mailboxes.check_out(key, now);
+            let mut due = false;
+            if let Some(mut checked_out) = checked_out {
+                self.let_go(local);
+                let flow = self.run_callback(&mut checked_out);
+                ran += 1;
+                // The end of one call and the beginning of the next have one lock.
+                local = self.inbox.local.lock();
+                let receiver = checked_out.receiver;
+                let checked_in = local.mailboxes.check_in(key, checked_out, flow);
+                due = checked_in.due;
+                if !checked_in.is_routine() {
+                    local = self.follow_check_in(local, receiver, checked_in);
+                }
+            }
+            if due && ran < most {
+                continue;
+            }
+            turn.ran(ran, due.then_some(Job::Mailbox(key)));
+            match turn.next() {
+                Some((Job::Mailbox(next), its_most)) => (key, most, ran) = (next, its_most, 0),
+                other => {
+                    self.let_go(local);
+                    return other;
+                }
             }
         }
     }
 
-    /// Runs one callback; says whether more of its mailbox is due.
-    fn run_callback(&self, key: MailboxKey, mut checked_out: CheckedOut<Box<dyn Receive>>) -> bool {
-        let _inside = dispatch::enter_callback();
-        let flow = catch_unwind(AssertUnwindSafe(|| match &checked_out.call {
+    /// Ends the hold of the lock after messages were taken out.
+    fn let_go(&self, mut local: MutexGuard<'_, Local>) {
+        let released = local.release();
+        let expired = local.mailboxes.take_expired();
+        drop(local);
+        self.counters.add(Stat::DroppedExpired, expired);
+        self.resume(released);
+    }
+
+    /// Runs one callback.
+    fn run_callback(&self, checked_out: &mut CheckedOut<Box<dyn Receive>>) -> Flow {
+        catch_unwind(AssertUnwindSafe(|| match &checked_out.call {
             Call::Message(message) => checked_out.callback.receive(message),
             Call::Ended(why) => {
                 checked_out.callback.ended(*why);
@@ -83,15 +112,16 @@ impl Shared {
                 format!("a receiver panicked and was ended: {}", panic_text(&*panic)),
             );
             Flow::Stop
-        });
-        if matches!(checked_out.call, Call::Message(_)) && flow != Flow::Decline {
-            self.counters.add(Stat::Received, 1);
-        }
+        })
+    }
 
-        let mut local = self.inbox.local.lock();
-        let receiver = checked_out.receiver;
-        let mut checked_in = local.mailboxes.check_in(key, checked_out, flow);
-        let released = local.release();
+    /// Does what the end of a callback has brought about, with the lock open in between.
+    fn follow_check_in<'a>(
+        &'a self,
+        mut local: MutexGuard<'a, Local>,
+        receiver: ReceiverId,
+        mut checked_in: CheckedIn<Box<dyn Receive>, Arc<Pull>>,
+    ) -> MutexGuard<'a, Local> {
         if checked_in.cancelled
             && let Some(handback) = local.handbacks.get_mut(&receiver)
         {
@@ -104,10 +134,9 @@ impl Shared {
         }
         self.counters
             .add(Stat::DroppedDiscarded, usize::from(checked_in.dropped));
-        self.resume(released);
         // The callback of an ended receiver goes here, outside the lock.
         drop(checked_in.retired);
-        checked_in.due
+        self.inbox.local.lock()
     }
 
     pub(super) fn cancel_receiver(&self, id: ReceiverId) -> Result<(), Error> {
@@ -172,7 +201,7 @@ impl Shared {
         let waiter = Arc::new(Pull::default());
         let mut last_look = timeout.is_zero();
         loop {
-            let (message, released, expired) = {
+            let message = {
                 let mut local = self.inbox.local.lock();
                 if local.closed {
                     return Err(Error::closed());
@@ -183,13 +212,10 @@ impl Shared {
                 if message.is_none() && !last_look {
                     local.mailboxes.add_pull(channel, Arc::clone(&waiter));
                 }
-                let released = local.release();
-                (message, released, local.mailboxes.take_expired())
+                self.let_go(local);
+                message
             };
-            self.counters.add(Stat::DroppedExpired, expired);
-            self.resume(released);
             if let Some(message) = message {
-                self.counters.add(Stat::Received, 1);
                 return Ok(message);
             }
             if last_look {

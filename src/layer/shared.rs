@@ -1,5 +1,6 @@
 //! The parts of one layer, and how its calls end.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,9 @@ use crate::error::{Error, ErrorKind};
 use crate::log::{Level, Record};
 use crate::mailbox::MailboxKey;
 use crate::name;
-use crate::runtime::{self, Runtime, TickClock};
+use crate::runtime::{self, Runtime};
 use crate::stats::{Counters, Stat};
+use crate::sync::Mutex;
 
 use super::callbacks::{Done, Hooks, State};
 use super::calls::{Completion, Waiter};
@@ -31,15 +33,18 @@ use super::timekeeper::Timekeeper;
 pub(super) enum Job {
     /// A channel has messages, or endings, for its receivers.
     Mailbox(MailboxKey),
-    /// An async call has ended.
-    Done {
-        done: Box<dyn Done>,
-        result: Result<(), Error>,
-        /// It was a send, whose place is held until here.
-        frees_place: bool,
-    },
+    /// An async call has ended: its outcome is among [`Shared::outcomes`].
+    Outcome,
     /// Log records or changes of state wait.
     Events,
+}
+
+/// How an async call ended, and the callback that is to be told.
+pub(super) struct Outcome {
+    pub(super) done: Box<dyn Done>,
+    pub(super) result: Result<(), Error>,
+    /// It was a send, whose place is held until `done` has run.
+    pub(super) frees_place: bool,
 }
 
 /// One layer.
@@ -50,10 +55,11 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) inbox: Inbox,
     pub(super) outbox: Outbox,
+    /// Oldest first, with a job for each.
+    pub(super) outcomes: Mutex<VecDeque<Outcome>>,
     pub(super) link: Link,
     pub(super) dispatcher: Arc<Dispatcher<Job>>,
     pub(super) timekeeper: Arc<Timekeeper>,
-    pub(super) clock: TickClock,
     pub(super) closing: Closing,
     pub(super) events: Events,
     broker: OnceCell<Arc<dyn Broker>>,
@@ -76,10 +82,10 @@ impl Shared {
             counters: Counters::new(),
             inbox: Inbox::new(&settings),
             outbox: Outbox::new(settings.max_in_flight, settings.timeout),
+            outcomes: Mutex::default(),
             link: Link::new(),
             dispatcher: Arc::new(Dispatcher::new(polled)?),
             timekeeper: Arc::new(Timekeeper::new()),
-            clock: TickClock::new(),
             closing: Closing::new(),
             events: Events::new(hooks),
             broker: OnceCell::new(),
@@ -156,17 +162,38 @@ impl Shared {
 
     /// Tells whoever waits how a call ended that was no send.
     pub(super) fn complete(&self, completion: Completion, result: Result<(), Error>) {
-        self.dispatcher
-            .push_all(conclude(completion, result, false));
+        self.conclude([(completion, result)], false);
     }
 
     /// Tells all who wait for sends.
     pub(super) fn complete_sends(&self, ended: Vec<Ended>) {
-        self.dispatcher.push_all(
-            ended
-                .into_iter()
-                .filter_map(|send| conclude(send.completion, send.result, true)),
-        );
+        let ended = ended.into_iter();
+        self.conclude(ended.map(|send| (send.completion, send.result)), true);
+    }
+
+    /// Wakes the threads that wait, and makes the jobs that tell the callbacks.
+    fn conclude(
+        &self,
+        ended: impl IntoIterator<Item = (Completion, Result<(), Error>)>,
+        frees_place: bool,
+    ) {
+        let mut outcomes = Vec::new();
+        for (completion, result) in ended {
+            match completion {
+                Completion::Wake(waiter) => waiter.wake(result),
+                Completion::Call(done) => outcomes.push(Outcome {
+                    done,
+                    result,
+                    frees_place,
+                }),
+            }
+        }
+        if !outcomes.is_empty() {
+            let jobs = outcomes.iter().map(|_| Job::Outcome).collect::<Vec<_>>();
+            // Before the jobs: each finds one.
+            self.outcomes.lock().extend(outcomes);
+            self.dispatcher.push_all(jobs);
+        }
     }
 
     /// A send was accepted.
@@ -253,6 +280,7 @@ impl Shared {
             Stat::Generation => self.link.generation(),
             Stat::InFlight => gauge(self.outbox.in_flight()),
             Stat::PublishersBlocked => u64::from(self.outbox.blocked()),
+            Stat::Received => self.inbox.local.lock().mailboxes.taken(),
             Stat::Backlog => gauge(self.inbox.local.lock().mailboxes.backlog()),
             Stat::Channels => gauge(self.inbox.local.lock().mailboxes.len()),
             Stat::Receivers => gauge(self.inbox.local.lock().mailboxes.receivers()),
@@ -262,21 +290,6 @@ impl Shared {
             Stat::DeliveriesHeld => gauge(self.inbox.local.lock().credit.held()),
             counter => self.counters.get(counter),
         }
-    }
-}
-
-/// Wakes the thread that waits, or makes the job that tells the callback.
-fn conclude(completion: Completion, result: Result<(), Error>, frees_place: bool) -> Option<Job> {
-    match completion {
-        Completion::Wake(waiter) => {
-            waiter.wake(result);
-            None
-        }
-        Completion::Call(done) => Some(Job::Done {
-            done,
-            result,
-            frees_place,
-        }),
     }
 }
 

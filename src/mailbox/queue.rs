@@ -36,6 +36,10 @@ impl<T> Queue<T> {
         self.first.as_ref()
     }
 
+    pub(super) fn front_mut(&mut self) -> Option<&mut T> {
+        self.first.as_mut()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.first
             .iter()

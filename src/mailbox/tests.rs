@@ -273,6 +273,28 @@ fn an_expired_message_is_never_delivered_even_before_a_sweep() {
 }
 
 #[test]
+fn a_declined_message_expires_by_its_arrival() {
+    let start = Instant::now();
+    let mut boxes = boxes();
+    boxes.add_receiver("q!a", "A", |_| ());
+    let key = put(&mut boxes, "q!a", "x", start).due.unwrap();
+    let (_, x) = out(&mut boxes, key, start).unwrap();
+    assert_eq!(boxes.next_expiry(), None);
+    // Another may have come meanwhile, or none.
+    put(&mut boxes, "q!b", "y", start + EXPIRY / 2);
+    boxes.check_in(key, x, Flow::Decline);
+    assert_eq!(boxes.next_expiry(), Some(start + EXPIRY));
+    assert!(boxes.pull("q!b", start + EXPIRY).is_some());
+    assert_eq!(boxes.expire(start + EXPIRY).dropped, 1);
+
+    boxes.add_receiver("q!a", "A", |_| ());
+    let key = put(&mut boxes, "q!a", "z", start).due.unwrap();
+    let (_, z) = out(&mut boxes, key, start).unwrap();
+    boxes.check_in(key, z, Flow::Decline);
+    assert_eq!(boxes.next_expiry(), Some(start + EXPIRY));
+}
+
+#[test]
 fn a_full_channel_loses_its_own_newest_message() {
     let now = Instant::now();
     let mut boxes = Mailboxes::new(EXPIRY, Some(2));
