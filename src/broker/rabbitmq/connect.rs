@@ -244,7 +244,13 @@ impl Drop for Link {
                 let _ = handle.spawn_blocking(join).await;
             }
             if let Some(tasks) = tasks {
-                tasks.end().await;
+                // Without a thread that ends, the tasks never do.
+                let patience = if has_ended {
+                    THREAD_END
+                } else {
+                    Duration::ZERO
+                };
+                tasks.end(patience).await;
             }
             drop(alive);
         });

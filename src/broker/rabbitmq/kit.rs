@@ -20,8 +20,9 @@ use futures_util::Stream;
 use tokio::io::{AsyncRead as TokioRead, AsyncWrite as TokioWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::sync::Mutex;
@@ -113,20 +114,45 @@ impl Reactor for Kit {
 
 /// The tasks of one connection.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Tasks(Arc<Mutex<JoinSet<()>>>);
+pub(super) struct Tasks(Arc<Mutex<TaskSet>>);
+
+#[derive(Debug, Default)]
+struct TaskSet {
+    tasks: JoinSet<()>,
+    /// Closes when the first task has ended.
+    first: Option<watch::Receiver<()>>,
+}
 
 impl Tasks {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static, handle: &Handle) {
-        let mut tasks = self.0.lock();
+        let mut set = self.0.lock();
         // Heartbeats are tasks too, so those that are done must not pile up.
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn_on(task, handle);
+        while set.tasks.try_join_next().is_some() {}
+        if set.first.is_none() {
+            let (runs, first) = watch::channel(());
+            set.first = Some(first);
+            let task = async move {
+                task.await;
+                drop(runs);
+            };
+            set.tasks.spawn_on(task, handle);
+        } else {
+            set.tasks.spawn_on(task, handle);
+        }
     }
 
     /// Ends all of them. Only for when lapin's thread has ended: without its tasks, that would in
     /// some states spin.
-    pub(super) async fn end(self) {
-        let mut tasks = std::mem::take(&mut *self.0.lock());
+    ///
+    /// The first task carries out what the thread leaves to it, and ends then: it has that long. If
+    /// it is ended before, a connection that was still logging in holds itself for ever.
+    pub(super) async fn end(self, patience: Duration) {
+        let first = self.0.lock().first.clone();
+        if let Some(mut first) = first {
+            // `changed` fails once it has ended; in vain if its time is up.
+            let _ = timeout(patience, first.changed()).await;
+        }
+        let mut tasks = std::mem::take(&mut self.0.lock().tasks);
         tasks.shutdown().await;
     }
 }
@@ -313,5 +339,44 @@ impl AsyncWrite for Socket {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_task_comes_to_its_end_and_the_others_are_ended() {
+        let tasks = Tasks::default();
+        let handle = Handle::current();
+        let (ended, second_is_there) = (Arc::new(AtomicBool::new(false)), Arc::new(()));
+        let (end, second) = (Arc::clone(&ended), Arc::clone(&second_is_there));
+        let first = async move {
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+            end.store(true, Ordering::SeqCst);
+        };
+        tasks.spawn(first, &handle);
+        let endless = async move {
+            std::future::pending::<()>().await;
+            drop(second);
+        };
+        tasks.spawn(endless, &handle);
+        tasks.end(Duration::from_secs(60)).await;
+        assert!(ended.load(Ordering::SeqCst));
+        assert_eq!(Arc::strong_count(&second_is_there), 1);
+    }
+
+    #[tokio::test]
+    async fn a_first_task_that_does_not_end_in_time_is_ended() {
+        let tasks = Tasks::default();
+        tasks.spawn(std::future::pending(), &Handle::current());
+        tasks.end(Duration::from_millis(1)).await;
+        // None was ever started.
+        Tasks::default().end(Duration::from_secs(60)).await;
     }
 }
