@@ -160,7 +160,7 @@ pub(crate) struct Runtime {
     /// Dropped to end it.
     stop: Option<oneshot::Sender<Infallible>>,
     /// Closes when it has ended.
-    ended: Mutex<mpsc::Receiver<Infallible>>,
+    ended: Mutex<mpsc::Receiver<io::Result<tokio::runtime::Handle>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -187,26 +187,35 @@ impl Runtime {
     }
 
     fn start() -> io::Result<Self> {
-        let tokio = tokio::runtime::Builder::new_current_thread()
-            // A thread of the blocking pool is started by whoever needs it first.
-            .on_thread_start(block_signals_for_good)
-            .thread_name("layer-blocking")
-            .enable_io()
-            .enable_time()
-            .build()?;
-        let handle = tokio.handle().clone();
         let (stop, stopped) = oneshot::channel();
-        let (alive, ended) = mpsc::channel();
+        // Closes when the thread has ended; before, it says how the thread began.
+        let (begun, from_thread) = mpsc::channel();
         let thread = spawn_thread("layer-runtime".to_owned(), move || {
-            // Nothing is ever sent: it ends when the sender is gone.
-            let _ = tokio.block_on(stopped);
-            tokio.shutdown_timeout(SHUTDOWN);
-            drop(alive);
+            let tokio = tokio::runtime::Builder::new_current_thread()
+                // A thread of the blocking pool is started by whoever needs it first.
+                .on_thread_start(block_signals_for_good)
+                .thread_name("layer-blocking")
+                .enable_io()
+                .enable_time()
+                .build();
+            match tokio {
+                Ok(tokio) => {
+                    let _ = begun.send(Ok(tokio.handle().clone()));
+                    // Nothing is ever sent: it ends when the sender is gone.
+                    let _: Result<Infallible, _> = tokio.block_on(stopped);
+                    tokio.shutdown_timeout(SHUTDOWN);
+                }
+                Err(error) => {
+                    let _ = begun.send(Err(error));
+                }
+            }
         })?;
+        let gone = |_| io::Error::other("the thread of the runtime has ended at once");
+        let handle = from_thread.recv().map_err(gone)??;
         Ok(Self {
             handle,
             stop: Some(stop),
-            ended: Mutex::new(ended),
+            ended: Mutex::new(from_thread),
             thread: Some(thread),
         })
     }
@@ -224,7 +233,7 @@ impl Drop for Runtime {
             return;
         }
         let ended = self.ended.lock().recv_timeout(SHUTDOWN * 2);
-        if ended == Err(RecvTimeoutError::Disconnected)
+        if matches!(ended, Err(RecvTimeoutError::Disconnected))
             && let Some(thread) = self.thread.take()
         {
             // It is in its last lines. A task that panicked has told its own waiter.

@@ -110,7 +110,7 @@ static void check_child(layer_t *parents) {
 
 /* The parent has many threads, most of them waiting: what they hold or wait in is not the child's,
  * whose own threads get their old stacks. */
-CASE(a_forked_child_opens_a_layer_of_its_own) {
+CASE_WHEN(a_forked_child_opens_a_layer_of_its_own, forks_safely) {
     layer_t *layer = open_layer("dispatch_threads", "16");
     open_layer("dispatch_threads", "16");
     const char *channel = new_channel(layer);
@@ -138,7 +138,7 @@ static int32_t fork_inside(void *userdata, layer_status_t status, const layer_me
 }
 
 /* It is inside the callback still, but no layer of its own waits for that one. */
-CASE(a_child_forked_in_a_callback_opens_a_layer_of_its_own) {
+CASE_WHEN(a_child_forked_in_a_callback_opens_a_layer_of_its_own, forks_safely) {
     layer_t *layer = open_layer(DEFAULTS);
     const char *channel = new_channel(layer);
     pid_t *child = case_alloc(sizeof *child);

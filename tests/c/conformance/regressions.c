@@ -359,7 +359,7 @@ static int use_own_layer(void) {
     return layer_close(layer, 8000, NULL) == LAYER_OK ? 0 : 3;
 }
 
-CASE(a_child_of_a_parent_with_many_parked_threads_opens_a_layer) {
+CASE_WHEN(a_child_of_a_parent_with_many_parked_threads_opens_a_layer, forks_safely) {
     enum { PARKED = 20, CHILDREN = 5 };
     layer_t *layer = open_layer("dispatch_threads", "8");
     struct thread *threads[PARKED];

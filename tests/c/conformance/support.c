@@ -25,6 +25,15 @@ const char *test_host(void) {
 
 bool on_memory(void) { return strncmp(test_host(), "memory://", 9) == 0; }
 
+/* Its allocator may be locked by another thread as the process forks, for good in the child. */
+const char *forks_safely(void) {
+#ifdef __SANITIZE_ADDRESS__
+    return "a child of many threads cannot allocate under AddressSanitizer";
+#else
+    return NULL;
+#endif
+}
+
 const char *amqp_only(void) { return on_memory() ? "it needs a RabbitMQ server" : NULL; }
 
 /* --- Calls ----------------------------------------------------------------------------------- */

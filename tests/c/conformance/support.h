@@ -23,6 +23,7 @@ bool on_memory(void);
 
 /* For CASE_WHEN: why a case does not apply to the broker under test. */
 const char *amqp_only(void);
+const char *forks_safely(void);
 
 /* --- Calls ----------------------------------------------------------------------------------- */
 

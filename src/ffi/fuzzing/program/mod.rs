@@ -112,12 +112,13 @@ pub(super) fn end(world: &Arc<World>) {
             }
         }
     });
+    world.wait_until_over();
+    // Not before: the last callbacks may keep messages too.
     for held in std::mem::take(&mut *lock(&world.messages)) {
         receiving::look_again(world, &held);
         // SAFETY: it is ours, and forgotten here.
         unsafe { (world.api.message_free)(held.pointer) };
     }
-    world.wait_until_over();
 }
 
 fn nothing(world: &Arc<World>, dice: &mut Dice<'_>) {
