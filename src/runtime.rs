@@ -12,7 +12,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -20,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind};
-use crate::sync::Mutex;
+use crate::sync::{Condvar, Mutex};
 
 /// How long the end of the last layer waits for the runtime's threads.
 const SHUTDOWN: Duration = Duration::from_secs(1);
@@ -159,9 +158,60 @@ pub(crate) struct Runtime {
     handle: tokio::runtime::Handle,
     /// Dropped to end it.
     stop: Option<oneshot::Sender<Infallible>>,
-    /// Closes when it has ended.
-    ended: Mutex<mpsc::Receiver<io::Result<tokio::runtime::Handle>>>,
+    stage: Arc<StageOfThread>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// How far the thread of a runtime has come. No channel of std: that would leave a record of the
+/// host's thread behind, which leak checkers find.
+#[derive(Debug, Default)]
+struct StageOfThread {
+    stage: Mutex<Stage>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Starting,
+    /// It runs, or could not; `None` once somebody has heard of it.
+    Begun(Option<io::Result<tokio::runtime::Handle>>),
+    /// It is in its last lines.
+    Ended,
+}
+
+impl StageOfThread {
+    fn set(&self, stage: Stage) {
+        *self.stage.lock() = stage;
+        self.changed.notify_all();
+    }
+
+    /// Waits until it runs.
+    fn begun(&self) -> io::Result<tokio::runtime::Handle> {
+        let mut stage = self.stage.lock();
+        loop {
+            match &mut *stage {
+                Stage::Starting => self.changed.wait(&mut stage),
+                Stage::Begun(handle) => {
+                    return handle
+                        .take()
+                        .unwrap_or_else(|| Err(io::ErrorKind::Other.into()));
+                }
+                Stage::Ended => return Err(io::ErrorKind::Other.into()),
+            }
+        }
+    }
+
+    /// Waits until it has ended, and says whether it has by `deadline`.
+    fn ended(&self, deadline: Instant) -> bool {
+        let mut stage = self.stage.lock();
+        while !matches!(*stage, Stage::Ended) {
+            if self.changed.wait_until(&mut stage, deadline).timed_out() {
+                break;
+            }
+        }
+        matches!(*stage, Stage::Ended)
+    }
 }
 
 static SHARED: ProcessLocal<Mutex<Weak<Runtime>>> = ProcessLocal::new();
@@ -188,8 +238,8 @@ impl Runtime {
 
     fn start() -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
-        // Closes when the thread has ended; before, it says how the thread began.
-        let (begun, from_thread) = mpsc::channel();
+        let stage = Arc::new(StageOfThread::default());
+        let its_stage = Arc::clone(&stage);
         let thread = spawn_thread("layer-runtime".to_owned(), move || {
             let tokio = tokio::runtime::Builder::new_current_thread()
                 // A thread of the blocking pool is started by whoever needs it first.
@@ -200,22 +250,19 @@ impl Runtime {
                 .build();
             match tokio {
                 Ok(tokio) => {
-                    let _ = begun.send(Ok(tokio.handle().clone()));
+                    its_stage.set(Stage::Begun(Some(Ok(tokio.handle().clone()))));
                     // Nothing is ever sent: it ends when the sender is gone.
                     let _: Result<Infallible, _> = tokio.block_on(stopped);
                     tokio.shutdown_timeout(SHUTDOWN);
+                    its_stage.set(Stage::Ended);
                 }
-                Err(error) => {
-                    let _ = begun.send(Err(error));
-                }
+                Err(error) => its_stage.set(Stage::Begun(Some(Err(error)))),
             }
         })?;
-        let gone = |_| io::Error::other("the thread of the runtime has ended at once");
-        let handle = from_thread.recv().map_err(gone)??;
         Ok(Self {
-            handle,
+            handle: stage.begun()?,
             stop: Some(stop),
-            ended: Mutex::new(from_thread),
+            stage,
             thread: Some(thread),
         })
     }
@@ -232,11 +279,10 @@ impl Drop for Runtime {
         if tokio::runtime::Handle::try_current().is_ok() {
             return;
         }
-        let ended = self.ended.lock().recv_timeout(SHUTDOWN * 2);
-        if matches!(ended, Err(RecvTimeoutError::Disconnected))
+        if self.stage.ended(Instant::now() + SHUTDOWN * 2)
             && let Some(thread) = self.thread.take()
         {
-            // It is in its last lines. A task that panicked has told its own waiter.
+            // A task that panicked has told its own waiter.
             let _ = thread.join();
         }
     }
