@@ -1,6 +1,6 @@
 //! Calls that are under way: who is told of the outcome, and by when there must be one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -43,57 +43,86 @@ impl Waiter {
     }
 }
 
+/// Room for more calls than this is given back when none is left.
+const KEPT: usize = 1024;
+
 /// The calls of one kind. Nearly all wait equally long, so that their deadlines come in order; one
 /// that waited before it got here is put where it belongs.
 pub(super) struct Calls<E> {
-    entries: HashMap<Token, E>,
+    /// In the order they began, from the first that has not ended; `None` for those that have.
+    entries: VecDeque<Option<E>>,
+    /// The token of the first of them: the others follow.
+    first: Token,
+    under_way: usize,
     deadlines: VecDeque<(Instant, Token)>,
-    last: Token,
 }
 
 impl<E> Calls<E> {
     pub(super) fn new() -> Self {
         Self {
-            entries: HashMap::new(),
+            entries: VecDeque::new(),
+            first: 1,
+            under_way: 0,
             deadlines: VecDeque::new(),
-            last: 0,
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.under_way
     }
 
     pub(super) fn insert(&mut self, deadline: Instant, entry: E) -> Token {
-        self.last += 1;
-        self.entries.insert(self.last, entry);
+        let token = self.first + self.entries.len() as Token;
+        self.entries.push_back(Some(entry));
+        self.under_way += 1;
         let later = self.deadlines.iter().rev();
         let later = later.take_while(|(other, _)| *other > deadline).count();
         let place = self.deadlines.len() - later;
-        self.deadlines.insert(place, (deadline, self.last));
-        self.last
+        self.deadlines.insert(place, (deadline, token));
+        token
+    }
+
+    fn place(&self, token: Token) -> Option<usize> {
+        usize::try_from(token.checked_sub(self.first)?).ok()
     }
 
     pub(super) fn contains(&self, token: Token) -> bool {
-        self.entries.contains_key(&token)
+        let place = self.place(token);
+        place.is_some_and(|place| matches!(self.entries.get(place), Some(Some(_))))
     }
 
     pub(super) fn get_mut(&mut self, token: Token) -> Option<&mut E> {
-        self.entries.get_mut(&token)
+        let place = self.place(token)?;
+        self.entries.get_mut(place)?.as_mut()
     }
 
     pub(super) fn remove(&mut self, token: Token) -> Option<E> {
-        let entry = self.entries.remove(&token);
+        let entry = self.take(token);
         self.forget_ended();
         entry
     }
 
-    /// Deadlines of calls that have ended are of no use, and would pile up.
+    fn take(&mut self, token: Token) -> Option<E> {
+        let place = self.place(token)?;
+        let entry = self.entries.get_mut(place)?.take()?;
+        self.under_way -= 1;
+        Some(entry)
+    }
+
+    /// What is left of calls that have ended is of no use, and would pile up.
     fn forget_ended(&mut self) {
+        while let Some(None) = self.entries.front() {
+            self.entries.pop_front();
+            self.first += 1;
+        }
         while let Some((_, token)) = self.deadlines.front()
-            && !self.entries.contains_key(token)
+            && !self.contains(*token)
         {
             self.deadlines.pop_front();
+        }
+        if self.under_way == 0 && self.entries.capacity().max(self.deadlines.capacity()) > KEPT {
+            self.entries = VecDeque::new();
+            self.deadlines = VecDeque::new();
         }
     }
 
@@ -104,7 +133,7 @@ impl<E> Calls<E> {
             && deadline <= now
         {
             self.deadlines.pop_front();
-            expired.extend(self.entries.remove(&token).map(|entry| (token, entry)));
+            expired.extend(self.take(token).map(|entry| (token, entry)));
         }
         self.forget_ended();
         expired
@@ -112,8 +141,12 @@ impl<E> Calls<E> {
 
     /// Removes all calls for which `which` holds, in the order they began.
     pub(super) fn take_if(&mut self, which: impl Fn(&E) -> bool) -> Vec<(Token, E)> {
-        let mut taken: Vec<(Token, E)> = self.entries.extract_if(|_, entry| which(entry)).collect();
-        taken.sort_by_key(|(token, _)| *token);
+        let mut taken = Vec::new();
+        for (token, entry) in (self.first..).zip(&mut self.entries) {
+            let entry = entry.take_if(|entry| which(entry));
+            taken.extend(entry.map(|entry| (token, entry)));
+        }
+        self.under_way -= taken.len();
         self.forget_ended();
         taken
     }
@@ -159,6 +192,32 @@ mod tests {
             calls.take_expired(at(5)),
             [(second, 'b'), (third, 'c'), (first, 'a')]
         );
+    }
+
+    #[test]
+    fn calls_that_end_in_any_order_keep_their_tokens_and_leave_nothing() {
+        let now = Instant::now();
+        let mut calls = Calls::new();
+        let tokens: Vec<Token> = (0..KEPT * 2).map(|n| calls.insert(now, n)).collect();
+        // The first one ends last but one.
+        for (number, token) in tokens.iter().enumerate().skip(1).step_by(2) {
+            assert_eq!(calls.remove(*token), Some(number));
+        }
+        assert_eq!(calls.len(), KEPT);
+        assert_eq!(calls.get_mut(tokens[2]), Some(&mut 2));
+        assert_eq!(calls.get_mut(tokens[3]), None);
+        let odd_quarters = calls.take_if(|number| number % 4 == 2);
+        assert_eq!(odd_quarters.len(), KEPT / 2);
+        assert!(odd_quarters.is_sorted());
+        let late = calls.insert(now, 7);
+        for (number, token) in tokens.iter().enumerate().step_by(4).rev() {
+            assert_eq!(calls.remove(*token), Some(number));
+        }
+        assert_eq!((calls.len(), calls.entries.len()), (1, 1));
+        assert!(!calls.contains(tokens[0]) && calls.contains(late));
+        assert_eq!(calls.remove(late), Some(7));
+        assert_eq!(calls.entries.capacity() + calls.deadlines.capacity(), 0);
+        assert_eq!(calls.insert(now, 8), late + 1);
     }
 
     #[test]
