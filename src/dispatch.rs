@@ -173,6 +173,18 @@ impl<J: Send + 'static> Dispatcher<J> {
         self.push_all(std::iter::once(job));
     }
 
+    /// Pushes `job` if a thread of ours waits for one; whether it did.
+    pub(crate) fn push_if_idle(&self, job: J) -> bool {
+        let mut due = self.due.lock();
+        if self.polled() || due.waiting == 0 || !due.jobs.is_empty() || due.stopping {
+            return false;
+        }
+        due.jobs.push_back(job);
+        drop(due);
+        self.changed.notify_one();
+        true
+    }
+
     pub(crate) fn push_all(&self, jobs: impl IntoIterator<Item = J>) {
         let mut due = self.due.lock();
         let added = self.add(&mut due, jobs);

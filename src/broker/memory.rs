@@ -296,9 +296,12 @@ impl Memory {
 }
 
 impl Broker for Memory {
-    fn publications_waiting(&self) {
+    fn publications_waiting(&self, _caller_waits: bool) {
         self.shared.bell.notify_one();
     }
+
+    // Its task delivers what it has just routed.
+    fn help_deliver(&self) {}
 
     fn resume(&self, generation: Generation, count: usize) {
         if generation == GENERATION {

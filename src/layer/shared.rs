@@ -33,6 +33,8 @@ use super::timekeeper::Timekeeper;
 pub(super) enum Job {
     /// A channel has messages, or endings, for its receivers.
     Mailbox(MailboxKey),
+    /// The broker has deliveries, and this thread the time to take them in.
+    Deliveries,
     /// An async call has ended: its outcome is among [`Shared::outcomes`].
     Outcome,
     /// Log records or changes of state wait.
@@ -196,9 +198,9 @@ impl Shared {
         }
     }
 
-    /// A send was accepted.
-    pub(super) fn sent(&self, deadline: Instant) {
-        self.broker().publications_waiting();
+    /// A send was accepted, and perhaps the caller waits for its outcome.
+    pub(super) fn sent(&self, deadline: Instant, caller_waits: bool) {
+        self.broker().publications_waiting(caller_waits);
         self.timekeeper.arm(deadline);
     }
 

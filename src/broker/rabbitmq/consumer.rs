@@ -6,20 +6,22 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::future::poll_fn;
+use futures_util::task::AtomicWaker;
 use lapin::Channel;
 use lapin::options::BasicAckOptions;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::failure::describe;
+use super::helped::{Help, Helped, Work};
 use super::in_flight::poll_once;
 use super::self_check::is_check;
 use super::shared::Shared;
-use crate::broker::{Delivery, Generation};
+use crate::broker::{Delivery, Generation, IdleThreads};
 
 /// How many deliveries go to the layer at once.
 const BATCH: usize = 256;
@@ -62,6 +64,7 @@ pub(super) struct Consumer {
     generation: Generation,
     channel: Channel,
     deliveries: lapin::Consumer,
+    arrival: Arc<Arrival>,
     batch: Vec<Delivery>,
     /// How many messages have gone to the layer.
     delivered: Arc<AtomicU64>,
@@ -73,12 +76,17 @@ pub(super) struct Consumer {
 impl Consumer {
     pub(super) fn new(
         shared: Arc<Shared>,
+        idle: Arc<dyn IdleThreads>,
         generation: Generation,
         channel: Channel,
         deliveries: lapin::Consumer,
         prefetch: u16,
     ) -> Self {
         Self {
+            arrival: Arc::new(Arrival {
+                idle,
+                task: AtomicWaker::new(),
+            }),
             shared,
             generation,
             channel,
@@ -102,15 +110,97 @@ impl Consumer {
     }
 
     /// Consumes until the consumer or its AMQP channel or connection ends. Returns why.
-    pub(super) async fn run(mut self) -> String {
-        poll_fn(|cx| self.poll(cx)).await
+    pub(super) async fn run(self) -> String {
+        let task = Task::begin(self);
+        poll_fn(|cx| task.consumer.poll(cx)).await
     }
 
+    /// Acks at once what is urgent, and starts the timer for the rest.
+    fn ack_what_is_due(&mut self, cx: &mut Context<'_>) -> lapin::Result<()> {
+        let credit = &self.shared.credit;
+        let wake_at = self.acks.urgent().saturating_sub(self.acks.due).max(1);
+        credit.wake_at(wake_at);
+        let due = self.acks.due + u64::from(credit.count());
+        if due >= self.acks.urgent() {
+            self.ack()?;
+        } else if due > 0 && !self.timer_runs {
+            self.timer.as_mut().reset(Instant::now() + ACK_DELAY);
+            self.timer_runs = true;
+        }
+        if self.timer_runs && self.timer.as_mut().poll(cx).is_ready() {
+            self.timer_runs = false;
+            self.ack()?;
+        }
+        Ok(())
+    }
+
+    fn ack(&mut self) -> lapin::Result<()> {
+        self.acks.due += u64::from(self.shared.credit.take(self.generation));
+        let Some(tag) = self.acks.next() else {
+            return Ok(());
+        };
+        let ack = self
+            .channel
+            .basic_ack(tag, BasicAckOptions { multiple: true });
+        // The first poll hands the frame over; a later one would wait until it is written.
+        match poll_once(ack) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+/// The task of a consumer. Threads of the layer that are idle help it.
+struct Task {
+    shared: Arc<Shared>,
+    consumer: Arc<Helped<Consumer>>,
+}
+
+impl Task {
+    fn begin(consumer: Consumer) -> Self {
+        let shared = Arc::clone(&consumer.shared);
+        let consumer = Arc::new(Helped::new(consumer));
+        *shared.consumer.lock() = Some(Arc::clone(&consumer) as Arc<dyn Help>);
+        Self { shared, consumer }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        *self.shared.consumer.lock() = None;
+        // Nobody helps any more.
+        drop(self.consumer.take());
+    }
+}
+
+/// Woken when deliveries have come in.
+struct Arrival {
+    idle: Arc<dyn IdleThreads>,
+    task: AtomicWaker,
+}
+
+impl Wake for Arrival {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // lapin has a lock here.
+        if !self.idle.ask_to_deliver() {
+            self.task.wake();
+        }
+    }
+}
+
+impl Work for Consumer {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         self.shared.credit.register(cx.waker());
+        self.arrival.task.register(cx.waker());
+        let waker = Waker::from(Arc::clone(&self.arrival));
+        let mut woken = Context::from_waker(&waker);
         let mut ended = None;
         while self.batch.len() < BATCH {
-            match Pin::new(&mut self.deliveries).poll_next(cx) {
+            match Pin::new(&mut self.deliveries).poll_next(&mut woken) {
                 Poll::Ready(Some(Ok(delivery))) if is_check(&delivery.properties) => {
                     self.acks.received += 1;
                     self.acks.due += 1;
@@ -155,40 +245,6 @@ impl Consumer {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
-    }
-
-    /// Acks at once what is urgent, and starts the timer for the rest.
-    fn ack_what_is_due(&mut self, cx: &mut Context<'_>) -> lapin::Result<()> {
-        let credit = &self.shared.credit;
-        let wake_at = self.acks.urgent().saturating_sub(self.acks.due).max(1);
-        credit.wake_at(wake_at);
-        let due = self.acks.due + u64::from(credit.count());
-        if due >= self.acks.urgent() {
-            self.ack()?;
-        } else if due > 0 && !self.timer_runs {
-            self.timer.as_mut().reset(Instant::now() + ACK_DELAY);
-            self.timer_runs = true;
-        }
-        if self.timer_runs && self.timer.as_mut().poll(cx).is_ready() {
-            self.timer_runs = false;
-            self.ack()?;
-        }
-        Ok(())
-    }
-
-    fn ack(&mut self) -> lapin::Result<()> {
-        self.acks.due += u64::from(self.shared.credit.take(self.generation));
-        let Some(tag) = self.acks.next() else {
-            return Ok(());
-        };
-        let ack = self
-            .channel
-            .basic_ack(tag, BasicAckOptions { multiple: true });
-        // The first poll hands the frame over; a later one would wait until it is written.
-        match poll_once(ack) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Ok(()),
-        }
     }
 }
 

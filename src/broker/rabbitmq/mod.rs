@@ -11,6 +11,7 @@ mod consumer;
 mod credit;
 mod doorbell;
 mod failure;
+mod helped;
 mod in_flight;
 mod kit;
 mod publisher;
@@ -39,6 +40,7 @@ use self::consumer::Consumer;
 use self::credit::Credit;
 use self::doorbell::Doorbell;
 use self::failure::{Failure, Kind};
+use self::helped::Help;
 use self::publisher::Envelope;
 use self::self_check::SelfCheck;
 use self::shared::{Closing, Shared, Stop};
@@ -81,6 +83,8 @@ impl RabbitMq {
         let shared = Arc::new(Shared {
             host,
             doorbell: Doorbell::default(),
+            publisher: Mutex::default(),
+            consumer: Mutex::default(),
             credit: Credit::default(),
             bindings: Mutex::new(None),
             closing: Closing::default(),
@@ -112,8 +116,17 @@ impl RabbitMq {
 }
 
 impl Broker for RabbitMq {
-    fn publications_waiting(&self) {
-        self.shared.doorbell.ring();
+    fn publications_waiting(&self, caller_waits: bool) {
+        if caller_waits {
+            self.shared.doorbell.ring_silently();
+            help(&self.shared.publisher);
+        } else {
+            self.shared.doorbell.ring();
+        }
+    }
+
+    fn help_deliver(&self) {
+        help(&self.shared.consumer);
     }
 
     fn resume(&self, generation: Generation, count: usize) {
@@ -139,6 +152,15 @@ impl Broker for RabbitMq {
 impl Drop for RabbitMq {
     fn drop(&mut self) {
         self.shared.closing.begin(Duration::ZERO);
+    }
+}
+
+/// Helps whoever is there. A session that begins looks by itself.
+fn help(whom: &Mutex<Option<Arc<dyn Help>>>) {
+    // Not under this lock: it is for moments.
+    let whom = whom.lock().clone();
+    if let Some(whom) = whom {
+        whom.help();
     }
 }
 
@@ -340,6 +362,7 @@ impl Supervisor {
         };
         let consumer = Consumer::new(
             Arc::clone(&self.shared),
+            self.host()?.idle_threads(),
             generation,
             channel,
             deliveries,

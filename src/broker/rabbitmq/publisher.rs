@@ -1,7 +1,8 @@
 //! Hands publications over and reports what became of each.
 //!
-//! One task publishes on one AMQP channel, since two could swap their delivery tags. It starts
-//! many publications before it waits for any: lapin's `basic_publish` comes back only once its I/O
+//! One publishes at a time on one AMQP channel, since two could swap their delivery tags: a task, or
+//! in its place a thread that waits for its own send and would else wait for the task's thread. It
+//! starts many publications before it waits for any: lapin's `basic_publish` comes back only once its I/O
 //! thread has written the frames.
 //!
 //! # Which message was returned
@@ -36,6 +37,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Event};
 use tokio::sync::watch;
 
 use super::failure::{Failure, describe};
+use super::helped::{Help, Helped, Work};
 use super::in_flight::{InFlight, poll_once};
 use super::shared::{Shared, Stop};
 use super::topology::short;
@@ -171,7 +173,7 @@ pub(super) async fn run(
         batch: Vec::with_capacity(BATCH),
         blocked: false,
     };
-    publisher.run(stop).await
+    Task::begin(publisher).run(stop).await
 }
 
 /// The future of one publication. Its first poll hands the message over; it is done with the
@@ -205,16 +207,29 @@ fn send(
     }
 }
 
-impl<F, S> Publisher<F, S>
+/// The task of a publisher. Senders that wait help it.
+struct Task<F, S> {
+    shared: Arc<Shared>,
+    publisher: Arc<Helped<Publisher<F, S>>>,
+}
+
+impl<F, S> Task<F, S>
 where
-    F: Future<Output = lapin::Result<Confirmation>>,
-    S: Fn(Publication) -> F,
+    F: Future<Output = lapin::Result<Confirmation>> + Send + 'static,
+    S: Fn(Publication) -> F + Send + 'static,
 {
-    async fn run(mut self, mut stop: watch::Receiver<Stop>) -> String {
+    fn begin(publisher: Publisher<F, S>) -> Self {
+        let shared = Arc::clone(&publisher.shared);
+        let publisher = Arc::new(Helped::new(publisher));
+        *shared.publisher.lock() = Some(Arc::clone(&publisher) as Arc<dyn Help>);
+        Self { shared, publisher }
+    }
+
+    async fn run(self, mut stop: watch::Receiver<Stop>) -> String {
         // There may be what came while there was no connection.
         self.shared.doorbell.ring();
         let stopped = pin!(stop.wait_for(|stop| !matches!(stop, Stop::No)));
-        let publishing = poll_fn(|cx| self.poll(cx));
+        let publishing = poll_fn(|cx| self.publisher.poll(cx));
         let reason = match select(publishing, stopped).await {
             Either::Left((reason, _)) => Some(reason),
             Either::Right((Ok(stop), _)) => match &*stop {
@@ -223,25 +238,29 @@ where
             },
             Either::Right((Err(_), _)) => None,
         };
+        let Some(mut publisher) = self.publisher.take() else {
+            return "the publisher was taken before".to_owned();
+        };
         let reason = match reason {
             Some(reason) => reason,
-            None => self.finish().await,
+            None => publisher.finish().await,
         };
-        self.end(&reason);
+        publisher.end(&reason);
         reason
     }
+}
 
-    /// Waits for confirms for a part of the time that there is to close. Returns why what is still
-    /// in flight then is unconfirmed.
-    async fn finish(&mut self) -> String {
-        let shared = Arc::clone(&self.shared);
-        let out_of_time = pin!(shared.closing.passed(0.5));
-        match select(poll_fn(|cx| self.poll_confirms(cx)), out_of_time).await {
-            Either::Left((Some(failed), _)) => failed,
-            _ => "the layer was closed before the broker confirmed the message".to_owned(),
-        }
+impl<F, S> Drop for Task<F, S> {
+    fn drop(&mut self) {
+        *self.shared.publisher.lock() = None;
     }
+}
 
+impl<F, S> Work for Publisher<F, S>
+where
+    F: Future<Output = lapin::Result<Confirmation>> + Send,
+    S: Fn(Publication) -> F + Send,
+{
     /// Handles all there is to do. Ready with the reason when the connection has ended.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         self.in_flight.register(cx.waker());
@@ -262,6 +281,23 @@ where
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+impl<F, S> Publisher<F, S>
+where
+    F: Future<Output = lapin::Result<Confirmation>>,
+    S: Fn(Publication) -> F,
+{
+    /// Waits for confirms for a part of the time that there is to close. Returns why what is still
+    /// in flight then is unconfirmed.
+    async fn finish(&mut self) -> String {
+        let shared = Arc::clone(&self.shared);
+        let out_of_time = pin!(shared.closing.passed(0.5));
+        match select(poll_fn(|cx| self.poll_confirms(cx)), out_of_time).await {
+            Either::Left((Some(failed), _)) => failed,
+            _ => "the layer was closed before the broker confirmed the message".to_owned(),
+        }
     }
 
     /// Ready when nothing is in flight, or nothing more will be confirmed: with the reason if the

@@ -21,6 +21,7 @@ const fn as_it_is(name: &'static str, file: &'static str) -> Mutant {
 
 const FILES: &[Mutant] = &[
     as_it_is("doorbell", "broker/rabbitmq/doorbell.rs"),
+    as_it_is("helped", "broker/rabbitmq/helped.rs"),
     as_it_is("in_flight", "broker/rabbitmq/in_flight.rs"),
     as_it_is("credit", "broker/rabbitmq/credit.rs"),
     as_it_is("credit_generations", "broker/rabbitmq/credit.rs"),
@@ -46,6 +47,16 @@ const FILES: &[Mutant] = &[
             ),
             "self.publisher.wake();\n        self.rung.swap(true, Ordering::AcqRel);",
         )],
+    },
+    Mutant {
+        name: "helped_wakes_nobody",
+        file: "broker/rabbitmq/helped.rs",
+        changes: &[("self.task.wake();", "")],
+    },
+    Mutant {
+        name: "helped_ends_in_silence",
+        file: "broker/rabbitmq/helped.rs",
+        changes: &[("task.wake_by_ref();", "")],
     },
     Mutant {
         name: "in_flight_forgets_late",

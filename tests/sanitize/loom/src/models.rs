@@ -75,6 +75,53 @@ mod doorbell {
     algorithm!(models, doorbell, doorbell_relaxed, doorbell_wakes_first);
 }
 
+/// Whoever puts something down and helps has it taken, by himself, another or the task.
+mod helped {
+    use std::future::poll_fn;
+    use std::task::{Context, Poll};
+
+    use loom::future::block_on;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    macro_rules! models {
+        ($helped:ident) => {
+            fn run() {
+                use $helped::Help as _;
+
+                struct Take(Arc<loom::sync::atomic::AtomicUsize>);
+
+                impl $helped::Work for Take {
+                    fn poll(&mut self, _: &mut Context<'_>) -> Poll<String> {
+                        if self.0.load(super::Relaxed) == 2 {
+                            Poll::Ready(String::new())
+                        } else {
+                            Poll::Pending
+                        }
+                    }
+                }
+
+                // Relaxed: only the help makes it known.
+                let items = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
+                let helped = Arc::new($helped::Helped::new(Take(Arc::clone(&items))));
+                let helpers = [(); 2].map(|()| {
+                    let (helped, items) = (Arc::clone(&helped), Arc::clone(&items));
+                    thread::spawn(move || {
+                        items.fetch_add(1, super::Relaxed);
+                        helped.help();
+                    })
+                });
+                block_on(poll_fn(|cx| helped.poll(cx)));
+                for helper in helpers {
+                    helper.join().unwrap();
+                }
+            }
+        };
+    }
+
+    algorithm!(models, helped, helped_wakes_nobody, helped_ends_in_silence);
+}
+
 /// No wake is lost: each future is polled again after its last wake, and the drainer is woken.
 mod in_flight {
     use std::future::poll_fn;
@@ -353,6 +400,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 pub(crate) const ALL: &[&[Model]] = &[
     doorbell::MODELS,
+    helped::MODELS,
     in_flight::MODELS,
     credit::MODELS,
     generations::MODELS,
