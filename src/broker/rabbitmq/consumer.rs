@@ -5,7 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -85,6 +85,7 @@ impl Consumer {
         Self {
             arrival: Arc::new(Arrival {
                 idle,
+                in_crowds: AtomicBool::new(false),
                 task: AtomicWaker::new(),
             }),
             shared,
@@ -174,8 +175,13 @@ impl Drop for Task {
 }
 
 /// Woken when deliveries have come in.
+///
+/// Where they come one by one, an idle thread takes each in at once. Where they come in crowds, the
+/// task takes them: it is behind by the hop to its thread, and so has more of them in one batch.
+/// With idle threads alone a flood was measured to cost a tenth more processor time.
 struct Arrival {
     idle: Arc<dyn IdleThreads>,
+    in_crowds: AtomicBool,
     task: AtomicWaker,
 }
 
@@ -186,7 +192,7 @@ impl Wake for Arrival {
 
     fn wake_by_ref(self: &Arc<Self>) {
         // lapin has a lock here.
-        if !self.idle.ask_to_deliver() {
+        if self.in_crowds.load(Ordering::Relaxed) || !self.idle.ask_to_deliver() {
             self.task.wake();
         }
     }
@@ -225,6 +231,8 @@ impl Work for Consumer {
         }
         let may_be_more = self.batch.len() == BATCH;
         if !self.batch.is_empty() {
+            let in_crowds = self.batch.len() > 1;
+            self.arrival.in_crowds.store(in_crowds, Ordering::Relaxed);
             let Some(host) = self.shared.host.upgrade() else {
                 return Poll::Ready("the layer is gone".to_owned());
             };
