@@ -20,6 +20,9 @@ need pkg-config pkg-config --version
 need openssl openssl version
 if [ "${1:-test}" = bench ]; then
     need librabbitmq-dev pkg-config --exists librabbitmq
+    need redis-server redis-server --version
+    need python3 "${PYTHON:-python3}" --version
+    need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
 elif [ "${1:-test}" = sanitize ]; then
     need valgrind valgrind --version
 else
@@ -86,11 +89,11 @@ fi
     $as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends $missing
 }
-case $missing in
-*rabbitmq-server*)
-    # Nor shall it start at the next boot, on a machine that only wanted to run our tests.
-    if command -v systemctl >/dev/null; then
-        $as_root systemctl disable rabbitmq-server.service
-    fi
-    ;;
-esac
+# Nor shall one start at the next boot, on a machine that only wanted to run our tests.
+if command -v systemctl >/dev/null; then
+    for service in rabbitmq-server redis-server; do
+        case $missing in
+        *$service*) $as_root systemctl disable "$service.service" ;;
+        esac
+    done
+fi

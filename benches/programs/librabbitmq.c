@@ -1,7 +1,9 @@
 /*
- * The peer that the library is measured against: librabbitmq, used as well as a careful C program
- * would, on the same broker, with the same queue, the same bytes on the wire and the same counting
- * (bench.h).
+ * The yardstick: librabbitmq, used as well as a careful C program would, on the same broker, with
+ * the same queue, the same bytes on the wire and the same counting (bench.h).
+ *
+ *     librabbitmq [measure=throughput|latency|connect] [rate=PER_SECOND] [body=BYTES] [window=N]
+ *                 [backlog=N] [prefetch=N] [seconds=S] [warmup=S]
  *
  * Two connections and two blocking threads, as librabbitmq wants them. The publisher goes on while
  * its window has room, and reads confirms only when it is full: by then many have come, and most
@@ -12,6 +14,7 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <semaphore.h>
 #include <sys/socket.h>
 
@@ -19,9 +22,8 @@
 #include <amqp_framing.h>
 #include <amqp_tcp_socket.h>
 
-#define PROGRAM "librabbitmq"
 #define CHANNEL 1
-#define ACK_EVERY (BENCH_PREFETCH / 2)
+#define RECIPIENT_ROOM 128 /* more than the recipient takes in a body */
 #define TEXT(number) TEXT_(number)
 #define TEXT_(number) #number
 
@@ -80,19 +82,6 @@ static amqp_connection_state_t connect_to(const char *url) {
     return connection;
 }
 
-/* The version that the broker told when we logged in. */
-static void describe_broker(amqp_connection_state_t connection, char *field, size_t room) {
-    const amqp_table_t *properties = amqp_get_server_properties(connection);
-    for (int i = 0; i < properties->num_entries; i++) {
-        const amqp_table_entry_t *entry = &properties->entries[i];
-        if (entry->key.len == 7 && memcmp(entry->key.bytes, "version", 7) == 0 &&
-            entry->value.kind == AMQP_FIELD_KIND_UTF8) {
-            snprintf(field, room, ", \"broker\": \"%.*s\"", (int)entry->value.value.bytes.len,
-                     (const char *)entry->value.value.bytes.bytes);
-        }
-    }
-}
-
 /* Ends the program if the frame is news of a failure. */
 static void check_frame(const amqp_frame_t *frame, const char *who) {
     if (frame->frame_type != AMQP_FRAME_METHOD) {
@@ -114,11 +103,11 @@ static void next_frame(amqp_connection_state_t connection, amqp_frame_t *frame, 
 
 typedef struct {
     amqp_connection_state_t connection;
-    bench_tally_t *tally;
+    bench_tally_t *tally; /* NULL for a message that is not counted */
+    const bench_options_t *options;
     char queue[32];
-    char broker[64]; /* its version, as a field of JSON */
     /* What travels: the message as the layer sends it, with its recipient. */
-    uint8_t body[BENCH_BODY + 128];
+    uint8_t *body;
     size_t length;
     uint8_t *seq_at;
     /* The message after the last one that was published, and the oldest unconfirmed one. */
@@ -133,10 +122,11 @@ static void prepare_body(publisher_t *publisher) {
     static const char key[] = "\xb0__asgi_channel__";
     char channel[64];
     int length = snprintf(channel, sizeof channel, "%s!benchbenchbe", publisher->queue);
-    uint8_t *body = publisher->body;
-    bench_body(body);
+    size_t used = publisher->options->body;
+    uint8_t *body = bench_allocate(used + RECIPIENT_ROOM);
+    publisher->body = body;
+    bench_body(body, used);
     body[0]++; /* a map of one more */
-    size_t used = BENCH_BODY;
     memcpy(body + used, key, sizeof key - 1);
     used += sizeof key - 1;
     body[used++] = 0xd9;
@@ -206,6 +196,12 @@ static void read_confirms(publisher_t *publisher) {
              amqp_data_in_buffer(publisher->connection));
 }
 
+static void await_confirms(publisher_t *publisher) {
+    while (publisher->in_flight > 0) {
+        read_confirms(publisher);
+    }
+}
+
 /* librabbitmq writes each of a message's three frames by itself. A corked socket makes full packets
  * of them, which the broker takes in at less cost; nothing is held back but while we still write.
  */
@@ -220,35 +216,65 @@ static void *publish_until_stopped(void *userdata) {
     bench_tally_t *tally = publisher->tally;
     while (!atomic_load_explicit(&tally->stop, memory_order_relaxed)) {
         cork(publisher, 1);
-        while (publisher->in_flight < BENCH_WINDOW &&
-               publisher->next - atomic_load(&tally->received) < BENCH_BACKLOG) {
+        while (publisher->in_flight < publisher->options->window &&
+               publisher->next - atomic_load(&tally->received) < tally->backlog) {
             publish(publisher, publisher->next);
         }
         cork(publisher, 0);
-        if (publisher->in_flight >= BENCH_WINDOW) {
+        if (publisher->in_flight >= publisher->options->window) {
             read_confirms(publisher);
         }
         bench_wait_backlog(tally, publisher->next);
     }
-    while (publisher->in_flight > 0) {
-        read_confirms(publisher);
-    }
+    await_confirms(publisher);
     publisher->tally = NULL; /* the last one is not counted */
     publish(publisher, BENCH_LAST);
-    while (publisher->in_flight > 0) {
-        read_confirms(publisher);
-    }
+    await_confirms(publisher);
     return NULL;
+}
+
+/* Sends by the clock, and between two messages reads the confirms that are there. */
+static void publish_by_the_clock(publisher_t *publisher, const bench_pace_t *pace) {
+    struct pollfd socket = {.fd = amqp_get_sockfd(publisher->connection), .events = POLLIN};
+    while (publisher->next < pace->end) {
+        int64_t now = bench_now(), due = bench_due(pace, publisher->next);
+        if (now < due) {
+            struct timespec left = {(due - now) / 1000000000, (due - now) % 1000000000};
+            int ready = ppoll(&socket, 1, &left, NULL);
+            if (ready < 0 && errno != EINTR) {
+                bench_fail("publisher: cannot wait: %s", strerror(errno));
+            }
+            if (ready > 0) {
+                read_confirms(publisher);
+            }
+            continue;
+        }
+        cork(publisher, 1);
+        while (publisher->next < pace->end && bench_due(pace, publisher->next) <= now &&
+               publisher->in_flight < publisher->options->window) {
+            publish(publisher, publisher->next);
+        }
+        cork(publisher, 0);
+        if (publisher->in_flight >= publisher->options->window) {
+            read_confirms(publisher);
+        }
+    }
+    await_confirms(publisher);
 }
 
 /* --- consumer ----------------------------------------------------------------------------- */
 
 typedef struct {
     amqp_connection_state_t connection;
-    bench_tally_t *tally; /* NULL in latency mode */
-    /* Latency mode: when the message arrived. */
+    const bench_options_t *options;
+    bench_tally_t *tally; /* NULL where latency is measured */
+    /* Latency at rest: when the message arrived. */
     _Atomic int64_t arrived;
     sem_t arrival;
+    /* Latency at a rate: all that arrived. */
+    const bench_pace_t *pace;
+    bench_samples_t samples;
+    uint64_t seen;
 } consumer_t;
 
 /* Reads one message into `body`: frame by frame, since amqp_consume_message allocates and copies
@@ -282,33 +308,48 @@ static size_t next_message(consumer_t *consumer, uint8_t *body, size_t room, uin
     return (size_t)length;
 }
 
+static void paced(consumer_t *consumer, uint64_t seq, int64_t arrived) {
+    if (seq != consumer->seen) {
+        bench_fail("message %llu arrived where %llu was due", (unsigned long long)seq,
+                   (unsigned long long)consumer->seen);
+    }
+    consumer->seen++;
+    if (seq >= consumer->pace->first) {
+        bench_sample(&consumer->samples, arrived - bench_due(consumer->pace, seq));
+    }
+}
+
 static void *consume_until_last(void *userdata) {
     consumer_t *consumer = userdata;
-    uint64_t acked = 0;
+    uint64_t acked = 0, ack_every = (consumer->options->prefetch + 1) / 2;
+    size_t room = consumer->options->body + RECIPIENT_ROOM;
+    uint8_t *body = bench_allocate(room);
     for (;;) {
-        uint8_t body[BENCH_BODY + 128];
         uint64_t tag;
-        size_t length = next_message(consumer, body, sizeof body, &tag);
+        size_t length = next_message(consumer, body, room, &tag);
         int64_t arrived = consumer->tally == NULL ? bench_now() : 0;
         uint64_t seq = bench_read_seq(body, length);
         if (seq == BENCH_LAST) {
+            free(body);
             return NULL;
         }
         if (consumer->tally != NULL) {
-            bench_received(consumer->tally, seq);
+            bench_received(consumer->tally, 1, seq);
+        } else if (consumer->pace != NULL) {
+            paced(consumer, seq, arrived);
         } else {
             atomic_store(&consumer->arrived, arrived);
             sem_post(&consumer->arrival);
         }
-        if (tag - acked >= ACK_EVERY) {
+        if (tag - acked >= ack_every) {
             check_io(amqp_basic_ack(consumer->connection, CHANNEL, tag, 1), "ack");
             acked = tag;
         }
     }
 }
 
-static void declare_and_consume(consumer_t *consumer, const char *queue) {
-    amqp_connection_state_t connection = consumer->connection;
+static void declare_and_consume(amqp_connection_state_t connection, const char *queue,
+                                uint64_t prefetch) {
     amqp_table_entry_t entries[] = {
         {amqp_cstring_bytes("x-max-length"),
          {.kind = AMQP_FIELD_KIND_I32, .value.i32 = BENCH_CAPACITY}},
@@ -321,46 +362,56 @@ static void declare_and_consume(consumer_t *consumer, const char *queue) {
     amqp_bytes_t name = amqp_cstring_bytes(queue);
     amqp_queue_declare(connection, CHANNEL, name, 0, 0, 1, 0, arguments);
     check(amqp_get_rpc_reply(connection), "declare the queue");
-    amqp_basic_qos(connection, CHANNEL, 0, BENCH_PREFETCH, 0);
+    amqp_basic_qos(connection, CHANNEL, 0, (uint16_t)prefetch, 0);
     check(amqp_get_rpc_reply(connection), "set the prefetch");
     amqp_basic_consume(connection, CHANNEL, name, amqp_empty_bytes, 0, 0, 1, amqp_empty_table);
     check(amqp_get_rpc_reply(connection), "consume");
 }
 
-/* --- the two modes ------------------------------------------------------------------------ */
+/* --- what is measured --------------------------------------------------------------------- */
 
-static pthread_t start(void *(*run)(void *), void *userdata) {
-    pthread_t thread;
-    int problem = pthread_create(&thread, NULL, run, userdata);
-    if (problem != 0) {
-        bench_fail("cannot start a thread: %s", strerror(problem));
-    }
-    return thread;
+/* Both connections, up to where messages can be sent and arrive. */
+static void connect_both(publisher_t *publisher, consumer_t *consumer) {
+    const bench_options_t *options = publisher->options;
+    consumer->connection = connect_to(options->url);
+    publisher->connection = connect_to(options->url);
+    /* As long as the layer's queue names. */
+    snprintf(publisher->queue, sizeof publisher->queue, "channels_%012llx",
+             (unsigned long long)bench_now() & 0xffffffffffff);
+    declare_and_consume(consumer->connection, publisher->queue, options->prefetch);
+    amqp_confirm_select(publisher->connection, CHANNEL);
+    check(amqp_get_rpc_reply(publisher->connection), "ask for confirms");
 }
 
-static void throughput(const bench_options_t *options, publisher_t *publisher,
-                       consumer_t *consumer) {
-    static bench_tally_t tally;
-    bench_tally_init(&tally);
-    publisher->tally = &tally;
-    consumer->tally = &tally;
-    pthread_t consuming = start(consume_until_last, consumer);
-    pthread_t publishing = start(publish_until_stopped, publisher);
-    bench_measure_t measure = bench_measure(&tally, options);
+static void close_connection(amqp_connection_state_t connection) {
+    /* What was measured is measured: a failure here changes nothing. */
+    (void)amqp_connection_close(connection, AMQP_REPLY_SUCCESS);
+    (void)amqp_destroy_connection(connection);
+}
+
+static void throughput(publisher_t *publisher, consumer_t *consumer) {
+    const bench_options_t *options = publisher->options;
+    bench_tally_t *tally = bench_tallies(options);
+    publisher->tally = tally;
+    consumer->tally = tally;
+    pthread_t consuming = bench_thread(consume_until_last, consumer);
+    pthread_t publishing = bench_thread(publish_until_stopped, publisher);
+    bench_measure_t measure = bench_measure(tally, options);
     pthread_join(publishing, NULL);
     pthread_join(consuming, NULL);
     uint64_t sent = publisher->next - 1; /* less the last */
-    if (atomic_load(&tally.complete) != sent) {
+    if (atomic_load(&tally->complete) != sent) {
         bench_fail("of %llu messages %llu were confirmed and received", (unsigned long long)sent,
-                   (unsigned long long)atomic_load(&tally.complete));
+                   (unsigned long long)atomic_load(&tally->complete));
     }
-    bench_print_throughput(PROGRAM, &measure, publisher->broker);
+    bench_print_throughput(&measure, options->body, "");
 }
 
-static void latency(const bench_options_t *options, publisher_t *publisher, consumer_t *consumer) {
+static void latency_at_rest(publisher_t *publisher, consumer_t *consumer) {
+    const bench_options_t *options = publisher->options;
     bench_samples_t samples = {0};
     sem_init(&consumer->arrival, 0, 0);
-    pthread_t consuming = start(consume_until_last, consumer);
+    pthread_t consuming = bench_thread(consume_until_last, consumer);
     int64_t begin = bench_now() + (int64_t)(options->warmup * 1e9);
     int64_t end = begin + (int64_t)(options->seconds * 1e9);
     for (;;) {
@@ -369,9 +420,7 @@ static void latency(const bench_options_t *options, publisher_t *publisher, cons
             break;
         }
         publish(publisher, publisher->next);
-        while (publisher->in_flight > 0) {
-            read_confirms(publisher);
-        }
+        await_confirms(publisher);
         while (sem_wait(&consumer->arrival) != 0) {
         }
         if (sent >= begin) {
@@ -380,34 +429,61 @@ static void latency(const bench_options_t *options, publisher_t *publisher, cons
     }
     publish(publisher, BENCH_LAST);
     pthread_join(consuming, NULL);
-    bench_print_latency(PROGRAM, &samples, publisher->broker);
+    bench_print_latency(&samples, "");
 }
 
-static void close_connection(amqp_connection_state_t connection) {
-    /* What was measured is measured: a failure here changes nothing, and the process ends. */
-    (void)amqp_connection_close(connection, AMQP_REPLY_SUCCESS);
-    (void)amqp_destroy_connection(connection);
+static void latency_at_rate(publisher_t *publisher, consumer_t *consumer) {
+    const bench_options_t *options = publisher->options;
+    bench_pace_t pace = bench_pace(options);
+    consumer->pace = &pace;
+    pthread_t consuming = bench_thread(consume_until_last, consumer);
+    publish_by_the_clock(publisher, &pace);
+    publish(publisher, BENCH_LAST);
+    pthread_join(consuming, NULL);
+    if (consumer->seen != pace.end) {
+        bench_fail("of %llu messages %llu arrived", (unsigned long long)pace.end,
+                   (unsigned long long)consumer->seen);
+    }
+    char more[64];
+    snprintf(more, sizeof more, ", \"rate\": %.1f", options->rate);
+    bench_print_latency(&consumer->samples, more);
+}
+
+static int64_t connect_once(const bench_options_t *options) {
+    consumer_t consumer = {.options = options};
+    publisher_t *publisher = bench_allocate(sizeof *publisher);
+    publisher->options = options;
+    int64_t start = bench_now();
+    connect_both(publisher, &consumer);
+    int64_t taken = bench_now() - start;
+    close_connection(publisher->connection);
+    close_connection(consumer.connection);
+    free(publisher);
+    return taken;
 }
 
 int main(int argc, char **argv) {
-    bench_options_t options = bench_options(argc, argv);
+    (void)argc;
+    bench_options_t options = bench_options(argv);
     static consumer_t consumer;
     static publisher_t publisher;
-    consumer.connection = connect_to(options.url);
-    publisher.connection = connect_to(options.url);
-    describe_broker(publisher.connection, publisher.broker, sizeof publisher.broker);
-    /* As long as the layer's queue names. */
-    snprintf(publisher.queue, sizeof publisher.queue, "channels_%012llx",
-             (unsigned long long)bench_now() & 0xffffffffffff);
-    declare_and_consume(&consumer, publisher.queue);
-    amqp_confirm_select(publisher.connection, CHANNEL);
-    check(amqp_get_rpc_reply(publisher.connection), "ask for confirms");
+    if (options.connect) {
+        bench_connect(&options, connect_once);
+        return fflush(stdout) == 0 ? 0 : 1;
+    }
+    if (options.producers != 1 || options.blocking) {
+        bench_fail("one thread publishes here; window=N says how many messages are in flight");
+    }
+    consumer.options = &options;
+    publisher.options = &options;
+    connect_both(&publisher, &consumer);
     prepare_body(&publisher);
-
-    if (options.latency) {
-        latency(&options, &publisher, &consumer);
+    if (!options.latency) {
+        throughput(&publisher, &consumer);
+    } else if (options.rate > 0) {
+        latency_at_rate(&publisher, &consumer);
     } else {
-        throughput(&options, &publisher, &consumer);
+        latency_at_rest(&publisher, &consumer);
     }
     close_connection(publisher.connection);
     close_connection(consumer.connection);
