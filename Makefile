@@ -29,7 +29,7 @@ C_SOURCES = $(shell find bindings/c tests benches -name '*.c' -o -name '*.h' -o 
 
 .DELETE_ON_ERROR:
 .PHONY: help build release demo test test-rabbitmq4 faults fuzz sanitize deps install uninstall \
-	bench fmt lint clean
+	bench bench-full bench-report fmt lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile \
@@ -102,19 +102,26 @@ uninstall: ## remove what install put there
 		"$(DESTDIR)$(INCLUDEDIR)/channel_layer.h" \
 		"$(DESTDIR)$(PKGCONFIGDIR)/channel_layer.pc"
 
-bench: release ## measure it beside librabbitmq
+bench: release ## measure the bars beside other ways to do it, in 20 minutes; OPTIONS="--only …"
 	@tests/deps.sh bench
-	@benches/run.sh
+	@$(PYTHON) benches/run.py $(OPTIONS)
+
+bench-full: release ## measure all there is, in 45 minutes
+	@tests/deps.sh bench
+	@$(PYTHON) benches/run.py --full $(OPTIONS)
+
+bench-report: ## make BENCHMARKS.md and its chart anew from benches/results
+	@$(PYTHON) benches/report.py
 
 fmt: ## format Rust and C
-	$(CARGO) fmt
+	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 	clang-format -i $(C_SOURCES)
 
 lint: ## check formatting and clippy
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	clang-format --dry-run -Werror $(C_SOURCES)
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 clean: ## remove everything that was built
 	$(CARGO) clean

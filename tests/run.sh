@@ -7,7 +7,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-stages=(fmt clippy rustdoc build rust fuzz doctest fixture c interop tls faults install demo rabbitmq4)
+stages=(fmt clippy rustdoc build rust fuzz doctest fixture benches c interop tls faults install demo rabbitmq4)
 # Parts of others, run only by name.
 parts=(broker)
 
@@ -40,14 +40,14 @@ stage_fmt() {
     local c_files
     mapfile -t c_files < <(find bindings/c tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp')
     local status=0
-    "$cargo" fmt --check || status=1
+    "$cargo" fmt --all --check || status=1
     rustfmt --check --edition 2024 fuzz/fuzz_targets/*.rs || status=1
     clang-format --dry-run -Werror "${c_files[@]}" || status=1
     return "$status"
 }
 
 stage_clippy() {
-    "$cargo" clippy --locked --all-targets -- -D warnings
+    "$cargo" clippy --locked --workspace --all-targets -- -D warnings
 }
 
 stage_rustdoc() {
@@ -93,6 +93,12 @@ stage_doctest() {
 
 stage_fixture() {
     "$python" tests/fixture/test_rabbitmq.py
+}
+
+# What turns measurements into claims; that they are claims of the results in the tree. `make bench`
+# measures.
+stage_benches() {
+    "$python" benches/test_benches.py
 }
 
 stage_c() {
@@ -272,7 +278,7 @@ run_stage() { # run_stage NAME [COUNTER]
 for name in "${chosen[@]}"; do
     case $name in
     broker) run_stage "$name" count_chosen ;;
-    fixture | interop | tls) run_stage "$name" count_unittest ;;
+    fixture | benches | interop | tls) run_stage "$name" count_unittest ;;
     c | faults | install | demo) run_stage "$name" count_closing_line ;;
     rabbitmq4) run_stage "$name" count_summary ;;
     rust | fuzz | doctest) run_stage "$name" count_rust ;;

@@ -7,7 +7,9 @@ Prints one line of JSON, with the figures that the C programs print for the same
 
 One event loop, two layer objects: one sends, one receives. These layers have no window of
 confirms: `senders` coroutines each await their send. Messages of coroutines that run at once may
-overtake each other, so that it is checked that each arrives once, but not in which order.
+overtake each other, so that it is checked that each arrives once, but not in which order. No more
+than `backlog` messages are on their way: in one event loop 64 coroutines that send leave one that
+receives behind, and what they send then waits in memory.
 """
 
 import asyncio
@@ -67,20 +69,26 @@ def new_channels_rabbitmq(capacity=1000, default=False):
     return RabbitmqChannelLayer(host=url, local_capacity=capacity, remote_capacity=CAPACITY)
 
 
+def redis_hosts():
+    """Each call that is under way has a connection of its own; the client's pool allows 100 unless
+    told otherwise, and refuses the next."""
+    return [{"address": os.environ["CHANNEL_LAYER_BENCH_REDIS"], "max_connections": 5000}]
+
+
 def new_redis_core(capacity=CAPACITY, default=False):
     """Option `capacity` holds for each channel, and for what is buffered of it."""
     from channels_redis.core import RedisChannelLayer
 
-    hosts = [os.environ["CHANNEL_LAYER_BENCH_REDIS"]]
-    return RedisChannelLayer(hosts=hosts) if default else RedisChannelLayer(
-        hosts=hosts, capacity=CAPACITY)
+    if default:
+        return RedisChannelLayer(hosts=redis_hosts())
+    return RedisChannelLayer(hosts=redis_hosts(), capacity=CAPACITY)
 
 
 def new_redis_pubsub(capacity=CAPACITY, default=False):
     """It has no capacity."""
     from channels_redis.pubsub import RedisPubSubChannelLayer
 
-    return RedisPubSubChannelLayer(hosts=[os.environ["CHANNEL_LAYER_BENCH_REDIS"]])
+    return RedisPubSubChannelLayer(hosts=redis_hosts())
 
 
 async def connected(layer):
@@ -164,6 +172,31 @@ def percentiles(microseconds):
             "max_us": round(ordered[-1], 1)}
 
 
+class Clock:
+    """Ticks `rate` times a second, by a timer of the kernel: those of the event loop have steps of
+    a millisecond. `start` is when the first tick was due."""
+
+    def __init__(self, rate):
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._timer = libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+        period = 1 / rate
+        self.start = time.monotonic() + 0.01
+        # it_interval, then it_value: each seconds and nanoseconds.
+        spec = (ctypes.c_long * 4)(int(period), int(period % 1 * 1e9),
+                                   int(self.start), int(self.start % 1 * 1e9))
+        if self._timer < 0 or libc.timerfd_settime(self._timer, 1, spec, None) != 0:
+            fail(f"there is no timer: {os.strerror(ctypes.get_errno())}")
+        self._ticks = asyncio.Queue()
+        asyncio.get_running_loop().add_reader(self._timer, self._on_timer)
+
+    def _on_timer(self):
+        for _ in range(int.from_bytes(os.read(self._timer, 8), sys.byteorder)):
+            self._ticks.put_nowait(None)
+
+    async def tick(self):
+        await self._ticks.get()
+
+
 async def until(condition, seconds, what):
     """Waits where nothing is measured any more."""
     deadline = time.monotonic() + seconds
@@ -176,7 +209,7 @@ async def until(condition, seconds, what):
 # --- workloads of single messages -----------------------------------------------------------
 
 
-async def throughput(new, body=200, senders=64, backlog=20000, seconds=3.0, warmup=1.0,
+async def throughput(new, body=200, senders=64, backlog=500, seconds=3.0, warmup=1.0,
                      prefetch=1000):
     receiving = await connected(new(capacity=prefetch))
     sending = await connected(new(capacity=prefetch))
@@ -249,7 +282,7 @@ async def latency_at_rest(receiving, sending, channel, message, seconds, warmup)
 
 async def latency_at_rate(receiving, sending, channel, message, seconds, warmup, rate):
     first, end = int(warmup * rate), int((warmup + seconds) * rate)
-    samples, seen, start = [], set(), 0.0
+    samples, seen, clock = [], set(), None
 
     async def receive():
         while True:
@@ -258,17 +291,15 @@ async def latency_at_rate(receiving, sending, channel, message, seconds, warmup,
                 fail(f"message {seq} was received twice")
             seen.add(seq)
             if seq >= first:
-                samples.append((time.monotonic() - start - seq / rate) * 1e6)
+                samples.append((time.monotonic() - clock.start - seq / rate) * 1e6)
 
     spawn(receive())
     sends = set()
     await sending.send(channel, {**message, "seq": FIRST_SEQ - 1})  # connects
     await until(lambda: seen, 20, lambda: "the first message did not arrive")
-    start = time.monotonic()
+    clock = Clock(rate)
     for seq in range(end):
-        left = start + seq / rate - time.monotonic()
-        if left > 0:
-            await asyncio.sleep(left)
+        await clock.tick()
         task = spawn(sending.send(channel, {**message, "seq": FIRST_SEQ + seq}))
         sends.add(task)
         task.add_done_callback(sends.discard)
@@ -471,16 +502,16 @@ async def slow(new, channels=16, rate=2000.0, slow_ms=50.0, seconds=5.0):
     receiving, sending = await connected(new(default=True)), await connected(new(default=True))
     names = [await receiving.new_channel() for _ in range(channels)]
     message = message_of(200)
-    samples, received, refused, start = [], [0] * channels, 0, None
+    samples, received, refused, clock = [], [0] * channels, 0, None
     end = int(rate * seconds)
 
     async def receive(number):
         while True:
             seq = (await receiving.receive(names[number]))["seq"] - FIRST_SEQ
             received[number] += 1
-            if number != 0 and start is not None:
-                samples.append((time.monotonic() - start - seq / rate) * 1e6)
-            if number == 0 and start is not None:
+            if number != 0 and clock is not None:
+                samples.append((time.monotonic() - clock.start - seq / rate) * 1e6)
+            if number == 0 and clock is not None:
                 await asyncio.sleep(slow_ms / 1e3)
 
     async def send(seq):
@@ -496,12 +527,10 @@ async def slow(new, channels=16, rate=2000.0, slow_ms=50.0, seconds=5.0):
         await send(number)
     await until(lambda: all(received), 20, lambda: "the first messages did not arrive")
     received[:] = [0] * channels
-    start = time.monotonic()
+    clock = Clock(rate)
     sends = set()
     for seq in range(end):
-        left = start + seq / rate - time.monotonic()
-        if left > 0:
-            await asyncio.sleep(left)
+        await clock.tick()
         task = spawn(send(seq))
         sends.add(task)
         task.add_done_callback(sends.discard)
@@ -531,8 +560,13 @@ def main(arguments):
     processes = values.pop("processes", 0)
     if processes:
         values["receivers"] = Receivers(new, processes)
+
+    async def run():
+        # Inside, so that nothing is cancelled, which the layers would log at length.
+        finish(await workload(new, **values))
+
     try:
-        finish(asyncio.run(workload(new, **values)))
+        asyncio.run(run())
     except Exception as error:
         fail(f"{type(error).__name__}: {error}")
 

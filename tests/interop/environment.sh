@@ -1,12 +1,12 @@
 #!/bin/bash
-# Prints the folder of a virtual environment with the Python packages of requirements.txt, below
-# the target folder; makes it if it is not there.
+# Prints the folder of a virtual environment with the Python packages of a requirements file, below
+# the target folder; makes it if it is not there: environment.sh [NAME REQUIREMENTS]
 
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-environment=${CARGO_TARGET_DIR:-target}/interop-venv
-requirements=tests/interop/requirements.txt
+environment=${CARGO_TARGET_DIR:-target}/${1:-interop-venv}
+requirements=${2:-tests/interop/requirements.txt}
 
 # The copy is made last, so that an installation that broke off is begun again.
 if ! cmp -s "$requirements" "$environment/requirements.txt" ||

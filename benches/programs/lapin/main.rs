@@ -1,8 +1,9 @@
-//! lapin as its documentation uses it: one connection, each publish awaited before the next, each
-//! message acked by itself. What a program gets that does no more than that.
+//! lapin as its own example of publishing and consuming uses it: one connection, each publish
+//! awaited with its confirm before the next, each message acked by itself. What a program gets that
+//! does no more than that.
 //!
-//!     bench_lapin [measure=throughput|latency|connect] [rate=PER_SECOND] [body=BYTES] [window=N]
-//!                 [backlog=N] [prefetch=N] [seconds=S] [warmup=S]
+//!     bench_lapin [measure=throughput|latency|connect] [rate=PER_SECOND] [body=BYTES] [backlog=N]
+//!                 [prefetch=N] [seconds=S] [warmup=S]
 //!
 //! The same messages, queue and counting as those of `librabbitmq.c` and `bench.h`.
 
@@ -18,7 +19,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Failure>;
@@ -34,7 +35,6 @@ struct Options {
     measure: String,
     seconds: f64,
     warmup: f64,
-    window: usize,
     backlog: u64,
     prefetch: u16,
     body: usize,
@@ -47,7 +47,6 @@ fn options() -> Result<Options> {
             ("measure", "throughput"),
             ("seconds", "5"),
             ("warmup", "1"),
-            ("window", "1000"),
             ("backlog", "50000"),
             ("prefetch", "1000"),
             ("body", "200"),
@@ -70,7 +69,6 @@ fn options() -> Result<Options> {
         measure: values["measure"].clone(),
         seconds: values["seconds"].parse()?,
         warmup: values["warmup"].parse()?,
-        window: values["window"].parse()?,
         backlog: values["backlog"].parse()?,
         prefetch: values["prefetch"].parse()?,
         body: values["body"].parse()?,
@@ -263,36 +261,20 @@ async fn throughput(options: Options) -> Result<()> {
     let received = Arc::new(Received::default());
     let confirms = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
-    let room = Arc::new(Semaphore::new(options.window));
     let consuming = tokio::spawn(receive(link.consumer, Arc::clone(&received), |_| ()));
-
-    // The confirms are awaited by a task of their own, in order.
-    let (sent, mut to_confirm) = mpsc::unbounded_channel();
-    let confirming = tokio::spawn({
-        let (room, confirms) = (Arc::clone(&room), Arc::clone(&confirms));
-        async move {
-            while let Some(confirm) = to_confirm.recv().await {
-                confirmed(&confirm.await?)?;
-                confirms.fetch_add(1, Ordering::SeqCst);
-                room.add_permits(1);
-            }
-            Ok::<(), Failure>(())
-        }
-    });
     let publishing = tokio::spawn({
         let (received, stop) = (Arc::clone(&received), Arc::clone(&stop));
-        let (channel, queue) = (link.publisher, link.queue);
+        let (channel, queue, confirms) = (link.publisher, link.queue, Arc::clone(&confirms));
         async move {
             let mut seq: u64 = 0;
             while !stop.load(Ordering::Relaxed) {
                 received
                     .at_least((seq + 1).saturating_sub(options.backlog))
                     .await;
-                room.acquire().await?.forget();
                 body[seq_at..seq_at + 8].copy_from_slice(&seq.to_be_bytes());
-                let confirm = publish(&channel, &queue, &body, seq).await?;
-                sent.send(confirm).map_err(|_| "a confirm failed")?;
+                confirmed(&publish(&channel, &queue, &body, seq).await?.await?)?;
                 seq += 1;
+                confirms.store(seq, Ordering::SeqCst);
             }
             Ok::<u64, Failure>(seq)
         }
@@ -310,7 +292,6 @@ async fn throughput(options: Options) -> Result<()> {
     let (seconds, cpu_seconds) = (start.elapsed().as_secs_f64(), cpu()? - cpu_before);
     stop.store(true, Ordering::Relaxed);
     let sent = publishing.await??;
-    confirming.await??;
     tokio::select! {
         ended = consuming => ended??,
         () = received.at_least(sent) => (),
@@ -353,14 +334,13 @@ async fn latency_at_rest(options: Options) -> Result<()> {
     let link = connect(&options).await?;
     let (mut body, seq_at) = message(options.body, &link.queue)?;
     let (arrived, mut arrivals) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
+    let consuming = tokio::spawn(async move {
         let received = Arc::new(Received::default());
-        // The other end is told of a failure by the end of the channel.
-        if let Err(failure) = receive(link.consumer, received, |_| {
+        let told = receive(link.consumer, received, |_| {
             _ = arrived.send(Instant::now())
-        })
-        .await
-        {
+        });
+        // The other task hears of it by the end of the channel.
+        if let Err(failure) = told.await {
             eprintln!("bench_lapin: {failure}");
         }
     });
@@ -383,6 +363,7 @@ async fn latency_at_rest(options: Options) -> Result<()> {
             samples.push((at - sent).as_secs_f64() * 1e6);
         }
     }
+    consuming.abort();
     print_latency(samples, "")?;
     link.connection.close(200, "".into()).await?;
     Ok(())
@@ -411,11 +392,18 @@ async fn latency_at_rate(options: Options) -> Result<()> {
         }
         Ok::<(), Failure>(())
     });
-    for seq in 0..end {
-        // tokio's timer has steps of a millisecond: what is due within one is sent together.
-        if due(seq) > Instant::now() {
-            tokio::time::sleep_until(due(seq).into()).await;
+    // By a thread that sleeps, since tokio's timer has steps of a millisecond.
+    let (tick, mut clock) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for seq in 0..end {
+            std::thread::sleep(due(seq).saturating_duration_since(Instant::now()));
+            if tick.send(()).is_err() {
+                return; // the program ends
+            }
         }
+    });
+    for seq in 0..end {
+        clock.recv().await.ok_or("the clock has stopped")?;
         body[seq_at..seq_at + 8].copy_from_slice(&seq.to_be_bytes());
         sent.send(publish(&link.publisher, &link.queue, &body, seq).await?)
             .map_err(|_| "a confirm failed")?;

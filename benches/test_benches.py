@@ -1,0 +1,369 @@
+#!/usr/bin/env python3
+"""Tests of what turns samples into claims: medians, ratios, verdicts, order, report and chart; and
+that BENCHMARKS.md and the chart are what they make of the results in the tree."""
+
+import copy
+import json
+import os
+import shlex
+import sys
+import tempfile
+import unittest
+import xml.dom.minidom
+from pathlib import Path
+from unittest import mock
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import bars  # noqa: E402
+import chart  # noqa: E402
+import contenders  # noqa: E402
+import figures  # noqa: E402
+import report  # noqa: E402
+import run  # noqa: E402
+import workloads  # noqa: E402
+
+
+def sample(case, series, number, **values):
+    return {"case": case, "series": series, "contender": series, "round": number, "position": 0,
+            "parameters": {}, "figures": values, "took_seconds": 1.0, "load": 0.1}
+
+
+def data_of(samples, started="2026-01-02T03:04:05+00:00", **other):
+    return {"format": 1, "kind": "bench", "started": started, "took_seconds": 600.0,
+            "commit": {"name": "abc1234", "dirty": False},
+            "machine": {"cpu": "A Processor", "processors": 2, "memory_gib": 8.0, "kernel": "6.1"},
+            "versions": {"RabbitMQ": "3.10.8", "lapin": "4.12.3"},
+            "settings": {"layer": "as it is"}, "options": {}, "missing": [], "failures": [],
+            "load_before": [0.1, 0.1, 0.1], "load_after": [2.0, 1.0, 0.5],
+            "samples": samples, **other}
+
+
+def good_samples():
+    """Of the cases of the chart, with librabbitmq well above twice lapin."""
+    samples = []
+    for number, (ours, theirs) in enumerate(((40000, 50000), (60000, 50000), (55000, 50000))):
+        samples.append(sample("async-200", "layer", number, per_second=ours,
+                              cpu_us_per_message=12.0))
+        samples.append(sample("async-200", "librabbitmq", number, per_second=theirs,
+                              cpu_us_per_message=6.0))
+    samples.append(sample("async-200", "lapin", 0, per_second=8000, cpu_us_per_message=40.0))
+    samples.append(sample("async-200", "channels_rabbitmq", 0, per_second=5000,
+                          cpu_us_per_message=200.0))
+    for number in range(7):
+        samples.append(sample("latency-at-rest", "layer", number, p50_us=120.0, p99_us=300.0,
+                              p999_us=900.0))
+        samples.append(sample("latency-at-rest", "librabbitmq", number, p50_us=100.0, p99_us=150.0,
+                              p999_us=400.0))
+    return samples
+
+
+def good_run(**other):
+    return figures.Run(data_of(good_samples(), **other))
+
+
+class Figures(unittest.TestCase):
+    def test_medians_and_ranges_are_of_all_rounds(self):
+        run = good_run()
+        self.assertEqual(run.median("async-200", "layer", "per_second"), 55000)
+        self.assertEqual(run.range("async-200", "layer", "per_second"), (40000, 60000))
+
+    def test_an_even_number_of_rounds_has_its_median_between_two(self):
+        run = figures.Run(data_of([sample("c", "s", 0, f=1.0), sample("c", "s", 1, f=4.0)]))
+        self.assertEqual(run.median("c", "s", "f"), 2.5)
+
+    def test_what_was_not_measured_is_none_and_not_zero(self):
+        run = good_run()
+        self.assertIsNone(run.median("async-200", "redis_core", "per_second"))
+        self.assertIsNone(run.range("idle", "layer", "bytes_each"))
+        self.assertEqual(run.ratio("async-200", "redis_core", "per_second", "layer"), (None, 0))
+
+    def test_a_ratio_is_the_median_of_the_pairs_and_not_the_ratio_of_the_medians(self):
+        run = figures.Run(data_of([
+            sample("c", "layer", 0, f=10), sample("c", "peer", 0, f=10),
+            sample("c", "layer", 1, f=30), sample("c", "peer", 1, f=10),
+            sample("c", "layer", 2, f=20), sample("c", "peer", 2, f=100)]))
+        self.assertEqual(run.ratio("c", "layer", "f", "peer"), (1.0, 3))
+
+    def test_a_round_that_only_one_has_is_no_pair(self):
+        ratio, pairs = good_run().ratio("async-200", "layer", "per_second", "channels_rabbitmq")
+        self.assertEqual((ratio, pairs), (8.0, 1))
+
+    def test_void_below_twice_lapin_and_not_at_it(self):
+        def with_lapin(per_second):
+            samples = [each for each in good_samples() if each["series"] != "lapin"]
+            samples.append(sample("async-200", "lapin", 0, per_second=per_second))
+            return figures.Run(data_of(samples))
+
+        self.assertIsNone(figures.void_reason(with_lapin(25000)))
+        self.assertIn("not twice", figures.void_reason(with_lapin(25001)))
+
+    def test_a_run_without_the_two_is_not_void_but_has_no_verdict_on_it(self):
+        self.assertIsNone(figures.void_reason(figures.Run(data_of([]))))
+
+
+class Bars(unittest.TestCase):
+    def bar(self, words):
+        return next(bar for bar in bars.BARS if words in bar.title)
+
+    def test_met_and_missed(self):
+        run = good_run()
+        met = self.bar("prefetch_count=1000: of librabbitmq").judge(run)
+        self.assertEqual((met.state, met.value), (bars.MET, 1.1))
+        missed = self.bar("Client CPU per message").judge(run)
+        self.assertEqual((missed.state, missed.value), (bars.MISSED, 2.0))
+
+    def test_at_the_limit_it_is_met_unless_it_must_be_below(self):
+        self.assertTrue(bars.holds(1.0, bars.LEAST, 1.0))
+        self.assertTrue(bars.holds(1.4, bars.MOST, 1.4))
+        self.assertFalse(bars.holds(1.0, bars.BELOW, 1.0))
+        self.assertFalse(bars.holds(0.99, bars.LEAST, 1.0))
+        self.assertFalse(bars.holds(1.41, bars.MOST, 1.4))
+
+    def test_latency_wants_seven_pairs(self):
+        bar = self.bar("Latency at rest, p50: of librabbitmq")
+        self.assertEqual(bar.judge(good_run()).state, bars.MET)
+        fewer = [each for each in good_samples()
+                 if each["case"] != "latency-at-rest" or each["round"] < 6]
+        verdict = bar.judge(figures.Run(data_of(fewer)))
+        self.assertEqual((verdict.state, verdict.note), (bars.NOT_RUN, "6 of 7 pairs"))
+
+    def test_nothing_is_met_in_a_void_run(self):
+        samples = good_samples()
+        samples.append(sample("async-200", "lapin", 0, per_second=49000))
+        run = figures.Run(data_of(samples))
+        self.assertTrue(figures.void_reason(run))
+        states = {bar.judge(run).state for bar in bars.BARS}
+        self.assertEqual(states, {bars.VOID, bars.NOT_RUN})
+
+    def test_flat_compares_the_library_with_itself(self):
+        bar = self.bar("group_add: 100,000 groups over 1,000")
+        run = figures.Run(data_of([sample("groups-1000", "layer", 0, adds_per_second=10000.0),
+                                   sample("groups-100000", "layer", 0, adds_per_second=7000.0)]))
+        verdict = bar.judge(run)
+        self.assertEqual((verdict.state, verdict.value), (bars.MISSED, 0.7))
+
+    def test_each_bar_is_of_a_case_and_series_that_make_bench_runs(self):
+        ran = {(case.name, entry.series): {figure for figure, _, _ in case.figures}
+               for case in workloads.chosen(False) for entry in case.entries if entry.rounds}
+        for bar in bars.BARS:
+            wanted = [(getattr(bar, name), series)
+                      for name in ("case", "base") if hasattr(bar, name)
+                      for series in (getattr(bar, "series", "layer"), getattr(bar, "other", None))
+                      if series]
+            for key in wanted:
+                self.assertIn(key, ran, bar.title)
+                self.assertIn(bar.figure, ran[key], bar.title)
+
+
+class Order(unittest.TestCase):
+    def test_contenders_alternate_and_the_order_turns(self):
+        self.assertEqual(workloads.schedule([("a", 3), ("b", 3)]),
+                         [(0, "a"), (0, "b"), (1, "b"), (1, "a"), (2, "a"), (2, "b")])
+
+    def test_who_runs_less_often_runs_in_the_first_rounds(self):
+        self.assertEqual(workloads.schedule([("a", 2), ("b", 1), ("c", 2)]),
+                         [(0, "a"), (0, "b"), (0, "c"), (1, "c"), (1, "a")])
+
+    def test_nothing_is_no_order(self):
+        self.assertEqual(workloads.schedule([]), [])
+
+    def test_make_bench_takes_no_more_than_its_time(self):
+        def minutes(full):
+            return sum(workloads.estimate(entry, case) * workloads.rounds_of(entry, full)
+                       for case in workloads.chosen(full) for entry in case.entries) / 60
+
+        self.assertLess(minutes(False), 22)  # of 25: machines differ
+        self.assertGreater(minutes(True), minutes(False))
+
+    def test_the_pairs_of_the_bars_are_seven(self):
+        for name in ("async-200", "blocking-200-from-16", "latency-at-rest"):
+            case = workloads.case_named(name)
+            self.assertEqual([entry.rounds for entry in case.entries[:2]], [7, 7])
+
+    def test_half_load_brings_the_case_it_stands_on(self):
+        names = [case.name for case in workloads.chosen(False, ["latency-at-half-load"])]
+        self.assertEqual(names, ["async-200", "latency-at-half-load"])
+
+    def test_an_unknown_case_is_named_and_the_known_ones_are_told(self):
+        with self.assertRaisesRegex(ValueError, "no case nonsense; there are: async-200"):
+            workloads.chosen(False, ["nonsense"])
+
+    def test_each_entry_is_of_a_contender_that_has_the_workload(self):
+        roster = {contender.name: contender for contender in contenders.roster()}
+        environment = mock.patch.object(contenders.PythonLayer, "environment", Path("venv"))
+        with environment, tempfile.TemporaryDirectory() as folder:
+            for contender in roster.values():
+                with mock.patch.object(contenders, "run", return_value=""), \
+                        mock.patch.object(contenders, "library_flags", return_value=[]):
+                    if not isinstance(contender, contenders.PythonLayer):
+                        contender._flags = lambda _target: []
+                        contender.build(Path(folder))
+            for case in workloads.CASES:
+                for entry in case.entries:
+                    command = roster[entry.contender].command(case.workload, {"a": 1})
+                    self.assertEqual(command[-1], "a=1", (case.name, entry.series))
+
+    def test_the_programs_of_c_compile(self):
+        for program in sorted(contenders.PROGRAMS.glob("layer_*.c")):
+            contenders.run([*shlex.split(os.environ.get("CC", "cc")), "-std=c11", "-fsyntax-only",
+                            "-Wall", "-Wextra", "-Werror", "-pthread",
+                            f"-I{contenders.ROOT}/include", program], program.name)
+
+    def test_in_one_case_each_series_is_there_once(self):
+        for case in workloads.CASES:
+            series = [entry.series for entry in case.entries]
+            self.assertEqual(len(series), len(set(series)), case.name)
+
+    def test_large_bodies_are_bounded_by_their_bytes(self):
+        self.assertEqual(workloads.window_of(200), 1000)
+        self.assertEqual(workloads.window_of(1 << 20), 32)
+        self.assertEqual(workloads.backlog_of(200), 50000)
+        self.assertEqual(workloads.backlog_of(1 << 20), 64)
+
+
+class Harness(unittest.TestCase):
+    def python(self, program):
+        return run.run_sample([sys.executable, "-c", program], None)
+
+    def test_a_line_of_json_is_what_was_measured(self):
+        found, said = self.python("import sys; print('{\"f\": 1}'); sys.stderr.write('a word')")
+        self.assertEqual((found, said), ({"f": 1}, "a word"))
+
+    def test_a_contender_that_fails_is_no_sample(self):
+        with self.assertRaisesRegex(run.SampleFailed, "status 3: it broke"):
+            self.python("import sys; sys.stderr.write('it broke'); print('{\"f\": 1}'); "
+                        "sys.exit(3)")
+        with self.assertRaisesRegex(run.SampleFailed, "SIGALRM"):
+            self.python("import os, signal; os.kill(os.getpid(), signal.SIGALRM)")
+
+    def test_a_contender_that_prints_nothing_is_no_sample(self):
+        with self.assertRaisesRegex(run.SampleFailed, "no line of JSON"):
+            self.python("pass")
+
+    def test_a_failure_is_kept_and_the_others_are_measured(self):
+        case = workloads.Case("c", "A case", "w", (("f", "f", True),),
+                              [workloads.Entry("good", 2), workloads.Entry("bad", 2)])
+        options = run.options_of([])
+
+        class Fake:
+            def __init__(self, program):
+                self.program = program
+
+            def command(self, _workload, _parameters):
+                return [sys.executable, "-c", self.program]
+
+        roster = {"good": Fake("print('{\"f\": 1}')"), "bad": Fake("raise SystemExit(1)")}
+        with mock.patch.object(run, "say"):
+            samples, failures = run.measure(run.plan_of([case], options), roster, options, None)
+        self.assertEqual([each["series"] for each in samples], ["good", "good"])
+        self.assertEqual([each["series"] for each in failures], ["bad", "bad"])
+
+    def test_the_rate_is_half_of_the_contender_s_own_throughput(self):
+        case = workloads.case_named("latency-at-half-load")
+        entry = case.entries[0]
+        options = run.options_of([])
+        parameters = run.parameters_of(case, entry, options, good_samples())
+        self.assertEqual(parameters["rate"], 27500)
+        with self.assertRaisesRegex(run.SampleFailed, "no throughput"):
+            run.parameters_of(case, entry, options, [])
+
+    def test_who_cannot_be_built_ends_the_run_unless_left_out(self):
+        options = run.options_of(["--only", "connect"])
+        plan = run.plan_of(options.cases, options)
+
+        def missing(*_):
+            raise contenders.Missing("nothing here")
+
+        with mock.patch.object(run, "say"), mock.patch.object(contenders, "run", missing):
+            with self.assertRaisesRegex(contenders.Missing, "nothing here"):
+                run.build(plan, options)
+        options = run.options_of(["--only", "connect", "--without", "lapin", "redis_core"])
+        plan = run.plan_of(options.cases, options)
+        self.assertNotIn("lapin", plan[0][1])
+        with mock.patch.object(run, "say"), mock.patch.object(contenders, "run", return_value=""), \
+                mock.patch.object(contenders, "library_flags", return_value=[]), \
+                mock.patch.object(contenders.PythonLayer, "environment", Path("venv")), \
+                tempfile.TemporaryDirectory() as folder, \
+                mock.patch.object(run, "TARGET", Path(folder)):
+            roster, left_out = run.build(plan, options)
+        self.assertNotIn("lapin", roster)
+        self.assertEqual([each["contender"] for each in left_out], ["lapin", "redis_core"])
+
+
+class Report(unittest.TestCase):
+    def test_both_runs_are_shown_with_their_verdicts(self):
+        later = good_run(started="2026-01-02T05:00:00+00:00")
+        text = report.document([good_run(), later])
+        self.assertIn("| Async send to callback, prefetch_count=1000: of librabbitmq | ≥ 1 × | "
+                      "1.10 × (3 pairs) | met | 1.10 × (3 pairs) | met |", text)
+        self.assertIn("| **missed** |", text)
+        self.assertIn("| channel-layer (C) | 55,000 (40,000 – 60,000) |", text)
+        self.assertIn("| Started (UTC) | 2026-01-02 03:04 | 2026-01-02 05:00 |", text)
+        self.assertNotIn("VOID", text)
+        self.assertNotIn("less than an hour", text)
+
+    def test_runs_within_an_hour_are_no_pair(self):
+        later = good_run(started="2026-01-02T03:59:05+00:00")
+        self.assertIn("began 55 minutes apart", report.document([good_run(), later]))
+
+    def test_one_run_is_said_to_be_one(self):
+        self.assertIn("There is one run", report.document([good_run()]))
+        self.assertIn("no run yet", report.document([]))
+
+    def test_void_missing_and_uncommitted_stand_before_the_first_table(self):
+        samples = good_samples()
+        samples.append(sample("async-200", "lapin", 0, per_second=49000))
+        data = data_of(samples, missing=[{"contender": "redis_core", "reason": "not to be had"}],
+                       commit={"name": "abc1234", "dirty": True})
+        top = report.document([figures.Run(data)]).split("\n|")[0]
+        self.assertIn("VOID: run 1", top)
+        self.assertIn("MISSING in run 1: redis_core: not to be had", top)
+        self.assertIn("not committed", top)
+        self.assertIn("VOID", report.drawing([figures.Run(data)]))
+
+    def test_commits_that_differ_are_said(self):
+        other = good_run(started="2026-01-02T05:00:00+00:00",
+                         commit={"name": "def5678", "dirty": False})
+        self.assertIn("different commits", report.document([good_run(), other]))
+
+    def test_the_two_newest_are_read_the_older_first(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for hour in ("05", "03", "04"):
+                data = data_of([], started=f"2026-01-02T{hour}:00:00+00:00")
+                (folder / f"2026-01-02-{hour}0000.json").write_text(json.dumps(data))
+            hours = [report.started(run).hour for run in report.newest(folder)]
+        self.assertEqual(hours, [4, 5])
+
+    def test_the_report_of_a_run_changes_with_a_figure(self):
+        data = data_of(good_samples())
+        other = copy.deepcopy(data)
+        other["samples"][0]["figures"]["per_second"] += 1000
+        before, after = figures.Run(data), figures.Run(other)
+        self.assertNotEqual(report.document([before]), report.document([after]))
+
+    def test_the_chart_is_well_formed_and_shows_each_contender(self):
+        drawing = report.drawing([good_run()])
+        self.assertEqual(drawing, report.drawing([good_run()]))
+        xml.dom.minidom.parseString(drawing)
+        for words in ("channel-layer (C)", "librabbitmq (C)", "55,000", "120 / 300"):
+            self.assertIn(words, drawing)
+
+    def test_bars_of_the_chart_are_as_long_as_their_figures(self):
+        rows = [("a", True, [100.0]), ("b", False, [50.0])]
+        drawing = chart.Drawing()
+        drawing.panel("t", "h", rows)
+        widths = [element.getAttribute("width") for element in
+                  xml.dom.minidom.parseString(drawing.finish([])).getElementsByTagName("rect")[1:]]
+        self.assertEqual([float(width) for width in widths], [chart.LONGEST, chart.LONGEST / 2])
+
+    def test_what_is_in_the_tree_is_made_of_the_results_in_the_tree(self):
+        for path, text in report.made_of(report.newest()).items():
+            self.assertEqual(path.read_text(encoding="utf-8"), text,
+                             f"{path.name} is not what benches/report.py makes of benches/results")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
