@@ -44,6 +44,12 @@ def describe():
     }
 
 
+def redis_version():
+    said = output("redis-server", "--version")
+    found = re.search(r"\bv=(\S+)", said)
+    return found[1] if found else said
+
+
 def locked_version(package):
     """The version of a crate in Cargo.lock."""
     lock = (ROOT / "Cargo.lock").read_text(encoding="utf-8")
@@ -63,9 +69,9 @@ def versions(url, environment):
         "librabbitmq": output("pkg-config", "--modversion", "librabbitmq"),
         "lapin": locked_version("lapin"),
         "tokio": locked_version("tokio"),
-        "rustc": output("rustc", "--version"),
+        "rustc": output("rustc", "--version").removeprefix("rustc "),
         "C compiler": output(*shlex.split(os.environ.get("CC", "cc")), "--version"),
-        "Redis": output("redis-server", "--version"),
+        "Redis": redis_version(),
         "Python": platform.python_version(),
     }
     if environment is not None:

@@ -21,6 +21,7 @@ import mmap
 import os
 import signal
 import sys
+import threading
 import time
 
 import msgpack
@@ -408,7 +409,25 @@ class Receivers:
             os.waitpid(pid, 0)
 
 
-async def broadcast(new, members=1, in_flight=1, seconds=3.0, warmup=1.0, receivers=None):
+def watch_single(each, total):
+    """Prints the figures of one message, from now until its last member has it. In a thread, since
+    the event loop may not get to anything else any more."""
+    start, used = time.monotonic(), time.process_time()
+
+    def watch():
+        while total() < each:
+            time.sleep(0.005)
+        took = time.monotonic() - start
+        finish({"seconds": round(took, 3), "deliveries": each, "per_second": round(each / took, 1),
+                "per_cpu_second": round(each / (time.process_time() - used), 1),
+                "messages_per_second": round(1 / took, 3)})
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+async def broadcast(new, members=1, in_flight=1, seconds=3.0, warmup=1.0, single=0,
+                    receivers=None):
+    """With `single`, of one message alone."""
     local = 0
 
     def on_message():
@@ -430,6 +449,10 @@ async def broadcast(new, members=1, in_flight=1, seconds=3.0, warmup=1.0, receiv
     sending = await connected(new())
     message = message_of(200)
     sent = 0
+    if single:
+        watch_single(each, total)
+        await sending.group_send(GROUP, {**message, "seq": FIRST_SEQ})
+        await asyncio.Event().wait()
     begin = time.monotonic() + warmup
     start = first = used = None
     while True:
