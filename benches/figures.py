@@ -52,8 +52,8 @@ VOID_CASE, VOID_FIGURE, VOID_LEAST = "async-200", "per_second", 2.0
 def void_reason(run):
     """Why the figures of a run say nothing, or None.
 
-    librabbitmq at its best does three to six times what plain lapin does on an idle machine. Where
-    it does not do twice as much, something else held it back: the machine or its other work."""
+    librabbitmq at its best does many times what plain lapin does on an idle machine. Where it does
+    not do twice as much, something else held it back: the machine or its other work."""
     best = run.median(VOID_CASE, "librabbitmq", VOID_FIGURE)
     plain = run.median(VOID_CASE, "lapin", VOID_FIGURE)
     if best is None or plain is None:

@@ -121,7 +121,7 @@ LAYERS = {
 def message_of(body):
     """A message that takes `body` bytes of MessagePack, less the layer's own keys."""
     message = {"type": "bench.message", "seq": FIRST_SEQ, "text": ""}
-    for header in (2, 3, 5):  # of the text, which begins with its length
+    for header in (1, 2, 3, 5):  # of the text, which begins with its length
         message["text"] = "x" * max(0, body - len(msgpack.packb(message)) + 1 - header)
         if len(msgpack.packb(message)) == body:
             return message
