@@ -1,0 +1,44 @@
+//! Floor 0 of the library and work for it: what is timed by `benches/time.rs` and counted by
+//! `src/bin/count.rs`.
+
+mod credit_and_names;
+mod deliveries;
+mod groups_work;
+mod mailboxes;
+mod messages;
+mod work;
+
+/// The files of the library as they are.
+#[path = "../../../src"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "floors above use what is not used here"
+)]
+mod floor {
+    pub(crate) mod credit;
+    pub(crate) mod error;
+    pub(crate) mod groups;
+    pub(crate) mod index;
+    pub(crate) mod mailbox;
+    pub(crate) mod message;
+    pub(crate) mod name;
+    pub(crate) mod wire;
+}
+
+// By the paths under which these files know each other.
+use floor::{credit, error, groups, index, mailbox, message, name, wire};
+
+pub use work::{Case, Work};
+
+/// All there is to measure.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    cases.extend(credit_and_names::cases());
+    cases.extend(deliveries::cases());
+    cases.extend(groups_work::cases());
+    cases.extend(mailboxes::cases());
+    cases.extend(messages::cases());
+    cases.sort_by_key(|case| case.name);
+    cases
+}
