@@ -29,7 +29,7 @@ C_SOURCES = $(shell find bindings/c tests benches -name '*.c' -o -name '*.h' -o 
 
 .DELETE_ON_ERROR:
 .PHONY: help build release demo test test-rabbitmq4 faults fuzz sanitize deps install uninstall \
-	bench bench-full bench-report fmt lint clean
+	bench bench-full bench-report bench-pure counts fmt lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile \
@@ -113,6 +113,12 @@ bench-full: release ## measure all there is, in 45 minutes
 bench-report: ## make BENCHMARKS.md and its chart anew from benches/results
 	@$(PYTHON) benches/report.py
 
+bench-pure: ## time the pure parts; ARGS=name only those cases, ARGS=--help says more
+	$(CARGO) bench --locked --profile count --package channel-layer-pure -- $(ARGS)
+
+counts: deps ## count instructions and allocations of the pure parts anew, in benches/pure/counts.txt
+	$(PYTHON) benches/pure/counts.py
+
 fmt: ## format Rust and C
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
@@ -121,7 +127,8 @@ fmt: ## format Rust and C
 lint: ## check formatting and clippy
 	$(CARGO) fmt --all --check
 	clang-format --dry-run -Werror $(C_SOURCES)
-	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --exclude channel-layer-pure --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --package channel-layer-pure -- -D warnings
 
 clean: ## remove everything that was built
 	$(CARGO) clean

@@ -27,6 +27,7 @@ elif [ "${1:-test}" = sanitize ]; then
     need valgrind valgrind --version
 else
     need clang-format clang-format --version
+    need valgrind valgrind --version
     need python3 "${PYTHON:-python3}" --version
     need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
 fi

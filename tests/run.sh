@@ -7,7 +7,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-stages=(fmt clippy rustdoc build rust fuzz doctest fixture benches c interop tls faults install demo rabbitmq4)
+stages=(fmt clippy rustdoc build rust fuzz counts doctest fixture benches c interop tls faults install demo rabbitmq4)
 # Parts of others, run only by name.
 parts=(broker)
 
@@ -47,7 +47,10 @@ stage_fmt() {
 }
 
 stage_clippy() {
-    "$cargo" clippy --locked --workspace --all-targets -- -D warnings
+    local status=0
+    "$cargo" clippy --locked --workspace --exclude channel-layer-pure --all-targets -- -D warnings || status=1
+    "$cargo" clippy --locked --all-targets --package channel-layer-pure -- -D warnings || status=1
+    return "$status"
 }
 
 stage_rustdoc() {
@@ -85,6 +88,11 @@ stage_broker() {
 # the test program of the stage `rust`, so that nothing more is built. `make fuzz` is the long run.
 stage_fuzz() {
     "$cargo" test --locked --lib --no-fail-fast fuzzing::tests:: -- --nocapture --test-threads 2
+}
+
+# Instructions and allocations of floor 0, as they are recorded.
+stage_counts() {
+    "$python" benches/pure/test_counts.py
 }
 
 stage_doctest() {
@@ -278,7 +286,7 @@ run_stage() { # run_stage NAME [COUNTER]
 for name in "${chosen[@]}"; do
     case $name in
     broker) run_stage "$name" count_chosen ;;
-    fixture | benches | interop | tls) run_stage "$name" count_unittest ;;
+    benches | counts | fixture | interop | tls) run_stage "$name" count_unittest ;;
     c | faults | install | demo) run_stage "$name" count_closing_line ;;
     rabbitmq4) run_stage "$name" count_summary ;;
     rust | fuzz | doctest) run_stage "$name" count_rust ;;
