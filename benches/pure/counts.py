@@ -27,6 +27,8 @@ RECORD = HERE / "counts.txt"
 
 # How far instructions may be from those that are recorded.
 TOLERANCE = Fraction(3, 100)
+# How little they may be from them to be recorded as the same.
+SAME = Fraction(1, 100)
 # Odd, so that one is in the middle.
 RUNS = 3
 # What begins the line that names compiler, C library and valgrind.
@@ -192,12 +194,28 @@ def instructions_that_differ(recorded, measured):
     return words
 
 
+def renewed(recorded, measured):
+    """What to record. A row stays as it is while it is as good as the same, so that a change of the
+    file shows what has changed."""
+    if recorded.environment != measured.environment:
+        return measured
+    rows = dict(measured.rows)
+    for name, new in measured.rows.items():
+        old = recorded.rows.get(name, new)
+        # From what is recorded, so that small steps add up to one that is seen.
+        if abs(new.instructions - old.instructions) <= SAME * old.instructions:
+            rows[name] = replace(new, instructions=old.instructions)
+    return replace(measured, rows=rows)
+
+
 def main(names):
     try:
         table = measure(names)
         if names:
             print(to_text(table), end="")
         else:
+            if RECORD.exists():
+                table = renewed(from_text(RECORD.read_text()), table)
             RECORD.write_text(to_text(table))
     except CountsError as error:
         sys.exit(f"counts: {error}")

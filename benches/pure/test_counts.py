@@ -66,6 +66,15 @@ class Planted(unittest.TestCase):
             changed = self.changed(instructions=self.row.instructions * (100 + per_cent) // 100)
             self.assertEqual(find(self.recorded, changed), [])
 
+    def test_only_what_has_changed_is_recorded_anew(self):
+        old = self.row.instructions
+        for changed, kept in ((old * 1005 // 1000, old), (old * 102 // 100, old * 102 // 100)):
+            row = self.changed(instructions=changed, bytes=self.row.bytes + 1)
+            renewed = counts.renewed(self.recorded, row).rows[self.name]
+            self.assertEqual((renewed.instructions, renewed.bytes), (kept, self.row.bytes + 1))
+        elsewhere = dataclasses.replace(self.changed(instructions=old + 1), environment="other")
+        self.assertEqual(counts.renewed(self.recorded, elsewhere), elsewhere)
+
     def test_one_allocation_more_in_a_thousand(self):
         changed = self.changed(allocations=self.row.allocations + Fraction(1, 1000))
         self.assert_found(counts.allocations_that_differ, changed, "allocations of")
