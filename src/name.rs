@@ -143,8 +143,12 @@ fn validate_plain(what: &str, name: &str, max: usize) -> Result<(), Error> {
 }
 
 fn first_bad_char(text: &str) -> Option<char> {
-    // Bytes first: this runs for each send, and a name is nearly always good.
-    if text.bytes().all(is_name_byte) {
+    // Bytes first: this runs for each send, and a name is nearly always good. All of them, since
+    // without a way out in the middle the processor takes many at once.
+    if text
+        .bytes()
+        .fold(true, |good, byte| good & is_name_byte(byte))
+    {
         return None;
     }
     text.chars().find(|c| {
