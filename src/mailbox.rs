@@ -673,7 +673,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
                 if dropped > 0 {
                     self.backlog -= dropped;
                     self.expired += dropped;
-                    sizes.push((mailbox.name.to_string_lossy().into_owned(), held));
+                    sizes.push((Arc::clone(&mailbox.name), held));
                     keys.push(key as MailboxKey);
                 }
                 if let Some(first) = mailbox.messages.front() {
@@ -689,7 +689,10 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         sizes.truncate(3);
         Expired {
             dropped: self.take_expired(),
-            biggest: sizes,
+            biggest: sizes
+                .into_iter()
+                .map(|(name, held)| (name.to_string_lossy().into_owned(), held))
+                .collect(),
         }
     }
 
