@@ -64,14 +64,24 @@ impl Timekeeper {
                     .fetch_min(self.nanoseconds(next), Ordering::SeqCst);
             }
 
+            self.armed_moment().await;
+        }
+    }
+
+    /// Sleeps until the moment that is armed. It stays armed though what was due then may be over by
+    /// now: else each message that comes alone would arm it anew, and wake the task for it.
+    async fn armed_moment(&self) {
+        loop {
             let armed = self.armed.load(Ordering::SeqCst);
             if armed == UNARMED {
                 self.rearmed.notified().await;
-            } else {
-                let until = self.start + Duration::from_nanos(armed);
-                let until = until.max(Instant::now() + GRAIN);
-                // Whether it was the clock or a nearer moment: it looks again.
-                let _ = tokio::time::timeout_at(until.into(), self.rearmed.notified()).await;
+                continue;
+            }
+            let until = self.start + Duration::from_nanos(armed);
+            let until = until.max(Instant::now() + GRAIN);
+            let nearer = self.rearmed.notified();
+            if tokio::time::timeout_at(until.into(), nearer).await.is_err() {
+                return;
             }
         }
     }
