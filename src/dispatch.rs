@@ -128,7 +128,13 @@ impl<J: Send + 'static> Dispatcher<J> {
             }),
             changed: Condvar::new(),
             quiet: Condvar::new(),
-            event: polled.then(EventFd::new).transpose()?,
+            event: polled.then(EventFd::new).transpose().map_err(|error| {
+                Error::new(
+                    ErrorKind::Internal,
+                    "the system gives no descriptor for option 'dispatch=poll'",
+                )
+                .caused_by(error)
+            })?,
             threads: Mutex::new(Vec::new()),
         })
     }
@@ -171,18 +177,6 @@ impl<J: Send + 'static> Dispatcher<J> {
 
     pub(crate) fn push(&self, job: J) {
         self.push_all(std::iter::once(job));
-    }
-
-    /// Pushes `job` if a thread of ours waits for one; whether it did.
-    pub(crate) fn push_if_idle(&self, job: J) -> bool {
-        let mut due = self.due.lock();
-        if self.polled() || due.waiting == 0 || !due.jobs.is_empty() || due.stopping {
-            return false;
-        }
-        due.jobs.push_back(job);
-        drop(due);
-        self.changed.notify_one();
-        true
     }
 
     pub(crate) fn push_all(&self, jobs: impl IntoIterator<Item = J>) {

@@ -1,15 +1,16 @@
 //! What the process shares and what the OS is asked for: one tokio runtime, threads with their
-//! names and signal masks, fork detection, and the descriptor that an event loop watches.
+//! names and signal masks, fork detection, the descriptor that an event loop watches, and a wait for
+//! a socket.
 
 #![allow(
     unsafe_code,
-    reason = "signal masks, fork handlers and eventfd have no safe form in std"
+    reason = "signal masks, fork handlers, eventfd and poll have no safe form in std"
 )]
 
 use std::convert::Infallible;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -358,16 +359,12 @@ fn set_mask(mask: &libc::sigset_t) -> libc::sigset_t {
 pub(crate) struct EventFd(OwnedFd);
 
 impl EventFd {
-    pub(crate) fn new() -> Result<Self, Error> {
+    pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: no pointer is passed, and a descriptor that comes back is ours alone.
         let descriptor = unsafe {
             let descriptor = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
             if descriptor < 0 {
-                return Err(Error::new(
-                    ErrorKind::Internal,
-                    "the system gives no descriptor for option 'dispatch=poll'",
-                )
-                .caused_by(io::Error::last_os_error()));
+                return Err(io::Error::last_os_error());
             }
             OwnedFd::from_raw_fd(descriptor)
         };
@@ -393,9 +390,92 @@ impl EventFd {
     }
 }
 
+/// What a wait for a socket ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// The socket has data, or its end or an error, which a read returns.
+    Readable,
+    Writable,
+    /// The alarm was raised, and is lowered again; or a signal came.
+    Alarm,
+    /// The time is over.
+    Nothing,
+}
+
+/// Waits until `socket` is readable, or writable too if `wants_write`, or `alarm` is raised, for
+/// `timeout` at the longest.
+pub(crate) fn wait_for_socket(
+    socket: BorrowedFd<'_>,
+    wants_write: bool,
+    alarm: &EventFd,
+    timeout: Duration,
+) -> io::Result<Ready> {
+    let watch = |fd, events| libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    };
+    let writable = if wants_write { libc::POLLOUT } else { 0 };
+    let mut watched = [
+        watch(socket.as_raw_fd(), libc::POLLIN | writable),
+        watch(alarm.raw(), libc::POLLIN),
+    ];
+    let timeout = libc::timespec {
+        tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        // Below a thousand million, which any `long` holds.
+        tv_nsec: timeout.subsec_nanos() as libc::c_long,
+    };
+    // SAFETY: two valid pollfds, a valid time, and no signal mask.
+    let ready = unsafe { libc::ppoll(watched.as_mut_ptr(), 2, &raw const timeout, ptr::null()) };
+    if ready < 0 {
+        return match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(Ready::Alarm),
+            error => Err(error),
+        };
+    }
+    let [socket, alarm_rang] = watched.map(|watched| watched.revents);
+    if alarm_rang != 0 {
+        alarm.lower();
+    }
+    // An error or a hang-up is reported whether it was asked for or not.
+    Ok(if socket & !libc::POLLOUT != 0 {
+        Ready::Readable
+    } else if socket != 0 {
+        Ready::Writable
+    } else if alarm_rang != 0 {
+        Ready::Alarm
+    } else {
+        Ready::Nothing
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_is_waited_for_with_its_alarm() {
+        use std::io::Write;
+        use std::os::fd::AsFd;
+        use std::os::unix::net::UnixStream;
+
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let alarm = EventFd::new().unwrap();
+        let minute = Duration::from_secs(60);
+        let wait = |wants_write, timeout| {
+            wait_for_socket(ours.as_fd(), wants_write, &alarm, timeout).unwrap()
+        };
+        assert_eq!(wait(false, Duration::ZERO), Ready::Nothing);
+        assert_eq!(wait(true, minute), Ready::Writable);
+        alarm.raise();
+        assert_eq!(wait(false, minute), Ready::Alarm);
+        assert_eq!(wait(false, Duration::ZERO), Ready::Nothing);
+        theirs.write_all(b"x").unwrap();
+        alarm.raise();
+        assert_eq!(wait(true, minute), Ready::Readable);
+        drop(theirs);
+        assert_eq!(wait(false, minute), Ready::Readable);
+    }
 
     #[test]
     fn the_clock_of_ticks_is_off_by_ticks_alone() {

@@ -6,8 +6,8 @@
 //! threads that are not there.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::PoisonError;
 pub(crate) use std::sync::atomic;
-use std::sync::{PoisonError, TryLockError};
 use std::time::Instant;
 
 /// A mutex. A panic inside leaves the value as it was left: each holder keeps it whole at all times.
@@ -25,15 +25,6 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
-    }
-
-    /// `None` where somebody else has the lock.
-    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        match self.0.try_lock() {
-            Ok(guard) => Some(MutexGuard(Some(guard))),
-            Err(TryLockError::Poisoned(poisoned)) => Some(MutexGuard(Some(poisoned.into_inner()))),
-            Err(TryLockError::WouldBlock) => None,
-        }
     }
 }
 

@@ -296,13 +296,11 @@ impl Memory {
 }
 
 impl Broker for Memory {
-    fn publications_waiting(&self, _caller_waits: bool) {
+    fn publications_waiting(&self) {
         self.shared.bell.notify_one();
     }
 
     // Its task delivers what it has just routed.
-    fn help_deliver(&self) {}
-
     fn resume(&self, generation: Generation, count: usize) {
         if generation == GENERATION {
             self.shared.release(count);

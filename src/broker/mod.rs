@@ -97,9 +97,6 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// the others are held until [`Broker::resume`].
     fn deliver(&self, generation: Generation, batch: &mut Vec<Delivery>) -> usize;
 
-    /// Those who may take deliveries in.
-    fn idle_threads(&self) -> Arc<dyn IdleThreads>;
-
     /// These changes are done, or were part of [`Host::begin_generation`].
     fn bindings_changed(&self, generation: Generation, done: Vec<(Arc<str>, BindingChange)>);
 
@@ -110,25 +107,13 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn log(&self, level: Level, target: &'static str, message: String);
 }
 
-/// Threads that run callbacks, when they have none to run. It does not hold the host, so that it
-/// can be asked under any lock.
-pub(crate) trait IdleThreads: Send + Sync {
-    /// Deliveries have come in. `true` if a thread that has nothing else to do is going to call
-    /// [`Broker::help_deliver`].
-    fn ask_to_deliver(&self) -> bool;
-}
-
 /// A future that a broker gives away.
 pub(crate) type BrokerFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A broker, with its connections made and remade in the background. No call waits.
 pub(crate) trait Broker: Send + Sync {
-    /// [`Host::take_publications`] has something. `caller_waits`: the caller has nothing to do until
-    /// it is published, so it may as well publish.
-    fn publications_waiting(&self, caller_waits: bool);
-
-    /// Delivers what there is, on this thread, when [`IdleThreads`] were asked.
-    fn help_deliver(&self);
+    /// [`Host::take_publications`] has something.
+    fn publications_waiting(&self);
 
     /// Lets go of the `count` oldest deliveries that are held: the broker may send as many more.
     /// Void if `generation` is over.

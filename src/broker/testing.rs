@@ -6,8 +6,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::broker::{
-    BindingChange, Broker, BrokerState, Delivery, Generation, Host, IdleThreads, Outcome,
-    Publication, Route, Token,
+    BindingChange, Broker, BrokerState, Delivery, Generation, Host, Outcome, Publication, Route,
+    Token,
 };
 use crate::config::{Config, Settings};
 use crate::log::Level;
@@ -70,20 +70,7 @@ impl FakeHost {
     }
 }
 
-/// A host without threads of its own.
-struct Nobody;
-
-impl IdleThreads for Nobody {
-    fn ask_to_deliver(&self) -> bool {
-        false
-    }
-}
-
 impl Host for FakeHost {
-    fn idle_threads(&self) -> Arc<dyn IdleThreads> {
-        Arc::new(Nobody)
-    }
-
     fn take_publications(&self, limit: usize, batch: &mut Vec<Publication>) {
         let mut record = self.lock();
         let count = record.outbox.len().min(limit);
@@ -215,7 +202,7 @@ impl Peer {
             route,
             body: body.to_vec(),
         });
-        self.broker.publications_waiting(false);
+        self.broker.publications_waiting();
         token
     }
 

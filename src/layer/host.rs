@@ -4,10 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::broker::{
-    BindingChange, BrokerState, Delivery, Generation, Host, IdleThreads, Outcome, Publication,
-    Token,
+    BindingChange, BrokerState, Delivery, Generation, Host, Outcome, Publication, Token,
 };
-use crate::dispatch::{self, Dispatcher, Runner, Turn};
+use crate::dispatch::{self, Runner, Turn};
 use crate::error::panic_text;
 use crate::log::Level;
 
@@ -56,10 +55,6 @@ impl Host for Shared {
         self.take_deliveries(generation, batch)
     }
 
-    fn idle_threads(&self) -> Arc<dyn IdleThreads> {
-        Arc::clone(&self.dispatcher) as Arc<dyn IdleThreads>
-    }
-
     fn bindings_changed(&self, generation: Generation, done: Vec<(Arc<str>, BindingChange)>) {
         self.bindings_done(generation, done);
     }
@@ -84,12 +79,6 @@ impl Host for Shared {
     }
 }
 
-impl IdleThreads for Dispatcher<Job> {
-    fn ask_to_deliver(&self) -> bool {
-        self.push_if_idle(Job::Deliveries)
-    }
-}
-
 impl Runner for Shared {
     type Job = Job;
 
@@ -99,11 +88,6 @@ impl Runner for Shared {
         while let Some((job, most)) = next {
             next = match job {
                 Job::Mailbox(key) => self.run_mailboxes((key, most), turn),
-                Job::Deliveries => {
-                    self.broker().help_deliver();
-                    turn.ran(0, None);
-                    turn.next()
-                }
                 Job::Outcome => {
                     let ran = self.tell_outcome();
                     turn.ran(ran, None);

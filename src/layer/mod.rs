@@ -218,7 +218,7 @@ impl Layer {
             return Err(Error::would_deadlock());
         }
         let (waiter, deadline) = shared.outbox.submit_waiting(route, body)?;
-        shared.sent(deadline, true);
+        shared.sent(deadline);
         shared.wait_for(&waiter, deadline, Shared::expire_sends)
     }
 
@@ -268,7 +268,7 @@ impl Layer {
             .outbox
             .submit(route, body, done, |done| Completion::Call(Box::new(done)))
             .map_err(|(error, callback)| Rejected { error, callback })?;
-        shared.sent(deadline, false);
+        shared.sent(deadline);
         Ok(())
     }
 

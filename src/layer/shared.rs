@@ -33,8 +33,6 @@ use super::timekeeper::Timekeeper;
 pub(super) enum Job {
     /// A channel has messages, or endings, for its receivers.
     Mailbox(MailboxKey),
-    /// The broker has deliveries, and this thread the time to take them in.
-    Deliveries,
     /// An async call has ended: its outcome is among [`Shared::outcomes`].
     Outcome,
     /// Log records or changes of state wait.
@@ -198,9 +196,9 @@ impl Shared {
         }
     }
 
-    /// A send was accepted, and perhaps the caller waits for its outcome.
-    pub(super) fn sent(&self, deadline: Instant, caller_waits: bool) {
-        self.broker().publications_waiting(caller_waits);
+    /// A send was accepted.
+    pub(super) fn sent(&self, deadline: Instant) {
+        self.broker().publications_waiting();
         self.timekeeper.arm(deadline);
     }
 

@@ -22,7 +22,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::failure::Failure;
-use super::kit::{self, Kit, Socket, Tasks, Tcp};
+use super::io_thread::IoThread;
+use super::kit::{Kit, Tasks};
+use super::socket::{self, Socket, Tcp, Transport};
 use super::tls::{Connector, Tls};
 use crate::endpoint::{Endpoint, Scheme};
 use crate::sync::Mutex;
@@ -85,6 +87,7 @@ pub(super) struct Link {
     /// on such a one lapin writes nothing, a close neither.
     socket: StdTcpStream,
     tasks: Option<Tasks>,
+    io_thread: Arc<IoThread>,
     /// AMQP channels and consumers. lapin closes one when its last handle is dropped, and where
     /// that meets the close of the connection, it fails the connection instead: the broker would
     /// see a dead client, and delete its queue only after we have gone on.
@@ -131,12 +134,12 @@ impl Link {
             .await
             .map_err(|error| Failure::of_tcp(&error))?;
         let socket = own(&plain).map_err(|error| Failure::of_tcp(&error))?;
-        let plain = Tcp::new(plain);
-        let stream = match &tls {
-            None => Socket::Plain(plain),
+        let plain = Tcp::new(plain, options.handle.clone());
+        let transport = match &tls {
+            None => Transport::Plain(plain),
             Some(tls) => {
                 stage.reach(Stage::Tls);
-                Socket::Tls(kit::Tls::new(tls.connect(endpoint, plain).await?))
+                Transport::Tls(socket::Tls::new(tls.connect(endpoint, plain).await?))
             }
         };
         stage.reach(match tls {
@@ -144,13 +147,18 @@ impl Link {
             Some(_) => Stage::GreetingInTls,
         });
 
-        let kit = Kit::new(options.handle.clone());
+        let io_thread = IoThread::new().map_err(|error| {
+            Failure::passing(format!("the system gives no descriptor: {error}"))
+        })?;
+        let stream = Socket::new(transport, Arc::clone(&io_thread));
+        let kit = Kit::new(options.handle.clone(), Arc::clone(&io_thread));
         let (thread_runs, thread) = watch::channel(());
         let mut link = Self {
             connection: None,
             socket,
             kept: Mutex::default(),
             tasks: Some(kit.tasks()),
+            io_thread,
             thread,
             handle: options.handle.clone(),
             alive: options.alive.clone(),
@@ -188,6 +196,11 @@ impl Link {
         self.connection
             .as_ref()
             .ok_or_else(|| Failure::passing("the connection has ended"))
+    }
+
+    /// lapin's I/O thread.
+    pub(super) fn io_thread(&self) -> Arc<IoThread> {
+        Arc::clone(&self.io_thread)
     }
 
     /// Keeps a handle of lapin's until the connection has ended.

@@ -5,28 +5,29 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use futures_util::future::poll_fn;
-use futures_util::task::AtomicWaker;
 use lapin::Channel;
 use lapin::options::BasicAckOptions;
-use tokio::time::{Instant, Sleep, sleep};
 
 use super::failure::describe;
-use super::helped::{Help, Helped, Work};
 use super::in_flight::poll_once;
+use super::io_thread::{IoThread, OnIoThread, Turn, Work};
 use super::self_check::is_check;
 use super::shared::Shared;
-use crate::broker::{Delivery, Generation, IdleThreads};
+use crate::broker::{Delivery, Generation};
 
 /// How many deliveries go to the layer at once.
 const BATCH: usize = 256;
 
-/// How long an ack may wait for others. Timers are exact to a millisecond, so it is two at most.
+/// So many deliveries at once are a crowd.
+const IN_CROWD: usize = 4;
+
+/// How long an ack may wait for others.
 const ACK_DELAY: Duration = Duration::from_millis(1);
 
 /// What may be acked, and when.
@@ -64,30 +65,23 @@ pub(super) struct Consumer {
     generation: Generation,
     channel: Channel,
     deliveries: lapin::Consumer,
-    arrival: Arc<Arrival>,
     batch: Vec<Delivery>,
     /// How many messages have gone to the layer.
     delivered: Arc<AtomicU64>,
     acks: Acks,
-    timer: Pin<Box<Sleep>>,
-    timer_runs: bool,
+    /// When what is due is acked, be it as little as it may.
+    ack_at: Option<Instant>,
 }
 
 impl Consumer {
     pub(super) fn new(
         shared: Arc<Shared>,
-        idle: Arc<dyn IdleThreads>,
         generation: Generation,
         channel: Channel,
         deliveries: lapin::Consumer,
         prefetch: u16,
     ) -> Self {
         Self {
-            arrival: Arc::new(Arrival {
-                idle,
-                in_crowds: AtomicBool::new(false),
-                task: AtomicWaker::new(),
-            }),
             shared,
             generation,
             channel,
@@ -100,8 +94,7 @@ impl Consumer {
                 acked: 0,
                 due: 0,
             },
-            timer: Box::pin(sleep(Duration::ZERO)),
-            timer_runs: false,
+            ack_at: None,
         }
     }
 
@@ -111,102 +104,62 @@ impl Consumer {
     }
 
     /// Consumes until the consumer or its AMQP channel or connection ends. Returns why.
-    pub(super) async fn run(self) -> String {
-        let task = Task::begin(self);
-        poll_fn(|cx| task.consumer.poll(cx)).await
+    pub(super) async fn run(self, io_thread: Arc<IoThread>) -> String {
+        let task = Task(OnIoThread::begin(io_thread, self));
+        poll_fn(|cx| task.0.poll(cx)).await
     }
 
-    /// Acks at once what is urgent, and starts the timer for the rest.
-    fn ack_what_is_due(&mut self, cx: &mut Context<'_>) -> lapin::Result<()> {
+    /// Acks at once what is urgent, and the rest when its time has come; whether there was any.
+    fn ack_what_is_due(&mut self) -> lapin::Result<bool> {
         let credit = &self.shared.credit;
         let wake_at = self.acks.urgent().saturating_sub(self.acks.due).max(1);
         credit.wake_at(wake_at);
         let due = self.acks.due + u64::from(credit.count());
-        if due >= self.acks.urgent() {
-            self.ack()?;
-        } else if due > 0 && !self.timer_runs {
-            self.timer.as_mut().reset(Instant::now() + ACK_DELAY);
-            self.timer_runs = true;
+        if due == 0 {
+            self.ack_at = None;
+            return Ok(false);
         }
-        if self.timer_runs && self.timer.as_mut().poll(cx).is_ready() {
-            self.timer_runs = false;
-            self.ack()?;
+        if due < self.acks.urgent() {
+            let now = Instant::now();
+            if now < *self.ack_at.get_or_insert(now + ACK_DELAY) {
+                return Ok(false);
+            }
         }
-        Ok(())
+        self.ack_at = None;
+        self.ack()
     }
 
-    fn ack(&mut self) -> lapin::Result<()> {
+    fn ack(&mut self) -> lapin::Result<bool> {
         self.acks.due += u64::from(self.shared.credit.take(self.generation));
         let Some(tag) = self.acks.next() else {
-            return Ok(());
+            return Ok(false);
         };
         let ack = self
             .channel
             .basic_ack(tag, BasicAckOptions { multiple: true });
         // The first poll hands the frame over; a later one would wait until it is written.
         match poll_once(ack) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Ok(()),
+            Poll::Ready(result) => result.map(|()| true),
+            Poll::Pending => Ok(true),
         }
     }
 }
 
-/// The task of a consumer. Threads of the layer that are idle help it.
-struct Task {
-    shared: Arc<Shared>,
-    consumer: Arc<Helped<Consumer>>,
-}
-
-impl Task {
-    fn begin(consumer: Consumer) -> Self {
-        let shared = Arc::clone(&consumer.shared);
-        let consumer = Arc::new(Helped::new(consumer));
-        *shared.consumer.lock() = Some(Arc::clone(&consumer) as Arc<dyn Help>);
-        Self { shared, consumer }
-    }
-}
+/// What ends the work with its task.
+struct Task(Arc<OnIoThread<Consumer>>);
 
 impl Drop for Task {
     fn drop(&mut self) {
-        *self.shared.consumer.lock() = None;
-        // Nobody helps any more.
-        drop(self.consumer.take());
-    }
-}
-
-/// Woken when deliveries have come in.
-///
-/// Where they come one by one, an idle thread takes each in at once. Where they come in crowds, the
-/// task takes them: it is behind by the hop to its thread, and so has more of them in one batch.
-/// With idle threads alone a flood was measured to cost a tenth more processor time.
-struct Arrival {
-    idle: Arc<dyn IdleThreads>,
-    in_crowds: AtomicBool,
-    task: AtomicWaker,
-}
-
-impl Wake for Arrival {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        // lapin has a lock here.
-        if self.in_crowds.load(Ordering::Relaxed) || !self.idle.ask_to_deliver() {
-            self.task.wake();
-        }
+        drop(self.0.take());
     }
 }
 
 impl Work for Consumer {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<Turn, String> {
         self.shared.credit.register(cx.waker());
-        self.arrival.task.register(cx.waker());
-        let waker = Waker::from(Arc::clone(&self.arrival));
-        let mut woken = Context::from_waker(&waker);
         let mut ended = None;
         while self.batch.len() < BATCH {
-            match Pin::new(&mut self.deliveries).poll_next(&mut woken) {
+            match Pin::new(&mut self.deliveries).poll_next(cx) {
                 Poll::Ready(Some(Ok(delivery))) if is_check(&delivery.properties) => {
                     self.acks.received += 1;
                     self.acks.due += 1;
@@ -229,12 +182,11 @@ impl Work for Consumer {
                 Poll::Pending => break,
             }
         }
-        let may_be_more = self.batch.len() == BATCH;
+        let count = self.batch.len();
+        let may_be_more = count == BATCH;
         if !self.batch.is_empty() {
-            let in_crowds = self.batch.len() > 1;
-            self.arrival.in_crowds.store(in_crowds, Ordering::Relaxed);
             let Some(host) = self.shared.host.upgrade() else {
-                return Poll::Ready("the layer is gone".to_owned());
+                return Err("the layer is gone".to_owned());
             };
             self.delivered
                 .fetch_add(self.batch.len() as u64, Ordering::Relaxed);
@@ -243,16 +195,17 @@ impl Work for Consumer {
             self.acks.due += let_go as u64;
         }
         if let Some(reason) = ended {
-            return Poll::Ready(reason);
+            return Err(reason);
         }
-        if let Err(error) = self.ack_what_is_due(cx) {
-            return Poll::Ready(describe(&error));
-        }
+        let has_written = self.ack_what_is_due().map_err(|error| describe(&error))?;
         if may_be_more {
-            // After the other tasks.
             cx.waker().wake_by_ref();
         }
-        Poll::Pending
+        Ok(Turn {
+            has_written,
+            due: self.ack_at,
+            in_crowd: !may_be_more && count >= IN_CROWD,
+        })
     }
 }
 

@@ -21,11 +21,6 @@ impl Doorbell {
         }
     }
 
-    /// Rings, and wakes nobody: whoever rings so has the publisher look.
-    pub(super) fn ring_silently(&self) {
-        self.rung.store(true, Ordering::Release);
-    }
-
     /// Whether it was rung since the last time.
     pub(super) fn answer(&self) -> bool {
         self.rung.swap(false, Ordering::AcqRel)

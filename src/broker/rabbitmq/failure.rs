@@ -5,7 +5,7 @@ use std::io;
 
 use lapin::ErrorKind;
 
-use super::kit::AnswersInTls;
+use super::socket::AnswersInTls;
 use crate::endpoint::Endpoint;
 
 const ACCESS_REFUSED: u16 = 403;

@@ -1,4 +1,4 @@
-//! What lapin runs on: tokio, with a socket of our own, TLS or not, and tasks that can be ended.
+//! What lapin runs on: tokio, with a socket of our own and tasks that can be ended.
 //!
 //! lapin's own adapter for tokio does not fit a library. It wraps sockets so that one dropped by
 //! lapin's I/O thread starts a second runtime, with a thread that never ends; and its heartbeat
@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use async_rs::Tokio;
@@ -17,14 +17,13 @@ use async_rs::traits::{Executor, Reactor, RuntimeKit};
 use async_rs::util::{Task, TaskImpl};
 use futures_io::{AsyncRead, AsyncWrite};
 use futures_util::Stream;
-use tokio::io::{AsyncRead as TokioRead, AsyncWrite as TokioWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::client::TlsStream;
 
+use super::io_thread::{IoThread, writes_frames};
+use super::socket::Socket;
 use crate::sync::Mutex;
 
 /// The runtime of one connection.
@@ -33,14 +32,16 @@ pub(super) struct Kit {
     tokio: Tokio,
     handle: Handle,
     tasks: Tasks,
+    io_thread: Arc<IoThread>,
 }
 
 impl Kit {
-    pub(super) fn new(handle: Handle) -> Self {
+    pub(super) fn new(handle: Handle, io_thread: Arc<IoThread>) -> Self {
         Self {
             tokio: Tokio::default().with_handle(handle.clone()),
             handle,
             tasks: Tasks::default(),
+            io_thread,
         }
     }
 
@@ -64,9 +65,10 @@ impl Executor for Kit {
         future: F,
     ) -> Task<Self::Task<T>> {
         let (output, receiver) = oneshot::channel();
+        let threads = vec![Arc::clone(&self.io_thread)];
         let task = async move {
             // Nobody may be left who wants to know.
-            let _ = output.send(future.await);
+            let _ = output.send(writes_frames(threads, future).await);
         };
         self.tasks.spawn(task, &self.handle);
         LapinTask(receiver).into()
@@ -170,174 +172,6 @@ impl<T> Future for LapinTask<T> {
             Poll::Ready(Ok(output)) => Poll::Ready(output),
             // A task that was ended has no output.
             Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-/// The first byte of what a TLS server says that was not spoken to in TLS. AMQP begins with none
-/// such.
-const TLS_ALERT: u8 = 0x15;
-
-/// A TCP socket.
-///
-/// Writes are never vectored, since `writev` on a dead socket raises SIGPIPE in the host process
-/// and `send` does not.
-#[derive(Debug)]
-pub(super) struct Tcp {
-    stream: TcpStream,
-    has_heard: bool,
-}
-
-impl Tcp {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            has_heard: false,
-        }
-    }
-
-    /// Whether the other side has said anything at all.
-    pub(super) fn has_heard(&self) -> bool {
-        self.has_heard
-    }
-}
-
-impl TokioRead for Tcp {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        self.has_heard |= buffer.filled().len() > before;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl TokioWrite for Tcp {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buffer)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// What lapin speaks through. It can be dropped on any thread.
-#[derive(Debug)]
-pub(super) enum Socket {
-    Plain(Tcp),
-    Tls(Tls),
-}
-
-/// A TLS connection whose handshake is done.
-#[derive(Debug)]
-pub(super) struct Tls {
-    stream: Box<TlsStream<Tcp>>,
-    has_heard: bool,
-}
-
-impl Tls {
-    pub(super) fn new(stream: TlsStream<Tcp>) -> Self {
-        Self {
-            stream: Box::new(stream),
-            has_heard: false,
-        }
-    }
-
-    /// What to say instead of the error of a write. A broker that does not like our certificate
-    /// says so and hangs up, and we may hear of the second first: but if it said nothing else yet,
-    /// that is what is still to be read.
-    fn last_words(&mut self, cx: &mut Context<'_>, error: io::Error) -> io::Error {
-        if !self.has_heard {
-            let mut unread = [0];
-            let read = Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut unread));
-            if let Poll::Ready(Err(said)) = read
-                && said.kind() == io::ErrorKind::InvalidData
-            {
-                return said;
-            }
-        }
-        error
-    }
-}
-
-/// Somebody answers in TLS who was spoken to without it.
-#[derive(Debug)]
-pub(super) struct AnswersInTls;
-
-impl std::fmt::Display for AnswersInTls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the other side answers in TLS")
-    }
-}
-
-impl std::error::Error for AnswersInTls {}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(buffer);
-        match self.get_mut() {
-            Self::Plain(tcp) => {
-                let is_first = !tcp.has_heard();
-                ready!(Pin::new(tcp).poll_read(cx, &mut buffer))?;
-                if is_first && buffer.filled().first() == Some(&TLS_ALERT) {
-                    let error = io::Error::new(io::ErrorKind::InvalidData, AnswersInTls);
-                    return Poll::Ready(Err(error));
-                }
-            }
-            Self::Tls(tls) => {
-                ready!(Pin::new(&mut tls.stream).poll_read(cx, &mut buffer))?;
-                tls.has_heard = true;
-            }
-        }
-        Poll::Ready(Ok(buffer.filled().len()))
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buffer),
-            Self::Tls(tls) => {
-                let written = ready!(Pin::new(&mut tls.stream).poll_write(cx, buffer));
-                Poll::Ready(written.map_err(|error| tls.last_words(cx, error)))
-            }
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Self::Tls(tls) => {
-                let flushed = ready!(Pin::new(&mut tls.stream).poll_flush(cx));
-                Poll::Ready(flushed.map_err(|error| tls.last_words(cx, error)))
-            }
-        }
-    }
-
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
         }
     }
 }

@@ -5,18 +5,20 @@
 //! these ends the session, and the next one starts from the layer's own list of groups. lapin's
 //! recovery takes no part.
 
+mod attention;
 mod backoff;
 mod connect;
 mod consumer;
 mod credit;
 mod doorbell;
 mod failure;
-mod helped;
 mod in_flight;
+mod io_thread;
 mod kit;
 mod publisher;
 mod self_check;
 mod shared;
+mod socket;
 mod tls;
 mod topology;
 
@@ -40,7 +42,7 @@ use self::consumer::Consumer;
 use self::credit::Credit;
 use self::doorbell::Doorbell;
 use self::failure::{Failure, Kind};
-use self::helped::Help;
+use self::io_thread::writes_frames;
 use self::publisher::Envelope;
 use self::self_check::SelfCheck;
 use self::shared::{Closing, Shared, Stop};
@@ -83,8 +85,6 @@ impl RabbitMq {
         let shared = Arc::new(Shared {
             host,
             doorbell: Doorbell::default(),
-            publisher: Mutex::default(),
-            consumer: Mutex::default(),
             credit: Credit::default(),
             bindings: Mutex::new(None),
             closing: Closing::default(),
@@ -116,17 +116,8 @@ impl RabbitMq {
 }
 
 impl Broker for RabbitMq {
-    fn publications_waiting(&self, caller_waits: bool) {
-        if caller_waits {
-            self.shared.doorbell.ring_silently();
-            help(&self.shared.publisher);
-        } else {
-            self.shared.doorbell.ring();
-        }
-    }
-
-    fn help_deliver(&self) {
-        help(&self.shared.consumer);
+    fn publications_waiting(&self) {
+        self.shared.doorbell.ring();
     }
 
     fn resume(&self, generation: Generation, count: usize) {
@@ -152,15 +143,6 @@ impl Broker for RabbitMq {
 impl Drop for RabbitMq {
     fn drop(&mut self) {
         self.shared.closing.begin(Duration::ZERO);
-    }
-}
-
-/// Helps whoever is there. A session that begins looks by itself.
-fn help(whom: &Mutex<Option<Arc<dyn Help>>>) {
-    // Not under this lock: it is for moments.
-    let whom = whom.lock().clone();
-    if let Some(whom) = whom {
-        whom.help();
     }
 }
 
@@ -362,15 +344,15 @@ impl Supervisor {
         };
         let consumer = Consumer::new(
             Arc::clone(&self.shared),
-            self.host()?.idle_threads(),
             generation,
             channel,
             deliveries,
             self.topology.prefetch,
         );
         let delivered = consumer.delivered();
-        tasks.spawn(consumer.run());
-        tasks.spawn(binder.run(generation, changes, self.shared.host.clone()));
+        tasks.spawn(consumer.run(consuming.io_thread()));
+        let binding = binder.run(generation, changes, self.shared.host.clone());
+        tasks.spawn(writes_frames(vec![consuming.io_thread()], binding));
 
         let name = format!("channel-layer {} publish", self.topology.queue);
         let publishing = Link::open(endpoint, address, name, &self.options).await?;
@@ -381,6 +363,7 @@ impl Supervisor {
         let envelope = Envelope::new(&self.topology.exchange, self.topology.expiry)?;
         tasks.spawn_to_the_end(publisher::run(
             Arc::clone(&self.shared),
+            publishing.io_thread(),
             channel,
             events,
             envelope,
@@ -395,7 +378,8 @@ impl Supervisor {
             delivered,
         )
         .await?;
-        tasks.spawn(check.run());
+        let threads = vec![consuming.io_thread(), publishing.io_thread()];
+        tasks.spawn(writes_frames(threads, check.run()));
         Ok(Session {
             generation,
             consuming,

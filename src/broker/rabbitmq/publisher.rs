@@ -1,9 +1,9 @@
 //! Hands publications over and reports what became of each.
 //!
-//! One publishes at a time on one AMQP channel, since two could swap their delivery tags: a task, or
-//! in its place a thread that waits for its own send and would else wait for the task's thread. It
-//! starts many publications before it waits for any: lapin's `basic_publish` comes back only once its I/O
-//! thread has written the frames.
+//! One publishes at a time on one AMQP channel, since two could swap their delivery tags: lapin's I/O
+//! thread, between its reads and writes, and a task when that thread is gone or the layer is closed. It
+//! starts many publications before it waits for any: lapin's `basic_publish` comes back only once the
+//! frames are written.
 //!
 //! # Which message was returned
 //!
@@ -18,9 +18,10 @@
 //!   completed ones among them are the first few, and those queued are among the last: the return
 //!   of each completed one has been given to some completed confirm.
 //!
-//! lapin handles an ack under a lock. We collect confirms, take that lock once, so that no ack is
-//! half done, and collect what else is ready: then the returns of all that was collected before the
-//! lock are known, by the message id that they carry.
+//! On the I/O thread we are always between two acks: so the returns of all that we collect there are
+//! known, by the message id that they carry. Elsewhere we collect confirms, take once the lock under
+//! which lapin handles an ack, so that none is half done, and collect what else is ready: then the
+//! returns of all that was collected before the lock are known.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -37,8 +38,8 @@ use lapin::{BasicProperties, Channel, Confirmation, Event};
 use tokio::sync::watch;
 
 use super::failure::{Failure, describe};
-use super::helped::{Help, Helped, Work};
 use super::in_flight::{InFlight, poll_once};
+use super::io_thread::{IoThread, OnIoThread, Turn, Work};
 use super::shared::{Shared, Stop};
 use super::topology::short;
 
@@ -46,6 +47,10 @@ use crate::broker::{Host, Outcome, Publication, Route, Token};
 
 /// How many publications are taken at once. Confirms are looked at in between.
 const BATCH: usize = 256;
+
+/// So many outcomes at once are a crowd, unless so few are in flight.
+const IN_CROWD: usize = 4;
+const FEW_IN_FLIGHT: usize = 64;
 
 /// How many batches are handled before other tasks have their turn.
 const ROUNDS: usize = 8;
@@ -156,15 +161,16 @@ struct Publisher<F, S> {
 /// Publishes until the connection ends or `stop` says so. Returns why.
 pub(super) async fn run(
     shared: Arc<Shared>,
+    io_thread: Arc<IoThread>,
     channel: Channel,
     events: impl Stream<Item = Event> + Send + 'static,
     envelope: Envelope,
-    stop: watch::Receiver<Stop>,
+    mut stop: watch::Receiver<Stop>,
 ) -> String {
     let channel = Arc::new(channel);
     let sender = Arc::clone(&channel);
     let publisher = Publisher {
-        shared,
+        shared: Arc::clone(&shared),
         channel,
         events: Box::pin(events),
         send: move |publication| send(Arc::clone(&sender), &envelope, publication),
@@ -173,7 +179,28 @@ pub(super) async fn run(
         batch: Vec::with_capacity(BATCH),
         blocked: false,
     };
-    Task::begin(publisher).run(stop).await
+    // There may be what came while there was no connection.
+    shared.doorbell.ring();
+    let publisher = OnIoThread::begin(io_thread, publisher);
+    let stopped = pin!(stop.wait_for(|stop| !matches!(stop, Stop::No)));
+    let publishing = poll_fn(|cx| publisher.poll(cx));
+    let reason = match select(publishing, stopped).await {
+        Either::Left((reason, _)) => Some(reason),
+        Either::Right((Ok(stop), _)) => match &*stop {
+            Stop::Now(reason) => Some(reason.clone()),
+            Stop::No | Stop::Finish => None,
+        },
+        Either::Right((Err(_), _)) => None,
+    };
+    let Some(mut publisher) = publisher.take() else {
+        return "the publisher was taken before".to_owned();
+    };
+    let reason = match reason {
+        Some(reason) => reason,
+        None => publisher.finish().await,
+    };
+    publisher.end(&reason);
+    reason
 }
 
 /// The future of one publication. Its first poll hands the message over; it is done with the
@@ -207,80 +234,38 @@ fn send(
     }
 }
 
-/// The task of a publisher. Senders that wait help it.
-struct Task<F, S> {
-    shared: Arc<Shared>,
-    publisher: Arc<Helped<Publisher<F, S>>>,
-}
-
-impl<F, S> Task<F, S>
-where
-    F: Future<Output = lapin::Result<Confirmation>> + Send + 'static,
-    S: Fn(Publication) -> F + Send + 'static,
-{
-    fn begin(publisher: Publisher<F, S>) -> Self {
-        let shared = Arc::clone(&publisher.shared);
-        let publisher = Arc::new(Helped::new(publisher));
-        *shared.publisher.lock() = Some(Arc::clone(&publisher) as Arc<dyn Help>);
-        Self { shared, publisher }
-    }
-
-    async fn run(self, mut stop: watch::Receiver<Stop>) -> String {
-        // There may be what came while there was no connection.
-        self.shared.doorbell.ring();
-        let stopped = pin!(stop.wait_for(|stop| !matches!(stop, Stop::No)));
-        let publishing = poll_fn(|cx| self.publisher.poll(cx));
-        let reason = match select(publishing, stopped).await {
-            Either::Left((reason, _)) => Some(reason),
-            Either::Right((Ok(stop), _)) => match &*stop {
-                Stop::Now(reason) => Some(reason.clone()),
-                Stop::No | Stop::Finish => None,
-            },
-            Either::Right((Err(_), _)) => None,
-        };
-        let Some(mut publisher) = self.publisher.take() else {
-            return "the publisher was taken before".to_owned();
-        };
-        let reason = match reason {
-            Some(reason) => reason,
-            None => publisher.finish().await,
-        };
-        publisher.end(&reason);
-        reason
-    }
-}
-
-impl<F, S> Drop for Task<F, S> {
-    fn drop(&mut self) {
-        *self.shared.publisher.lock() = None;
-    }
-}
-
 impl<F, S> Work for Publisher<F, S>
 where
     F: Future<Output = lapin::Result<Confirmation>> + Send,
     S: Fn(Publication) -> F + Send,
 {
-    /// Handles all there is to do. Ready with the reason when the connection has ended.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<Turn, String> {
+        let mut turn = Turn::default();
         self.in_flight.register(cx.waker());
         self.shared.doorbell.register(cx.waker());
         for _ in 0..ROUNDS {
             let Some(host) = self.shared.host.upgrade() else {
-                return Poll::Ready("the layer is gone".to_owned());
+                return Err("the layer is gone".to_owned());
             };
             self.read_events(&*host, cx);
             let took = self.take(&*host);
-            self.settle(&*host);
+            turn.has_written |= took;
+            self.collect();
+            let known = self.answers.acked.len();
+            self.answers.decide(known);
+            // Who waits for one of a few has nothing else to do.
+            turn.in_crowd =
+                self.answers.outcomes.len() >= IN_CROWD && self.in_flight.len() >= FEW_IN_FLIGHT;
+            self.report(&*host);
             if let Some(reason) = self.answers.failed.take() {
-                return Poll::Ready(reason);
+                return Err(reason);
             }
             if !took {
-                return Poll::Pending;
+                return Ok(turn);
             }
         }
         cx.waker().wake_by_ref();
-        Poll::Pending
+        Ok(turn)
     }
 }
 
@@ -358,7 +343,7 @@ where
         true
     }
 
-    /// Reports all that the broker has answered.
+    /// Reports all that the broker has answered, on another thread than lapin's.
     fn settle(&mut self, host: &dyn Host) {
         self.collect();
         while !self.answers.acked.is_empty() {
@@ -369,6 +354,10 @@ where
             self.collect();
             self.answers.decide(known);
         }
+        self.report(host);
+    }
+
+    fn report(&mut self, host: &dyn Host) {
         if !self.answers.outcomes.is_empty() {
             host.publications_ended(&mut self.answers.outcomes);
             self.answers.outcomes.clear();

@@ -1,7 +1,7 @@
 //! What the calls of the layer and the tasks share, and how they are told to end.
 
 use std::pin::pin;
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -10,7 +10,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::credit::Credit;
 use super::doorbell::Doorbell;
-use super::helped::Help;
 use super::topology::Change;
 use crate::broker::{Generation, Host};
 use crate::sync::Mutex;
@@ -19,9 +18,6 @@ use crate::sync::Mutex;
 pub(super) struct Shared {
     pub(super) host: Weak<dyn Host>,
     pub(super) doorbell: Doorbell,
-    /// The publisher and the consumer of the session, while there are any.
-    pub(super) publisher: Mutex<Option<Arc<dyn Help>>>,
-    pub(super) consumer: Mutex<Option<Arc<dyn Help>>>,
     pub(super) credit: Credit,
     pub(super) bindings: Mutex<Option<(Generation, mpsc::UnboundedSender<Vec<Change>>)>>,
     pub(super) closing: Closing,

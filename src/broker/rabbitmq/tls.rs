@@ -25,7 +25,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::failure::{Failure, is_hang_up};
-use super::kit::Tcp;
+use super::socket::Tcp;
 use crate::config;
 use crate::config::Settings;
 use crate::endpoint::{Endpoint, Hosts, Scheme};

@@ -21,7 +21,8 @@ const fn as_it_is(name: &'static str, file: &'static str) -> Mutant {
 
 const FILES: &[Mutant] = &[
     as_it_is("doorbell", "broker/rabbitmq/doorbell.rs"),
-    as_it_is("helped", "broker/rabbitmq/helped.rs"),
+    as_it_is("attention", "broker/rabbitmq/attention.rs"),
+    as_it_is("attention_at_the_end", "broker/rabbitmq/attention.rs"),
     as_it_is("in_flight", "broker/rabbitmq/in_flight.rs"),
     as_it_is("credit", "broker/rabbitmq/credit.rs"),
     as_it_is("credit_generations", "broker/rabbitmq/credit.rs"),
@@ -49,14 +50,45 @@ const FILES: &[Mutant] = &[
         )],
     },
     Mutant {
-        name: "helped_wakes_nobody",
-        file: "broker/rabbitmq/helped.rs",
-        changes: &[("self.task.wake();", "")],
+        name: "attention_looks_first",
+        file: "broker/rabbitmq/attention.rs",
+        changes: &[(
+            concat!(
+                "self.place.store(place as u8, Ordering::SeqCst);\n",
+                "        let may_go = self.told.load(Ordering::SeqCst) == 0;",
+            ),
+            concat!(
+                "let may_go = self.told.load(Ordering::SeqCst) == 0;\n",
+                "        self.place.store(place as u8, Ordering::SeqCst);",
+            ),
+        )],
     },
     Mutant {
-        name: "helped_ends_in_silence",
-        file: "broker/rabbitmq/helped.rs",
-        changes: &[("task.wake_by_ref();", "")],
+        name: "attention_acquire_release",
+        file: "broker/rabbitmq/attention.rs",
+        changes: &[
+            (
+                "self.told.fetch_or(what, Ordering::SeqCst)",
+                "self.told.fetch_or(what, Ordering::AcqRel)",
+            ),
+            (
+                "self.place.load(Ordering::SeqCst)",
+                "self.place.load(Ordering::Acquire)",
+            ),
+            (
+                "self.place.store(place as u8, Ordering::SeqCst)",
+                "self.place.store(place as u8, Ordering::Release)",
+            ),
+            (
+                "self.told.load(Ordering::SeqCst)",
+                "self.told.load(Ordering::Acquire)",
+            ),
+        ],
+    },
+    Mutant {
+        name: "attention_tells_the_gone_once",
+        file: "broker/rabbitmq/attention.rs",
+        changes: &[("Place::Gone => Place::Gone,\n            _ if", "_ if")],
     },
     Mutant {
         name: "in_flight_forgets_late",

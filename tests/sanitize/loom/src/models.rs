@@ -75,51 +75,118 @@ mod doorbell {
     algorithm!(models, doorbell, doorbell_relaxed, doorbell_wakes_first);
 }
 
-/// Whoever puts something down and helps has it taken, by himself, another or the task.
-mod helped {
+/// Who is told sees what was put down before, busy or away.
+mod attention {
     use std::future::poll_fn;
-    use std::task::{Context, Poll};
+    use std::task::Poll;
 
     use loom::future::block_on;
     use loom::sync::Arc;
     use loom::thread;
 
+    use crate::task::AtomicWaker;
+
     macro_rules! models {
-        ($helped:ident) => {
+        ($attention:ident) => {
             fn run() {
-                use $helped::Help as _;
+                use $attention::{Attention, Place, WORK};
 
-                struct Take(Arc<loom::sync::atomic::AtomicUsize>);
-
-                impl $helped::Work for Take {
-                    fn poll(&mut self, _: &mut Context<'_>) -> Poll<String> {
-                        if self.0.load(super::Relaxed) == 2 {
-                            Poll::Ready(String::new())
-                        } else {
-                            Poll::Pending
-                        }
-                    }
-                }
-
-                // Relaxed: only the help makes it known.
+                let attention = Arc::new(Attention::new());
+                let away = Arc::new(AtomicWaker::default());
+                // Relaxed: only the attention makes it known.
                 let items = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
-                let helped = Arc::new($helped::Helped::new(Take(Arc::clone(&items))));
-                let helpers = [(); 2].map(|()| {
-                    let (helped, items) = (Arc::clone(&helped), Arc::clone(&items));
+                let tellers = [(); 2].map(|()| {
+                    let (attention, away) = (Arc::clone(&attention), Arc::clone(&away));
+                    let items = Arc::clone(&items);
                     thread::spawn(move || {
                         items.fetch_add(1, super::Relaxed);
-                        helped.help();
+                        if attention.tell(WORK) == Place::Parked {
+                            away.wake();
+                        }
                     })
                 });
-                block_on(poll_fn(|cx| helped.poll(cx)));
-                for helper in helpers {
-                    helper.join().unwrap();
+                block_on(poll_fn(|cx| {
+                    attention.come_back();
+                    away.register(cx.waker());
+                    loop {
+                        attention.take();
+                        if items.load(super::Relaxed) == 2 {
+                            return Poll::Ready(());
+                        }
+                        if attention.go(Place::Parked) {
+                            return Poll::Pending;
+                        }
+                    }
+                }));
+                for teller in tellers {
+                    teller.join().unwrap();
                 }
             }
         };
     }
 
-    algorithm!(models, helped, helped_wakes_nobody, helped_ends_in_silence);
+    algorithm!(
+        models,
+        attention,
+        attention_looks_first,
+        attention_acquire_release
+    );
+}
+
+/// What a thread is told and does not see before it goes for good, its heir sees.
+mod attention_at_the_end {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use loom::future::block_on;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use crate::task::AtomicWaker;
+
+    macro_rules! models {
+        ($attention_at_the_end:ident) => {
+            fn run() {
+                use $attention_at_the_end::{Attention, Place, WORK};
+
+                let attention = Arc::new(Attention::new());
+                let heir = Arc::new(AtomicWaker::default());
+                let items = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
+                let tell = |attention: &Attention, heir: &AtomicWaker| {
+                    if attention.tell(WORK) == Place::Gone {
+                        heir.wake();
+                    }
+                };
+                let teller = {
+                    let (attention, heir) = (Arc::clone(&attention), Arc::clone(&heir));
+                    let items = Arc::clone(&items);
+                    thread::spawn(move || {
+                        items.fetch_add(1, super::Relaxed);
+                        tell(&attention, &heir);
+                    })
+                };
+                let goes = {
+                    let (attention, heir) = (Arc::clone(&attention), Arc::clone(&heir));
+                    thread::spawn(move || {
+                        attention.leave();
+                        tell(&attention, &heir);
+                    })
+                };
+                block_on(poll_fn(|cx| {
+                    heir.register(cx.waker());
+                    if attention.is_gone() && items.load(super::Relaxed) == 1 {
+                        Poll::Ready(())
+                    } else {
+                        Poll::Pending
+                    }
+                }));
+                teller.join().unwrap();
+                goes.join().unwrap();
+            }
+        };
+    }
+
+    algorithm!(models, attention_at_the_end, attention_tells_the_gone_once);
 }
 
 /// No wake is lost: each future is polled again after its last wake, and the drainer is woken.
@@ -400,7 +467,8 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 pub(crate) const ALL: &[&[Model]] = &[
     doorbell::MODELS,
-    helped::MODELS,
+    attention::MODELS,
+    attention_at_the_end::MODELS,
     in_flight::MODELS,
     credit::MODELS,
     generations::MODELS,

@@ -71,6 +71,10 @@ pub(crate) mod atomic {
                     fenced(ordering, || self.0.fetch_sub(value, ordering))
                 }
 
+                pub(crate) fn fetch_or(&self, value: $value, ordering: Ordering) -> $value {
+                    fenced(ordering, || self.0.fetch_or(value, ordering))
+                }
+
                 pub(crate) fn fetch_min(&self, value: $value, ordering: Ordering) -> $value {
                     fenced(ordering, || self.0.fetch_min(value, ordering))
                 }
@@ -88,6 +92,7 @@ pub(crate) mod atomic {
     }
 
     atomic!(AtomicBool, bool);
+    number!(AtomicU8, u8);
     number!(AtomicU32, u32);
     number!(AtomicU64, u64);
     number!(AtomicUsize, usize);
@@ -105,10 +110,6 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard(Some(self.0.lock().unwrap()))
-    }
-
-    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        self.0.try_lock().ok().map(|guard| MutexGuard(Some(guard)))
     }
 }
 

@@ -1,0 +1,499 @@
+//! lapin's I/O thread, which waits for its socket itself and does our work in between.
+//!
+//! lapin reads and writes on a thread of its own, and waits there for the reactor of the runtime to
+//! say that the socket is ready; what it has read, a task on the runtime's thread would take from
+//! it. Each of these hops costs more than the work that it hands over. So where there is much to do,
+//! the thread, once it has read all there is and comes to wait, does what has become due (it takes
+//! publications, collects confirms, takes deliveries in) and then sleeps in the system's poll, on
+//! its socket and on an alarm.
+//!
+//! After [`LINGER`] in which nothing happened the socket goes back to the reactor, and lapin waits in
+//! its own way: then nothing wakes a process that has nothing to do, and whoever gives lapin
+//! something to write, and does not say so here, has waited for that long at most.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use futures_util::future::poll_fn;
+use futures_util::task::AtomicWaker;
+
+use super::attention::{Attention, FRAMES, Place, WORK};
+use crate::runtime::{EventFd, Ready, wait_for_socket};
+use crate::sync::Mutex;
+
+/// How long the thread waits for its socket itself when nothing happens.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// How long the thread lets messages gather that come in a crowd. The system makes about twice as
+/// much of it. Without it, the broker's segments of three to five messages were measured to cost a
+/// quarter more processor time, for the thread and those that it wakes sleep and wake for each.
+const GATHER: Duration = Duration::from_micros(50);
+
+/// What the thread does for us.
+pub(super) trait Work: Send {
+    /// Does all there is to do, and wakes `cx` when there is more. When there will be no more, the
+    /// error says why.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<Turn, String>;
+}
+
+/// What one turn of work came to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Turn {
+    /// lapin was given something to write.
+    pub(super) has_written: bool,
+    /// When there will be something to do even if nothing happens.
+    pub(super) due: Option<Instant>,
+    /// So much has come at once that more had better be waited for.
+    pub(super) in_crowd: bool,
+}
+
+/// Work, without its type.
+trait Turns: Send + Sync {
+    fn turn(&self, cx: &mut Context<'_>) -> Turn;
+    fn thread_is_gone(&self);
+}
+
+/// Why the thread stopped waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stirred {
+    /// The socket can be read.
+    Readable,
+    /// The socket can be written, which was waited for.
+    Writable,
+    /// lapin has something to write.
+    Frames,
+    /// Nothing has happened for long, or there is no work to be done here.
+    Idle,
+}
+
+/// The I/O thread of one connection, for those who give it work.
+pub(super) struct IoThread {
+    attention: Attention,
+    alarm: EventFd,
+    /// Wakes the thread where it is parked.
+    lapin: AtomicWaker,
+    work: Mutex<Option<Arc<dyn Turns>>>,
+}
+
+impl fmt::Debug for IoThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IoThread")
+            .field("attention", &self.attention)
+            .finish_non_exhaustive()
+    }
+}
+
+impl IoThread {
+    pub(super) fn new() -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            attention: Attention::new(),
+            alarm: EventFd::new()?,
+            lapin: AtomicWaker::new(),
+            work: Mutex::new(None),
+        }))
+    }
+
+    /// Has lapin write what somebody else than this thread has given it.
+    pub(super) fn write_frames(&self) {
+        self.tell(FRAMES);
+    }
+
+    fn tell(&self, what: u8) {
+        match self.attention.tell(what) {
+            Place::Busy => {}
+            Place::Asleep => self.alarm.raise(),
+            Place::Parked => self.lapin.wake(),
+            Place::Gone => {
+                let work = self.work.lock().clone();
+                if let Some(work) = work {
+                    work.thread_is_gone();
+                }
+            }
+        }
+    }
+
+    /// Whether there is work to be done here. Without it, the thread had better wait as lapin does:
+    /// nobody tells it then what lapin has been given to write.
+    pub(super) fn has_work(&self) -> bool {
+        self.work.lock().is_some()
+    }
+
+    /// On the thread itself: works, and waits for `socket` to become readable, or writable too if
+    /// `wants_write`.
+    pub(super) fn work_and_wait(
+        self: &Arc<Self>,
+        socket: BorrowedFd<'_>,
+        wants_write: bool,
+    ) -> io::Result<Stirred> {
+        let waker = Waker::from(Arc::clone(self));
+        let mut cx = Context::from_waker(&waker);
+        let mut due = None;
+        let mut idle_at = None;
+        // It may have been left with work to do, or come from elsewhere.
+        let mut told = self.attention.take() | WORK;
+        loop {
+            if told & WORK != 0 {
+                let Some(work) = self.work.lock().clone() else {
+                    return Ok(Stirred::Idle);
+                };
+                let turn = work.turn(&mut cx);
+                due = turn.due;
+                if turn.has_written {
+                    return Ok(Stirred::Frames);
+                }
+                if turn.in_crowd {
+                    sleep(GATHER);
+                    return Ok(Stirred::Readable);
+                }
+            }
+            if told & FRAMES != 0 {
+                return Ok(Stirred::Frames);
+            }
+            if self.attention.go(Place::Asleep) {
+                let now = Instant::now();
+                let idle_at = *idle_at.get_or_insert(now + LINGER);
+                let timeout = due.unwrap_or(idle_at).saturating_duration_since(now);
+                let ready = wait_for_socket(socket, wants_write, &self.alarm, timeout);
+                self.attention.come_back();
+                match ready? {
+                    Ready::Readable => return Ok(Stirred::Readable),
+                    Ready::Writable => return Ok(Stirred::Writable),
+                    Ready::Nothing if due.is_none() => return Ok(Stirred::Idle),
+                    Ready::Alarm | Ready::Nothing => {}
+                }
+            }
+            told = self.attention.take();
+            if due.is_some_and(|due| due <= Instant::now()) {
+                told |= WORK;
+            }
+        }
+    }
+
+    /// On the thread itself: it is about to wait as lapin does, which `lapin` ends. `false` if it
+    /// should look again instead.
+    pub(super) fn park(&self, lapin: &Waker) -> bool {
+        self.lapin.register(lapin);
+        self.attention.go(Place::Parked)
+    }
+
+    /// On the thread itself: it has come back from where it was parked.
+    pub(super) fn unpark(&self) {
+        self.attention.come_back();
+    }
+
+    /// On the thread itself, at its end: its work is done elsewhere from now on.
+    pub(super) fn leave(&self) {
+        self.attention.leave();
+        self.tell(WORK);
+    }
+}
+
+/// `future`, after each poll of which the threads have lapin write what it was given.
+pub(super) async fn writes_frames<F: Future>(threads: Vec<Arc<IoThread>>, future: F) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let result = future.as_mut().poll(cx);
+        threads.iter().for_each(|thread| thread.write_frames());
+        result
+    })
+    .await
+}
+
+/// The waker of the work.
+impl Wake for IoThread {
+    fn wake(self: Arc<Self>) {
+        self.tell(WORK);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.tell(WORK);
+    }
+}
+
+/// Work that is given to an I/O thread, by the task that has it. When the thread is gone the task
+/// does it.
+pub(super) struct OnIoThread<W> {
+    thread: Arc<IoThread>,
+    state: Mutex<State<W>>,
+    task: AtomicWaker,
+}
+
+struct State<W> {
+    /// `None` once it was taken back.
+    work: Option<W>,
+    /// Why the work has ended.
+    ended: Option<String>,
+}
+
+impl<W: Work + 'static> OnIoThread<W> {
+    pub(super) fn begin(thread: Arc<IoThread>, work: W) -> Arc<Self> {
+        let this = Arc::new(Self {
+            thread,
+            state: Mutex::new(State {
+                work: Some(work),
+                ended: None,
+            }),
+            task: AtomicWaker::new(),
+        });
+        *this.thread.work.lock() = Some(Arc::clone(&this) as Arc<dyn Turns>);
+        this.thread.tell(WORK);
+        this
+    }
+
+    /// The task's part. Ready with the reason when the work has ended.
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<String> {
+        self.task.register(cx.waker());
+        // Behind the registration: a thread that goes later wakes the task again.
+        let gone = self.thread.attention.is_gone();
+        let mut state = self.state.lock();
+        if let Some(reason) = state.ended.take() {
+            return Poll::Ready(reason);
+        }
+        match &mut state.work {
+            Some(work) if gone => match work.turn(cx) {
+                Ok(_) => Poll::Pending,
+                Err(reason) => Poll::Ready(reason),
+            },
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Takes the work back: the thread does nothing for it any more, and waits as lapin does.
+    pub(super) fn take(&self) -> Option<W> {
+        *self.thread.work.lock() = None;
+        self.thread.tell(WORK);
+        // It may be at it.
+        self.state.lock().work.take()
+    }
+}
+
+impl<W: Work> Turns for OnIoThread<W> {
+    fn turn(&self, cx: &mut Context<'_>) -> Turn {
+        let mut state = self.state.lock();
+        let State { work, ended } = &mut *state;
+        let (Some(work), None) = (work, &ended) else {
+            return Turn::default();
+        };
+        // A panic would end lapin's thread in a state that lapin does not know.
+        let turn = catch_unwind(AssertUnwindSafe(|| work.turn(cx)));
+        let reason = match turn {
+            Ok(Ok(turn)) => return turn,
+            Ok(Err(reason)) => reason,
+            Err(_) => "work on the I/O thread has panicked".to_owned(),
+        };
+        *ended = Some(reason);
+        self.task.wake();
+        Turn::default()
+    }
+
+    fn thread_is_gone(&self) {
+        self.task.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    type Step = Box<dyn FnMut() -> Result<Turn, String> + Send>;
+
+    /// Counts its turns.
+    struct Steps {
+        step: Step,
+        turns: mpsc::Sender<()>,
+    }
+
+    impl Work for Steps {
+        fn turn(&mut self, _: &mut Context<'_>) -> Result<Turn, String> {
+            let turn = (self.step)();
+            let _ = self.turns.send(());
+            turn
+        }
+    }
+
+    /// A thread that waits for a socket until it is told to `stop`, and says why it woke.
+    struct Running {
+        thread: Arc<IoThread>,
+        peer: UnixStream,
+        stirred: mpsc::Receiver<Stirred>,
+        go_on: mpsc::Sender<()>,
+        handle: std::thread::JoinHandle<()>,
+    }
+
+    fn start(thread: &Arc<IoThread>) -> Running {
+        let (socket, peer) = UnixStream::pair().unwrap();
+        let (says, stirred) = mpsc::channel();
+        let (go_on, may_go_on) = mpsc::channel();
+        let its = Arc::clone(thread);
+        let handle = std::thread::spawn(move || {
+            while let Ok(stirred) = its.work_and_wait(socket.as_fd(), false) {
+                says.send(stirred).unwrap();
+                if may_go_on.recv().is_err() {
+                    break;
+                }
+            }
+            its.leave();
+        });
+        Running {
+            thread: Arc::clone(thread),
+            peer,
+            stirred,
+            go_on,
+            handle,
+        }
+    }
+
+    impl Running {
+        fn stirs(&self, expected: Stirred) {
+            assert_eq!(self.stirred.recv(), Ok(expected));
+        }
+
+        fn goes_on(&self) {
+            self.go_on.send(()).unwrap();
+        }
+
+        fn ends(self) {
+            drop(self.go_on);
+            self.thread.write_frames();
+            self.handle.join().unwrap();
+        }
+    }
+
+    fn begin(
+        thread: &Arc<IoThread>,
+        step: impl FnMut() -> Result<Turn, String> + Send + 'static,
+    ) -> (Arc<OnIoThread<Steps>>, mpsc::Receiver<()>) {
+        let (turns, done) = mpsc::channel();
+        let step = Box::new(step);
+        let work = OnIoThread::begin(Arc::clone(thread), Steps { step, turns });
+        (work, done)
+    }
+
+    #[test]
+    fn the_thread_works_when_told_and_wakes_for_socket_and_frames() {
+        let thread = IoThread::new().unwrap();
+        let (_work, turns) = begin(&thread, || Ok(Turn::default()));
+        let mut running = start(&thread);
+        turns.recv().unwrap();
+        Arc::clone(&thread).wake();
+        turns.recv().unwrap();
+        thread.write_frames();
+        running.stirs(Stirred::Frames);
+        running.goes_on();
+        running.peer.write_all(b"x").unwrap();
+        running.stirs(Stirred::Readable);
+        running.ends();
+    }
+
+    #[test]
+    fn what_is_due_is_done_without_anybody_saying_so() {
+        let thread = IoThread::new().unwrap();
+        let due = Instant::now() + Duration::from_millis(1);
+        let (_work, turns) = begin(&thread, move || {
+            let turn = Turn::default();
+            Ok(if Instant::now() < due {
+                Turn {
+                    due: Some(due),
+                    ..turn
+                }
+            } else {
+                Turn {
+                    has_written: true,
+                    ..turn
+                }
+            })
+        });
+        let running = start(&thread);
+        running.stirs(Stirred::Frames);
+        assert!(Instant::now() >= due);
+        assert!(turns.try_iter().count() >= 1);
+        running.ends();
+    }
+
+    #[test]
+    fn a_crowd_may_gather_and_is_read_then() {
+        let thread = IoThread::new().unwrap();
+        let (_work, _turns) = begin(&thread, || {
+            Ok(Turn {
+                in_crowd: true,
+                ..Turn::default()
+            })
+        });
+        let before = Instant::now();
+        let running = start(&thread);
+        running.stirs(Stirred::Readable);
+        assert!(before.elapsed() >= GATHER);
+        running.ends();
+    }
+
+    #[test]
+    fn after_a_while_without_anything_the_thread_is_idle_and_so_it_is_without_work() {
+        let thread = IoThread::new().unwrap();
+        let (work, _turns) = begin(&thread, || Ok(Turn::default()));
+        let before = Instant::now();
+        let running = start(&thread);
+        running.stirs(Stirred::Idle);
+        assert!(before.elapsed() >= LINGER);
+        running.goes_on();
+        assert!(work.take().is_some());
+        assert!(!thread.has_work());
+        running.stirs(Stirred::Idle);
+        running.ends();
+    }
+
+    #[tokio::test]
+    async fn work_that_ends_or_panics_tells_its_task() {
+        for (reason, says) in [
+            ("over", "over"),
+            ("", "work on the I/O thread has panicked"),
+        ] {
+            let thread = IoThread::new().unwrap();
+            let (work, _turns) = begin(&thread, move || {
+                assert!(!reason.is_empty(), "a panic on purpose");
+                Err(reason.to_owned())
+            });
+            let running = start(&thread);
+            assert_eq!(poll_fn(|cx| work.poll(cx)).await, says);
+            assert!(work.take().is_some());
+            running.ends();
+        }
+    }
+
+    #[tokio::test]
+    async fn when_the_thread_has_gone_the_task_works() {
+        let thread = IoThread::new().unwrap();
+        let mut rounds = 0;
+        let (work, _turns) = begin(&thread, move || {
+            rounds += 1;
+            if rounds < 3 {
+                Ok(Turn::default())
+            } else {
+                Err("three".to_owned())
+            }
+        });
+        let ends = tokio::spawn({
+            let work = Arc::clone(&work);
+            async move { poll_fn(|cx| work.poll(cx)).await }
+        });
+        thread.leave();
+        // Woken for each from now on.
+        while !ends.is_finished() {
+            Arc::clone(&thread).wake();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(ends.await.unwrap(), "three");
+    }
+}
