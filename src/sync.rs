@@ -8,6 +8,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 pub(crate) use std::sync::atomic;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// A mutex. A panic inside leaves the value as it was left: each holder keeps it whole at all times.
@@ -58,28 +59,45 @@ impl TimedOut {
     }
 }
 
-/// A condition variable for a [`Mutex`].
+/// A condition variable for a [`Mutex`]. To notify where nobody waits is no system call, which with
+/// std's alone it is.
+///
+/// Who waits has counted itself under the lock. So whoever has changed what is waited for, under
+/// the same lock, and notifies then or later, sees it counted.
 #[derive(Debug, Default)]
-pub(crate) struct Condvar(std::sync::Condvar);
+pub(crate) struct Condvar {
+    inner: std::sync::Condvar,
+    waiting: AtomicUsize,
+}
 
 impl Condvar {
     pub(crate) const fn new() -> Self {
-        Self(std::sync::Condvar::new())
+        Self {
+            inner: std::sync::Condvar::new(),
+            waiting: AtomicUsize::new(0),
+        }
     }
 
     pub(crate) fn notify_one(&self) {
-        self.0.notify_one();
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.inner.notify_one();
+        }
     }
 
     pub(crate) fn notify_all(&self) {
-        self.0.notify_all();
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.inner.notify_all();
+        }
     }
 
     pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
-        guard.0 = guard
-            .0
-            .take()
-            .map(|inner| self.0.wait(inner).unwrap_or_else(PoisonError::into_inner));
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        guard.0 = guard.0.take().map(|inner| {
+            self.inner
+                .wait(inner)
+                .unwrap_or_else(PoisonError::into_inner)
+        });
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Waits until `deadline` at the longest.
@@ -93,14 +111,16 @@ impl Condvar {
             return TimedOut(true);
         }
         let mut timed_out = false;
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         guard.0 = guard.0.take().map(|inner| {
             let (inner, result) = self
-                .0
+                .inner
                 .wait_timeout(inner, left)
                 .unwrap_or_else(PoisonError::into_inner);
             timed_out = result.timed_out();
             inner
         });
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
         TimedOut(timed_out)
     }
 }
