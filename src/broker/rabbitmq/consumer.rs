@@ -10,13 +10,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::Stream;
-use futures_util::future::poll_fn;
 use lapin::Channel;
 use lapin::options::BasicAckOptions;
 
 use super::failure::describe;
 use super::in_flight::poll_once;
-use super::io_thread::{IoThread, OnIoThread, Turn, Work};
+use super::io_thread::{Turn, Work};
 use super::self_check::is_check;
 use super::shared::Shared;
 use crate::broker::{Delivery, Generation};
@@ -103,12 +102,6 @@ impl Consumer {
         Arc::clone(&self.delivered)
     }
 
-    /// Consumes until the consumer or its AMQP channel or connection ends. Returns why.
-    pub(super) async fn run(self, io_thread: Arc<IoThread>) -> String {
-        let task = Task(OnIoThread::begin(io_thread, self));
-        poll_fn(|cx| task.0.poll(cx)).await
-    }
-
     /// Acks at once what is urgent, and the rest when its time has come; whether there was any.
     fn ack_what_is_due(&mut self) -> lapin::Result<bool> {
         let credit = &self.shared.credit;
@@ -142,15 +135,6 @@ impl Consumer {
             Poll::Ready(result) => result.map(|()| true),
             Poll::Pending => Ok(true),
         }
-    }
-}
-
-/// What ends the work with its task.
-struct Task(Arc<OnIoThread<Consumer>>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        drop(self.0.take());
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) struct IoThread {
     alarm: EventFd,
     /// Wakes the thread where it is parked.
     lapin: AtomicWaker,
-    work: Mutex<Option<Arc<dyn Turns>>>,
+    works: Mutex<Vec<Arc<dyn Turns>>>,
 }
 
 impl fmt::Debug for IoThread {
@@ -97,7 +97,7 @@ impl IoThread {
             attention: Attention::new(),
             alarm: EventFd::new()?,
             lapin: AtomicWaker::new(),
-            work: Mutex::new(None),
+            works: Mutex::default(),
         }))
     }
 
@@ -112,8 +112,7 @@ impl IoThread {
             Place::Asleep => self.alarm.raise(),
             Place::Parked => self.lapin.wake(),
             Place::Gone => {
-                let work = self.work.lock().clone();
-                if let Some(work) = work {
+                for work in &*self.works.lock() {
                     work.thread_is_gone();
                 }
             }
@@ -123,7 +122,7 @@ impl IoThread {
     /// Whether there is work to be done here. Without it, the thread had better wait as lapin does:
     /// nobody tells it then what lapin has been given to write.
     pub(super) fn has_work(&self) -> bool {
-        self.work.lock().is_some()
+        !self.works.lock().is_empty()
     }
 
     /// On the thread itself: works, and waits for `socket` to become readable, or writable too if
@@ -141,10 +140,9 @@ impl IoThread {
         let mut told = self.attention.take() | WORK;
         loop {
             if told & WORK != 0 {
-                let Some(work) = self.work.lock().clone() else {
+                let Some(turn) = self.turn(&mut cx) else {
                     return Ok(Stirred::Idle);
                 };
-                let turn = work.turn(&mut cx);
                 due = turn.due;
                 if turn.has_written {
                     return Ok(Stirred::Frames);
@@ -175,6 +173,17 @@ impl IoThread {
                 told |= WORK;
             }
         }
+    }
+
+    /// A turn of all work; `None` where there is none.
+    fn turn(&self, cx: &mut Context<'_>) -> Option<Turn> {
+        let works = self.works.lock();
+        let turns = works.iter().map(|work| work.turn(cx));
+        turns.reduce(|one, other| Turn {
+            has_written: one.has_written || other.has_written,
+            due: one.due.into_iter().chain(other.due).min(),
+            in_crowd: one.in_crowd || other.in_crowd,
+        })
     }
 
     /// On the thread itself: it is about to wait as lapin does, which `lapin` ends. `false` if it
@@ -218,6 +227,20 @@ impl Wake for IoThread {
     }
 }
 
+/// The task of work that is done on `thread`, and ends with the task. Returns why there is no more.
+pub(super) async fn run(thread: Arc<IoThread>, work: impl Work + 'static) -> String {
+    struct Task<W: Work + 'static>(Arc<OnIoThread<W>>);
+
+    impl<W: Work> Drop for Task<W> {
+        fn drop(&mut self) {
+            drop(self.0.take());
+        }
+    }
+
+    let task = Task(OnIoThread::begin(thread, work));
+    poll_fn(|cx| task.0.poll(cx)).await
+}
+
 /// Work that is given to an I/O thread, by the task that has it. When the thread is gone the task
 /// does it.
 pub(super) struct OnIoThread<W> {
@@ -243,7 +266,8 @@ impl<W: Work + 'static> OnIoThread<W> {
             }),
             task: AtomicWaker::new(),
         });
-        *this.thread.work.lock() = Some(Arc::clone(&this) as Arc<dyn Turns>);
+        let work = Arc::clone(&this) as Arc<dyn Turns>;
+        this.thread.works.lock().push(work);
         this.thread.tell(WORK);
         this
     }
@@ -266,11 +290,13 @@ impl<W: Work + 'static> OnIoThread<W> {
         }
     }
 
-    /// Takes the work back: the thread does nothing for it any more, and waits as lapin does.
+    /// Takes the work back: the thread does nothing for it any more, and where there is no other, it
+    /// waits as lapin does.
     pub(super) fn take(&self) -> Option<W> {
-        *self.thread.work.lock() = None;
+        let is_another = |work: &Arc<dyn Turns>| !std::ptr::addr_eq(Arc::as_ptr(work), self);
+        // Where the thread is at it, this waits for the end of the turn.
+        self.thread.works.lock().retain(is_another);
         self.thread.tell(WORK);
-        // It may be at it.
         self.state.lock().work.take()
     }
 }

@@ -7,6 +7,7 @@
 
 mod attention;
 mod backoff;
+mod binder;
 mod connect;
 mod consumer;
 mod credit;
@@ -37,6 +38,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::backoff::Backoff;
+use self::binder::Binding;
 use self::connect::{Alive, Link};
 use self::consumer::Consumer;
 use self::credit::Credit;
@@ -327,9 +329,8 @@ impl Supervisor {
         // Before the layer is asked, so that no change gets lost in between.
         *self.shared.bindings.lock() = Some((generation, sender));
         let groups = self.host()?.begin_generation(generation);
-        let mut binder = self.topology.binder(connection).await?;
+        let (binder, bound) = self.topology.bind_all(connection, &groups).await?;
         consuming.keep(binder.channels().to_vec());
-        let bound = self.topology.bind_all(&mut binder, &groups).await?;
         if !bound.is_empty() {
             self.host()?.bindings_changed(generation, bound);
         }
@@ -350,9 +351,10 @@ impl Supervisor {
             self.topology.prefetch,
         );
         let delivered = consumer.delivered();
-        tasks.spawn(consumer.run(consuming.io_thread()));
-        let binding = binder.run(generation, changes, self.shared.host.clone());
-        tasks.spawn(writes_frames(vec![consuming.io_thread()], binding));
+        tasks.spawn(io_thread::run(consuming.io_thread(), consumer));
+        let host = self.shared.host.clone();
+        let binding = Binding::new(binder, generation, changes, host);
+        tasks.spawn(io_thread::run(consuming.io_thread(), binding));
 
         let name = format!("channel-layer {} publish", self.topology.queue);
         let publishing = Link::open(endpoint, address, name, &self.options).await?;

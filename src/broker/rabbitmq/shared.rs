@@ -8,9 +8,9 @@ use futures_util::future::{Either, select};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::binder::Change;
 use super::credit::Credit;
 use super::doorbell::Doorbell;
-use super::topology::Change;
 use crate::broker::{Generation, Host};
 use crate::sync::Mutex;
 
