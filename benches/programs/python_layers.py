@@ -72,8 +72,10 @@ def new_channels_rabbitmq(capacity=1000, default=False):
 
 def redis_hosts():
     """Each call that is under way has a connection of its own; the client's pool allows 100 unless
-    told otherwise, and refuses the next."""
-    return [{"address": os.environ["CHANNEL_LAYER_BENCH_REDIS"], "max_connections": 5000}]
+    told otherwise, and refuses the next. The client gives up on an answer after 5 seconds, which is
+    how long channels_redis itself has Redis wait for a message."""
+    address = os.environ["CHANNEL_LAYER_BENCH_REDIS"]
+    return [{"address": address, "max_connections": 5000, "socket_timeout": 60}]
 
 
 def new_redis_core(capacity=CAPACITY, default=False):
