@@ -23,8 +23,10 @@ use crate::broker::{Delivery, Generation};
 /// How many deliveries go to the layer at once.
 const BATCH: usize = 256;
 
-/// So many deliveries at once are a crowd.
+/// So many deliveries at once are a crowd, if the broker may send so many more before it waits for
+/// an ack.
 const IN_CROWD: usize = 4;
+const MAY_FOLLOW: u64 = 64;
 
 /// How long an ack may wait for others.
 const ACK_DELAY: Duration = Duration::from_millis(1);
@@ -48,6 +50,11 @@ impl Acks {
         } else {
             (self.prefetch / 2).max(1)
         }
+    }
+
+    /// How many messages the broker may send before it waits for an ack.
+    fn may_follow(&self) -> u64 {
+        self.prefetch.saturating_sub(self.received - self.acked)
     }
 
     /// The tag to ack, if there is one.
@@ -188,7 +195,7 @@ impl Work for Consumer {
         Ok(Turn {
             has_written,
             due: self.ack_at,
-            in_crowd: !may_be_more && count >= IN_CROWD,
+            in_crowd: !may_be_more && count >= IN_CROWD && self.acks.may_follow() >= MAY_FOLLOW,
         })
     }
 }
@@ -209,7 +216,9 @@ mod tests {
         assert_eq!(acks.next(), None);
         acks.due = 4;
         assert_eq!(acks.next(), Some(4));
+        assert_eq!(acks.may_follow(), 8);
         acks.received = 14;
+        assert_eq!(acks.may_follow(), 0);
         assert_eq!(acks.urgent(), 1);
         // More than is held is never acked: the broker would close the AMQP channel.
         acks.due = 100;

@@ -1,7 +1,8 @@
 //! RabbitMQ by way of lapin: two connections, made and remade for ever.
 //!
 //! One task supervises. It makes an attempt at each host, and once one succeeds it watches a
-//! *session*: two connections and four tasks (publisher, consumer, binder, self-check). Whatever ends one of
+//! *session*: two connections and four tasks (publisher, consumer, binder, self-check), of which three
+//! work on the I/O threads of the connections. Whatever ends one of
 //! these ends the session, and the next one starts from the layer's own list of groups. lapin's
 //! recovery takes no part.
 
