@@ -9,6 +9,8 @@
 #include "channel_layer.h"
 
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -132,9 +134,14 @@ static void *receive_and_pull(void *unused) {
     return NULL;
 }
 
+/* Relaxed, so that they order nothing but the time: the overwriting has begun before the first
+ * message is sent, and goes on until the last was. */
+static atomic_bool overwriting, sent;
+
 static void *overwrite(void *bytes) {
-    for (unsigned i = 0; i < 1000 * MESSAGES; i++) {
+    while (!atomic_load_explicit(&sent, memory_order_relaxed)) {
         overwrite_bytes(bytes);
+        atomic_store_explicit(&overwriting, true, memory_order_relaxed);
     }
     return NULL;
 }
@@ -166,6 +173,9 @@ int main(int argc, char **argv) {
 
     if (bug == RACED_BYTES) {
         must(pthread_create(&overwriter, NULL, overwrite, bytes) == 0, "pthread_create");
+        while (!atomic_load_explicit(&overwriting, memory_order_relaxed)) {
+            sched_yield();
+        }
     }
     for (unsigned i = 0; i < MESSAGES; i++) {
         MUST(layer_send(layer, channel, bytes, sizeof bytes, NULL));
@@ -173,6 +183,7 @@ int main(int argc, char **argv) {
             count_without_lock();
         }
     }
+    atomic_store_explicit(&sent, true, memory_order_relaxed);
     if (bug == RACED_BYTES) {
         must(pthread_join(overwriter, NULL) == 0, "pthread_join");
     }
