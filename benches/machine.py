@@ -1,5 +1,6 @@
 """What a run was made on: the machine, its load, the versions of all that takes part."""
 
+import hashlib
 import os
 import platform
 import re
@@ -85,11 +86,19 @@ def versions(url, environment):
     return found
 
 
+# All that a figure depends on, but for the machine.
+MEASURED = ["src", "include", "build.rs", "cbindgen.toml", "Cargo.toml", "Cargo.lock",
+            "benches/programs", "benches/requirements.txt", "benches/contenders.py",
+            "benches/workloads.py", "benches/run.py"]
+
+
 def commit():
-    """The commit that is measured, and whether the tree has changes beside it. Results that were
-    just written are none."""
+    """The commit that is measured, whether what is measured has changes beside it, and a hash of
+    that: two commits with the same one are measured as one."""
     described = output("git", "describe", "--always", "--tags")
-    status = subprocess.run(["git", "status", "--porcelain", "--", ".", ":!benches/results",
-                             ":!BENCHMARKS.md", ":!benches/chart.svg"],
+    status = subprocess.run(["git", "status", "--porcelain", "--", *MEASURED],
                             cwd=ROOT, capture_output=True, text=True, check=False)
-    return {"name": described, "dirty": bool(status.stdout.strip()) or status.returncode != 0}
+    tree = subprocess.run(["git", "ls-tree", "-r", "HEAD", "--", *MEASURED],
+                          cwd=ROOT, capture_output=True, check=False)
+    return {"name": described, "dirty": bool(status.stdout.strip()) or status.returncode != 0,
+            "source": hashlib.sha256(tree.stdout).hexdigest()[:16]}

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Makes BENCHMARKS.md and chart.svg of the two newest runs in results/: report.py [--check]
+"""Makes BENCHMARKS.md, chart.svg and three sentences of README.md of the two newest runs in results/:
+report.py [--check]
 
-With --check it writes nothing, and fails where the two are not what it would make of the results.
+With --check it writes nothing, and fails where they are not what it would make of the results.
 """
 
 import json
 import sys
+import textwrap
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benches" / "results"
 DOCUMENT = ROOT / "BENCHMARKS.md"
 CHART = ROOT / "benches" / "chart.svg"
+README = ROOT / "README.md"
+SENTENCES_BEGIN, SENTENCES_END = "<!-- made by benches/report.py -->\n", "<!-- until here -->\n"
 
 APART = timedelta(hours=1)
 
@@ -81,8 +85,8 @@ def warnings(runs):
         minutes = (started(runs[1]) - started(runs[0])).total_seconds() / 60
         lines.append(f"**The two runs began {minutes:.0f} minutes apart, which is less than an "
                      "hour: they do not count as two.**")
-    if len({run.data["commit"]["name"] for run in runs}) > 1:
-        lines.append("**The two runs are of different commits.**")
+    if len({run.data["commit"]["source"] for run in runs}) > 1:
+        lines.append("**The two runs are of different sources.**")
     return lines
 
 
@@ -206,9 +210,56 @@ def drawing(runs):
     return chart.draw(run, titles(), footer)
 
 
+def sentences(runs):
+    """What a newcomer should know, the bad beside the good; of the newest run."""
+    if not runs:
+        return "No run has been made yet."
+    run = runs[-1]
+    reason = figures.void_reason(run)
+    if reason:
+        return f"The newest run is void: {reason}."
+
+    def ours(case, figure):
+        return number(run.median(case, "layer", figure))
+
+    def times(case, figure, other):
+        return number(run.ratio(case, "layer", figure, other)[0])
+
+    return (
+        f"From one process to another by way of RabbitMQ, all on {run.data['machine']['processors']}"
+        f" processors, it moves {ours('async-200', 'per_second')} confirmed messages of 200 bytes a "
+        f"second: {times('async-200', 'per_second', 'channels_rabbitmq')} times as many as "
+        f"`channels_rabbitmq`, and {times('async-200', 'per_second', 'librabbitmq')} of what raw "
+        f"librabbitmq does at its best, at {times('async-200', 'cpu_us_per_message', 'librabbitmq')} "
+        "times its processor time.\n"
+        f"A message at rest takes {ours('latency-at-rest', 'p50_us')} µs from the send to the "
+        f"callback, {times('latency-at-rest', 'p50_us', 'librabbitmq')} times as long as with "
+        "librabbitmq and two threads that block, and "
+        f"{times('latency-at-rest', 'p50_us', 'channels_rabbitmq')} of what it takes in Python; 16 "
+        "threads that each wait for their own send get "
+        f"{times('blocking-200-from-16', 'per_second', 'librabbitmq-16')} of what librabbitmq does "
+        "with 16 in flight.\n"
+        "Where a group has 1,000 members in a process, a broadcast through the broker costs "
+        f"{times('broadcast-1000', 'per_cpu_second', 'channels_rabbitmq')} times less than in "
+        "Python; but to add a group is bound by the broker, and only "
+        f"{times('groups-10000', 'adds_per_second', 'channels_rabbitmq')} times as fast.")
+
+
+def readme(runs, text):
+    """README.md, with its sentences made anew."""
+    before, begin, rest = text.partition(SENTENCES_BEGIN)
+    _, end, after = rest.partition(SENTENCES_END)
+    if not begin or not end:
+        raise ValueError(f"README.md has no lines {SENTENCES_BEGIN!r} and {SENTENCES_END!r}")
+    lines = textwrap.fill(" ".join(sentences(runs).split()), 100, break_long_words=False,
+                          break_on_hyphens=False)
+    return f"{before}{begin}{lines}\n{end}{after}"
+
+
 def made_of(runs):
-    """What the two files hold."""
-    return {DOCUMENT: document(runs), CHART: drawing(runs)}
+    """What the files hold."""
+    return {DOCUMENT: document(runs), CHART: drawing(runs),
+            README: readme(runs, README.read_text(encoding="utf-8"))}
 
 
 def main(arguments):

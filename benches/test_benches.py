@@ -32,7 +32,7 @@ def sample(case, series, number, **values):
 
 def data_of(samples, started="2026-01-02T03:04:05+00:00", **other):
     return {"format": 1, "kind": "bench", "started": started, "took_seconds": 600.0,
-            "commit": {"name": "abc1234", "dirty": False},
+            "commit": {"name": "abc1234", "dirty": False, "source": "1"},
             "machine": {"cpu": "A Processor", "processors": 2, "memory_gib": 8.0, "kernel": "6.1"},
             "versions": {"RabbitMQ": "3.10.8", "lapin": "4.12.3"},
             "settings": {"layer": "as it is"}, "options": {}, "missing": [], "failures": [],
@@ -316,17 +316,34 @@ class Report(unittest.TestCase):
         samples = good_samples()
         samples.append(sample("async-200", "lapin", 0, per_second=49000))
         data = data_of(samples, missing=[{"contender": "redis_core", "reason": "not to be had"}],
-                       commit={"name": "abc1234", "dirty": True})
+                       commit={"name": "abc1234", "dirty": True, "source": "1"})
         top = report.document([figures.Run(data)]).split("\n|")[0]
         self.assertIn("VOID: run 1", top)
         self.assertIn("MISSING in run 1: redis_core: not to be had", top)
         self.assertIn("not committed", top)
         self.assertIn("VOID", report.drawing([figures.Run(data)]))
 
-    def test_commits_that_differ_are_said(self):
-        other = good_run(started="2026-01-02T05:00:00+00:00",
-                         commit={"name": "def5678", "dirty": False})
-        self.assertIn("different commits", report.document([good_run(), other]))
+    def test_sources_that_differ_are_said_and_commits_are_not(self):
+        for source, said in (("2", True), ("1", False)):
+            other = good_run(started="2026-01-02T05:00:00+00:00",
+                             commit={"name": "def5678", "dirty": False, "source": source})
+            text = report.document([good_run(), other])
+            self.assertEqual("different sources" in text, said)
+
+    def test_the_sentences_are_of_the_newest_run_and_stand_between_their_marks(self):
+        text = f"a\n{report.SENTENCES_BEGIN}old\n{report.SENTENCES_END}z\n"
+        made = report.readme([good_run()], text)
+        self.assertEqual(made, report.readme([good_run()], made))
+        self.assertTrue(made.startswith("a\n") and made.endswith("z\n"))
+        self.assertIn("55,000", made)
+        self.assertNotIn("old", made)
+        self.assertRaises(ValueError, report.readme, [good_run()], "no marks\n")
+
+    def test_a_void_run_makes_no_claim(self):
+        samples = [*good_samples(), sample("async-200", "lapin", 0, per_second=49000)]
+        said = report.sentences([figures.Run(data_of(samples))])
+        self.assertIn("void", said)
+        self.assertNotIn("times", said)
 
     def test_the_two_newest_are_read_the_older_first(self):
         with tempfile.TemporaryDirectory() as name:
