@@ -30,7 +30,7 @@ use crate::runtime::{EventFd, Ready, wait_for_socket};
 use crate::sync::Mutex;
 
 /// How long the thread waits for its socket itself when nothing happens.
-const LINGER: Duration = Duration::from_millis(100);
+pub(super) const LINGER: Duration = Duration::from_millis(100);
 
 /// How long the thread lets messages gather that come in a crowd. The system makes about twice as
 /// much of it. Without it, the broker's segments of three to five messages were measured to cost a
@@ -119,10 +119,15 @@ impl IoThread {
         }
     }
 
-    /// Whether there is work to be done here. Without it, the thread had better wait as lapin does:
-    /// nobody tells it then what lapin has been given to write.
+    /// Whether there is work to be done here. Without it, the thread waits as lapin does, and lapin
+    /// wakes it for all that it is given to write: so what it was told meanwhile is void.
     pub(super) fn has_work(&self) -> bool {
-        !self.works.lock().is_empty()
+        let works = self.works.lock();
+        if works.is_empty() {
+            // Under the lock: work that comes next tells of itself behind this.
+            self.attention.take();
+        }
+        !works.is_empty()
     }
 
     /// On the thread itself: works, and waits for `socket` to become readable, or writable too if
@@ -147,7 +152,7 @@ impl IoThread {
                 if turn.has_written {
                     return Ok(Stirred::Frames);
                 }
-                if turn.in_crowd {
+                if turn.in_crowd && told & FRAMES == 0 {
                     sleep(GATHER);
                     return Ok(Stirred::Readable);
                 }
@@ -227,23 +232,40 @@ impl Wake for IoThread {
     }
 }
 
-/// The task of work that is done on `thread`, and ends with the task. Returns why there is no more.
+/// Does `work` on `thread` as long as this runs. Returns why there is no more.
 pub(super) async fn run(thread: Arc<IoThread>, work: impl Work + 'static) -> String {
-    struct Task<W: Work + 'static>(Arc<OnIoThread<W>>);
-
-    impl<W: Work> Drop for Task<W> {
-        fn drop(&mut self) {
-            drop(self.0.take());
-        }
-    }
-
-    let task = Task(OnIoThread::begin(thread, work));
-    poll_fn(|cx| task.0.poll(cx)).await
+    let task = Task::begin(thread, work);
+    poll_fn(|cx| task.poll(cx)).await
 }
 
-/// Work that is given to an I/O thread, by the task that has it. When the thread is gone the task
-/// does it.
-pub(super) struct OnIoThread<W> {
+/// Work on an I/O thread, for the task that has it. It is taken back with this.
+pub(super) struct Task<W: Work + 'static>(Arc<OnIoThread<W>>);
+
+impl<W: Work> Task<W> {
+    pub(super) fn begin(thread: Arc<IoThread>, work: W) -> Self {
+        Self(OnIoThread::begin(thread, work))
+    }
+
+    /// Ready with the reason when the work has ended.
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<String> {
+        self.0.poll(cx)
+    }
+
+    /// Takes the work back: the thread does nothing for it any more, and where there is no other, it
+    /// waits as lapin does.
+    pub(super) fn take(&self) -> Option<W> {
+        self.0.take()
+    }
+}
+
+impl<W: Work> Drop for Task<W> {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+/// Work that is given to an I/O thread. When the thread is gone the task does it.
+struct OnIoThread<W> {
     thread: Arc<IoThread>,
     state: Mutex<State<W>>,
     task: AtomicWaker,
@@ -257,7 +279,7 @@ struct State<W> {
 }
 
 impl<W: Work + 'static> OnIoThread<W> {
-    pub(super) fn begin(thread: Arc<IoThread>, work: W) -> Arc<Self> {
+    fn begin(thread: Arc<IoThread>, work: W) -> Arc<Self> {
         let this = Arc::new(Self {
             thread,
             state: Mutex::new(State {
@@ -272,14 +294,13 @@ impl<W: Work + 'static> OnIoThread<W> {
         this
     }
 
-    /// The task's part. Ready with the reason when the work has ended.
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<String> {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<String> {
         self.task.register(cx.waker());
         // Behind the registration: a thread that goes later wakes the task again.
         let gone = self.thread.attention.is_gone();
         let mut state = self.state.lock();
-        if let Some(reason) = state.ended.take() {
-            return Poll::Ready(reason);
+        if let Some(reason) = &state.ended {
+            return Poll::Ready(reason.clone());
         }
         match &mut state.work {
             Some(work) if gone => match work.turn(cx) {
@@ -290,9 +311,7 @@ impl<W: Work + 'static> OnIoThread<W> {
         }
     }
 
-    /// Takes the work back: the thread does nothing for it any more, and where there is no other, it
-    /// waits as lapin does.
-    pub(super) fn take(&self) -> Option<W> {
+    fn take(&self) -> Option<W> {
         let is_another = |work: &Arc<dyn Turns>| !std::ptr::addr_eq(Arc::as_ptr(work), self);
         // Where the thread is at it, this waits for the end of the turn.
         self.thread.works.lock().retain(is_another);
@@ -521,5 +540,51 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(ends.await.unwrap(), "three");
+    }
+
+    #[test]
+    fn frames_that_are_told_of_in_a_crowd_are_written() {
+        let thread = IoThread::new().unwrap();
+        let mut turns = 0;
+        let (_work, _done) = begin(&thread, move || {
+            turns += 1;
+            Ok(Turn {
+                in_crowd: turns == 1,
+                ..Turn::default()
+            })
+        });
+        thread.write_frames();
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let stirred = thread.work_and_wait(socket.as_fd(), false).unwrap();
+        assert_eq!(stirred, Stirred::Frames);
+    }
+
+    #[tokio::test]
+    async fn work_that_has_ended_is_not_done_again() {
+        let thread = IoThread::new().unwrap();
+        let (work, turns) = begin(&thread, || Err("over".to_owned()));
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let its = Arc::clone(&thread);
+        let other = std::thread::spawn(move || its.work_and_wait(socket.as_fd(), false));
+        assert_eq!(poll_fn(|cx| work.poll(cx)).await, "over");
+        // Its task has heard of it and not taken it back yet.
+        Arc::clone(&thread).wake();
+        other.join().unwrap().unwrap();
+        assert_eq!(turns.try_iter().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_is_ended_takes_its_work_back() {
+        let thread = IoThread::new().unwrap();
+        let (turns, _done) = mpsc::channel();
+        let step = Box::new(|| Ok(Turn::default()));
+        let task = tokio::spawn(run(Arc::clone(&thread), Steps { step, turns }));
+        while !thread.has_work() {
+            tokio::task::yield_now().await;
+        }
+        task.abort();
+        assert!(task.await.is_err());
+        assert!(!thread.has_work());
+        assert_eq!(Arc::strong_count(&thread), 1);
     }
 }

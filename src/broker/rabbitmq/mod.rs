@@ -373,15 +373,15 @@ impl Supervisor {
             tasks.stopped.clone(),
         ));
         let heartbeat = self.options.heartbeat;
+        let threads = vec![consuming.io_thread(), publishing.io_thread()];
         let check = SelfCheck::open(
             &self.topology,
             &consuming,
             &publishing,
             heartbeat,
             delivered,
-        )
-        .await?;
-        let threads = vec![consuming.io_thread(), publishing.io_thread()];
+        );
+        let check = writes_frames(threads.clone(), check).await?;
         tasks.spawn(writes_frames(threads, check.run()));
         Ok(Session {
             generation,
@@ -424,9 +424,9 @@ impl Workers {
     fn spawn_to_the_end(&mut self, task: impl Future<Output = String> + Send + 'static) {
         let alive: Alive = self.options.alive.clone();
         let task = async move {
-            let reason = task.await;
-            drop(alive);
-            reason
+            // Also where the task is ended before its end: what it holds goes first.
+            let _alive = alive;
+            task.await
         };
         self.tasks.spawn_on(task, &self.options.handle);
     }

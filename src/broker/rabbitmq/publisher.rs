@@ -39,7 +39,7 @@ use tokio::sync::watch;
 
 use super::failure::{Failure, describe};
 use super::in_flight::{InFlight, poll_once};
-use super::io_thread::{IoThread, OnIoThread, Turn, Work};
+use super::io_thread::{IoThread, Task, Turn, Work};
 use super::shared::{Shared, Stop};
 use super::topology::short;
 
@@ -146,7 +146,11 @@ impl Answers {
     }
 }
 
-struct Publisher<F, S> {
+struct Publisher<F, S>
+where
+    F: Future<Output = lapin::Result<Confirmation>>,
+    S: Fn(Publication) -> F,
+{
     shared: Arc<Shared>,
     channel: Arc<Channel>,
     events: Pin<Box<dyn Stream<Item = Event> + Send>>,
@@ -181,7 +185,7 @@ pub(super) async fn run(
     };
     // There may be what came while there was no connection.
     shared.doorbell.ring();
-    let publisher = OnIoThread::begin(io_thread, publisher);
+    let publisher = Task::begin(io_thread, publisher);
     let stopped = pin!(stop.wait_for(|stop| !matches!(stop, Stop::No)));
     let publishing = poll_fn(|cx| publisher.poll(cx));
     let reason = match select(publishing, stopped).await {
@@ -201,6 +205,18 @@ pub(super) async fn run(
     };
     publisher.end(&reason);
     reason
+}
+
+/// What was taken has an outcome, however the publisher ends: the task may be ended while a session is
+/// being made.
+impl<F, S> Drop for Publisher<F, S>
+where
+    F: Future<Output = lapin::Result<Confirmation>>,
+    S: Fn(Publication) -> F,
+{
+    fn drop(&mut self) {
+        self.end("the connection was given up");
+    }
 }
 
 /// The future of one publication. Its first poll hands the message over; it is done with the

@@ -28,7 +28,8 @@ pub(super) struct Tcp {
     watched: Watched,
     handle: Handle,
     has_heard: bool,
-    /// Who waits until there is room to write, while the reactor does not watch.
+    /// Who waits until there is room to write. The reactor forgets it when the socket is taken from
+    /// it.
     writer: Option<Waker>,
 }
 
@@ -74,12 +75,13 @@ impl Tcp {
             }
             other => other,
         };
-        if let (Watched::ByReactor(stream), Some(writer)) = (&self.watched, self.writer.take()) {
+        if let (Watched::ByReactor(stream), Some(writer)) = (&self.watched, self.writer.clone()) {
             // It is woken at once if there is room already, or never will be.
             if stream
                 .poll_write_ready(&mut Context::from_waker(&writer))
                 .is_ready()
             {
+                self.writer = None;
                 writer.wake();
             }
         }
@@ -136,17 +138,13 @@ impl TokioWrite for Tcp {
         cx: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.watched {
+        let written = match &mut self.watched {
             Watched::ByReactor(stream) => Pin::new(stream).poll_write(cx, buffer),
-            Watched::ByThread(stream) => {
-                let written = attempt(|| stream.write(buffer));
-                if written.is_pending() {
-                    self.writer = Some(cx.waker().clone());
-                }
-                written
-            }
+            Watched::ByThread(stream) => attempt(|| stream.write(buffer)),
             Watched::Broken => Poll::Ready(Err(broken())),
-        }
+        };
+        self.writer = written.is_pending().then(|| cx.waker().clone());
+        written
     }
 
     // TCP has nothing to flush.
@@ -333,10 +331,7 @@ impl AsyncRead for Socket {
         let read = match this.round {
             Round::Nothing => this.read_or_work(cx, buffer),
             Round::Something => this.transport.poll_read(cx, buffer),
-            Round::Everything => {
-                this.is_empty = true;
-                Poll::Pending
-            }
+            Round::Everything => Poll::Pending,
         };
         match &read {
             Poll::Ready(Ok(length)) => {
@@ -349,8 +344,12 @@ impl AsyncRead for Socket {
                     Round::Something
                 };
             }
-            // lapin has something to look at before it waits.
-            Poll::Pending if this.round != Round::Nothing => cx.waker().wake_by_ref(),
+            // lapin has something to look at before it waits; and then the work is next, or it would
+            // never be while more keeps coming.
+            Poll::Pending if this.round != Round::Nothing => {
+                this.is_empty = true;
+                cx.waker().wake_by_ref();
+            }
             _ => {}
         }
         read
@@ -385,10 +384,11 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let transport = &mut self.get_mut().transport;
-        // Whoever closes waits for the reactor.
-        transport.tcp().watch_by_reactor()?;
-        match transport {
+        let this = self.get_mut();
+        // It takes its time where there is no room to say goodbye, and no turn comes any more.
+        this.io_thread.leave();
+        this.transport.tcp().watch_by_reactor()?;
+        match &mut this.transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Transport::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
         }
@@ -398,6 +398,8 @@ impl AsyncWrite for Socket {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -466,5 +468,54 @@ mod tests {
         assert!(waited > 0);
         drop(ours);
         assert_eq!(reads.await.unwrap().unwrap(), written);
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_room_at_the_reactor_still_waits_when_the_thread_watches_again() {
+        let (mut ours, mut theirs) = pair().await;
+        let woken = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let chunk = [0; 64 * 1024];
+        for by_thread_first in [true, false] {
+            if by_thread_first {
+                ours.watch_by_thread().unwrap();
+            } else {
+                ours.watch_by_reactor().unwrap();
+            }
+            while Pin::new(&mut ours).poll_write(&mut cx, &chunk).is_ready() {}
+            ours.watch_by_reactor().unwrap();
+            ours.watch_by_thread().unwrap();
+            assert!(ours.writer.is_some() || woken.0.load(Ordering::SeqCst) > 0);
+            let mut sink = vec![0; 1024 * 1024];
+            while Pin::new(&mut ours).poll_write(&mut cx, &[0]).is_pending() {
+                let _ = theirs.read(&mut sink).await.unwrap();
+            }
+            assert!(ours.writer.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn without_work_the_thread_goes_to_rest_whatever_it_was_told() {
+        let (ours, _theirs) = pair().await;
+        let io_thread = IoThread::new().unwrap();
+        let mut socket = Socket::new(Transport::Plain(ours), Arc::clone(&io_thread));
+        io_thread.write_frames();
+        let woken = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        assert!(Pin::new(&mut socket).poll_flush(&mut cx).is_ready());
+        let read = Pin::new(&mut socket).poll_read(&mut cx, &mut [0; 100]);
+        assert!(read.is_pending());
+        assert_eq!(woken.0.load(Ordering::SeqCst), 0);
     }
 }

@@ -454,3 +454,79 @@ async fn an_exchange_with_other_flags_is_reported_with_what_to_do() {
     peer.until_generation(1).await;
     peer.close(SECOND).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_did_not_read_for_a_while_gets_all_that_was_sent() {
+    let proxy = Proxy::start().await;
+    let peer = Peer::ready(&proxy.opener(), &[]).await;
+    proxy.frozen.store(true, Ordering::Relaxed);
+    let nobody = || Route::Group("nobody".to_owned());
+    // More than fits in all buffers on the way.
+    let large = vec![b'x'; 1024 * 1024];
+    for _ in 0..24 {
+        peer.send(nobody(), &large);
+    }
+    // Until the I/O thread has left the socket to the reactor; and then there is work again.
+    sleep(5 * super::io_thread::LINGER).await;
+    peer.send(nobody(), b"small");
+    proxy.frozen.store(false, Ordering::Relaxed);
+    let outcomes = peer
+        .until("25 outcomes", |record| {
+            (record.outcomes.len() == 25).then(|| record.outcomes.clone())
+        })
+        .await;
+    assert!(
+        outcomes
+            .values()
+            .all(|outcome| *outcome == Outcome::Confirmed)
+    );
+    peer.close(SECOND).await;
+}
+
+/// Processor time that lapin's threads of this process take in the next second.
+async fn lapin_works() -> Duration {
+    fn so_far() -> Duration {
+        let mut sum = Duration::ZERO;
+        for task in std::fs::read_dir("/proc/self/task").unwrap().flatten() {
+            let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            if name.trim() == "lapin-io-loop" {
+                let times = std::fs::read_to_string(task.path().join("schedstat"));
+                let times = times.unwrap_or_default();
+                let ran = times.split(' ').next().and_then(|ran| ran.parse().ok());
+                sum += Duration::from_nanos(ran.unwrap_or(0));
+            }
+        }
+        sum
+    }
+    let before = so_far();
+    sleep(SECOND).await;
+    so_far().saturating_sub(before)
+}
+
+/// A thread that spins takes the whole second.
+const AT_REST: Duration = Duration::from_millis(300);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threads_rest_while_the_broker_is_silent_before_a_session_and_after_it() {
+    let proxy = Proxy::start().await;
+    let peer = Peer::open(
+        &proxy.opener(),
+        &unique("channels"),
+        &[("connect_timeout", "4")],
+    );
+    peer.until("a generation", |record| {
+        (!record.generations.is_empty()).then_some(())
+    })
+    .await;
+    proxy.frozen.store(true, Ordering::Relaxed);
+    assert!(lapin_works().await < AT_REST);
+    proxy.frozen.store(false, Ordering::Relaxed);
+    peer.until("ready", |record| {
+        matches!(record.states.last(), Some(BrokerState::Ready(_))).then_some(())
+    })
+    .await;
+    proxy.frozen.store(true, Ordering::Relaxed);
+    let closing = peer.broker.close(3 * SECOND);
+    assert!(lapin_works().await < AT_REST);
+    closing.await;
+}
