@@ -28,6 +28,7 @@ class Load:
         self._changed = threading.Condition()
         self._states = {}  # layer -> (state, generation, when)
         self._words = set()
+        self._layers = None  # how many there are
         self._log = open(Path(self._folder.name, "log"), "w+", encoding="utf-8", errors="replace")
         environment = dict(os.environ)
         if preload is not None:
@@ -49,6 +50,8 @@ class Load:
                     layer, state, generation = map(int, words[1:])
                     self._states[layer] = (state, generation, time.monotonic())
                 else:
+                    if words[0] == "started":
+                        self._layers = int(words[1])
                     self._words.add(words[0])
                 self._changed.notify_all()
         with self._changed:
@@ -65,7 +68,8 @@ class Load:
             return False
 
     def wait_started(self):
-        if not self._wait(lambda: "started" in self._words, 40):
+        # What a layer is told of its state may come later than the end of a wait for it.
+        if not self._wait(lambda: len(self._states) == self._layers, 40):
             raise LoadError(f"the load did not start\n{self.log_tail()}")
         return self
 

@@ -510,7 +510,7 @@ int main(int argc, char **argv) {
     pthread_create(&threads[started++], NULL, join_and_leave, NULL);
     pthread_t puller;
     pthread_create(&puller, NULL, pull, &channels[0][load.channels - 1]);
-    printf("started\n");
+    printf("started %u\n", load.layers);
     fflush(stdout);
 
     char line[100];
