@@ -300,7 +300,6 @@ impl Broker for Memory {
         self.shared.bell.notify_one();
     }
 
-    // Its task delivers what it has just routed.
     fn resume(&self, generation: Generation, count: usize) {
         if generation == GENERATION {
             self.shared.release(count);

@@ -175,12 +175,11 @@ impl Work for Consumer {
         }
         let count = self.batch.len();
         let may_be_more = count == BATCH;
-        if !self.batch.is_empty() {
+        if count > 0 {
             let Some(host) = self.shared.host.upgrade() else {
                 return Err("the layer is gone".to_owned());
             };
-            self.delivered
-                .fetch_add(self.batch.len() as u64, Ordering::Relaxed);
+            self.delivered.fetch_add(count as u64, Ordering::Relaxed);
             let let_go = host.deliver(self.generation, &mut self.batch);
             self.batch.clear();
             self.acks.due += let_go as u64;

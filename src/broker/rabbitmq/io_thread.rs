@@ -243,18 +243,48 @@ pub(super) struct Task<W: Work + 'static>(Arc<OnIoThread<W>>);
 
 impl<W: Work> Task<W> {
     pub(super) fn begin(thread: Arc<IoThread>, work: W) -> Self {
-        Self(OnIoThread::begin(thread, work))
+        let this = Arc::new(OnIoThread {
+            thread,
+            state: Mutex::new(State {
+                work: Some(work),
+                ended: None,
+            }),
+            task: AtomicWaker::new(),
+        });
+        let work = Arc::clone(&this) as Arc<dyn Turns>;
+        this.thread.works.lock().push(work);
+        this.thread.tell(WORK);
+        Self(this)
     }
 
     /// Ready with the reason when the work has ended.
     pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<String> {
-        self.0.poll(cx)
+        let this = &*self.0;
+        this.task.register(cx.waker());
+        // Behind the registration: a thread that goes later wakes the task again.
+        let gone = this.thread.attention.is_gone();
+        let mut state = this.state.lock();
+        if let Some(reason) = &state.ended {
+            return Poll::Ready(reason.clone());
+        }
+        match &mut state.work {
+            Some(work) if gone => match work.turn(cx) {
+                Ok(_) => Poll::Pending,
+                Err(reason) => Poll::Ready(reason),
+            },
+            _ => Poll::Pending,
+        }
     }
 
     /// Takes the work back: the thread does nothing for it any more, and where there is no other, it
     /// waits as lapin does.
     pub(super) fn take(&self) -> Option<W> {
-        self.0.take()
+        let this = &*self.0;
+        let is_another = |work: &Arc<dyn Turns>| !std::ptr::addr_eq(Arc::as_ptr(work), this);
+        // Where the thread is at it, this waits for the end of the turn.
+        this.thread.works.lock().retain(is_another);
+        this.thread.tell(WORK);
+        this.state.lock().work.take()
     }
 }
 
@@ -276,48 +306,6 @@ struct State<W> {
     work: Option<W>,
     /// Why the work has ended.
     ended: Option<String>,
-}
-
-impl<W: Work + 'static> OnIoThread<W> {
-    fn begin(thread: Arc<IoThread>, work: W) -> Arc<Self> {
-        let this = Arc::new(Self {
-            thread,
-            state: Mutex::new(State {
-                work: Some(work),
-                ended: None,
-            }),
-            task: AtomicWaker::new(),
-        });
-        let work = Arc::clone(&this) as Arc<dyn Turns>;
-        this.thread.works.lock().push(work);
-        this.thread.tell(WORK);
-        this
-    }
-
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<String> {
-        self.task.register(cx.waker());
-        // Behind the registration: a thread that goes later wakes the task again.
-        let gone = self.thread.attention.is_gone();
-        let mut state = self.state.lock();
-        if let Some(reason) = &state.ended {
-            return Poll::Ready(reason.clone());
-        }
-        match &mut state.work {
-            Some(work) if gone => match work.turn(cx) {
-                Ok(_) => Poll::Pending,
-                Err(reason) => Poll::Ready(reason),
-            },
-            _ => Poll::Pending,
-        }
-    }
-
-    fn take(&self) -> Option<W> {
-        let is_another = |work: &Arc<dyn Turns>| !std::ptr::addr_eq(Arc::as_ptr(work), self);
-        // Where the thread is at it, this waits for the end of the turn.
-        self.thread.works.lock().retain(is_another);
-        self.thread.tell(WORK);
-        self.state.lock().work.take()
-    }
 }
 
 impl<W: Work> Turns for OnIoThread<W> {
@@ -420,10 +408,10 @@ mod tests {
     fn begin(
         thread: &Arc<IoThread>,
         step: impl FnMut() -> Result<Turn, String> + Send + 'static,
-    ) -> (Arc<OnIoThread<Steps>>, mpsc::Receiver<()>) {
+    ) -> (Task<Steps>, mpsc::Receiver<()>) {
         let (turns, done) = mpsc::channel();
         let step = Box::new(step);
-        let work = OnIoThread::begin(Arc::clone(thread), Steps { step, turns });
+        let work = Task::begin(Arc::clone(thread), Steps { step, turns });
         (work, done)
     }
 
@@ -529,10 +517,7 @@ mod tests {
                 Err("three".to_owned())
             }
         });
-        let ends = tokio::spawn({
-            let work = Arc::clone(&work);
-            async move { poll_fn(|cx| work.poll(cx)).await }
-        });
+        let ends = tokio::spawn(async move { poll_fn(|cx| work.poll(cx)).await });
         thread.leave();
         // Woken for each from now on.
         while !ends.is_finished() {
