@@ -15,18 +15,13 @@ use lapin::options::BasicAckOptions;
 
 use super::failure::describe;
 use super::in_flight::poll_once;
-use super::io_thread::{Turn, Work};
+use super::io_thread::{Turn, Work, time_to_gather};
 use super::self_check::is_check;
 use super::shared::Shared;
 use crate::broker::{Delivery, Generation};
 
 /// How many deliveries go to the layer at once.
 const BATCH: usize = 256;
-
-/// So many deliveries at once are a crowd, if the broker may send so many more before it waits for
-/// an ack.
-const IN_CROWD: usize = 4;
-const MAY_FOLLOW: u64 = 64;
 
 /// How long an ack may wait for others.
 const ACK_DELAY: Duration = Duration::from_millis(1);
@@ -191,10 +186,16 @@ impl Work for Consumer {
         if may_be_more {
             cx.waker().wake_by_ref();
         }
+        let gather = if may_be_more {
+            Duration::ZERO
+        } else {
+            let may_follow = usize::try_from(self.acks.may_follow()).unwrap_or(usize::MAX);
+            time_to_gather(count, may_follow)
+        };
         Ok(Turn {
             has_written,
             due: self.ack_at,
-            in_crowd: !may_be_more && count >= IN_CROWD && self.acks.may_follow() >= MAY_FOLLOW,
+            gather,
         })
     }
 }

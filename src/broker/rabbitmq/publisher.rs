@@ -39,7 +39,7 @@ use tokio::sync::watch;
 
 use super::failure::{Failure, describe};
 use super::in_flight::{InFlight, poll_once};
-use super::io_thread::{IoThread, Task, Turn, Work};
+use super::io_thread::{IoThread, Task, Turn, Work, time_to_gather};
 use super::shared::{Shared, Stop};
 use super::topology::short;
 
@@ -47,10 +47,6 @@ use crate::broker::{Host, Outcome, Publication, Route, Token};
 
 /// How many publications are taken at once. Confirms are looked at in between.
 const BATCH: usize = 256;
-
-/// So many outcomes at once are a crowd, unless so few are in flight.
-const IN_CROWD: usize = 4;
-const FEW_IN_FLIGHT: usize = 64;
 
 /// How many batches are handled before other tasks have their turn.
 const ROUNDS: usize = 8;
@@ -269,9 +265,7 @@ where
             self.collect();
             let known = self.answers.acked.len();
             self.answers.decide(known);
-            // Who waits for one of a few has nothing else to do.
-            turn.in_crowd =
-                self.answers.outcomes.len() >= IN_CROWD && self.in_flight.len() >= FEW_IN_FLIGHT;
+            turn.gather = time_to_gather(self.answers.outcomes.len(), self.in_flight.len());
             self.report(&*host);
             if let Some(reason) = self.answers.failed.take() {
                 return Err(reason);
