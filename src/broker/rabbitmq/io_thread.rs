@@ -43,7 +43,7 @@ const MANY: usize = 64;
 /// time, for the thread and those that it wakes sleep and wake for each (measured with 1000 in
 /// flight; 50 µs, whatever came, brought half of what this does).
 const GATHER_FOR_EACH_THAT_CAME: Duration = Duration::from_micros(50);
-const GATHER_FOR_EACH_THAT_MAY_FOLLOW: Duration = Duration::from_micros(1);
+const GATHER_FOR_EACH_THAT_MAY_FOLLOW: Duration = Duration::from_micros(2);
 
 /// How long to let messages gather where `came` have come at once and `may_follow` more may come
 /// before somebody waits for us.
@@ -480,9 +480,9 @@ mod tests {
         let micros = |came, may_follow| time_to_gather(came, may_follow).as_micros();
         assert_eq!(micros(IN_CROWD - 1, 10_000), 0);
         assert_eq!(micros(1000, MANY - 1), 0);
-        assert_eq!(micros(IN_CROWD, MANY), 64);
+        assert_eq!(micros(IN_CROWD, MANY), 128);
         assert_eq!(micros(5, 1000), 250);
-        assert_eq!(micros(256, 1000), 1000);
+        assert_eq!(micros(256, 1000), 2000);
     }
 
     #[test]
