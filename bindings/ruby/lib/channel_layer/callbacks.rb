@@ -47,6 +47,11 @@ module ChannelLayer
       Thread.current.thread_variable_set(:channel_layer_callbacks, true)
     end
 
+    # Whether a kill of this thread was stopped, so that it has to end by itself.
+    def self.killed?
+      Thread.current.thread_variable_get(:channel_layer_killed) == true
+    end
+
     # Runs code of a user: what it returns, or `instead` when anything else came out of it, of which
     # an exception is given to `failed`. Timeout works inside; a kill ends the code, and not what
     # the library does around it.
@@ -63,8 +68,10 @@ module ChannelLayer
       end
       result
     ensure
-      # The only way to stop a kill.
-      return instead unless whole # rubocop:disable Lint/EnsureReturn
+      unless whole
+        Thread.current.thread_variable_set(:channel_layer_killed, true)
+        return instead # rubocop:disable Lint/EnsureReturn -- the only way to stop a kill
+      end
     end
 
     # An exception that nobody waits for is told as Thread.report_on_exception does; `exit` means

@@ -32,7 +32,7 @@ module ChannelLayer
 
     def run
       Callbacks.thread!
-      loop do
+      until Callbacks.killed?
         Thread.handle_interrupt(Callbacks::IMMEDIATE) { @io.wait_readable }
         poll
       end

@@ -200,7 +200,10 @@ module ChannelLayer
         pull(channel, 0)
       rescue TimedOut
         left = deadline && (deadline - now)
-        raise if left && left <= 0
+        if left && left <= 0
+          raise TimedOut.new("no message came for channel '#{channel}' within #{timeout} s",
+                             Native::LAYER_TIMEOUT)
+        end
 
         Callbacks.shielded { Watch.new(@handle, channel).wait(left) }
         retry
