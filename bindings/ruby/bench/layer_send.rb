@@ -10,6 +10,8 @@
 require_relative "../lib/channel_layer"
 require "json"
 
+$stdout.sync = true
+
 OPTIONS = { "measure" => "throughput", "body" => "200", "window" => "1000", "prefetch" => "1000",
             "seconds" => "5", "warmup" => "1" }.merge(ARGV.to_h { |word| word.split("=", 2) })
 BODY = OPTIONS["body"].to_i
@@ -17,12 +19,16 @@ WINDOW = OPTIONS["window"].to_i
 SECONDS = OPTIONS["seconds"].to_f
 WARMUP = OPTIONS["warmup"].to_f
 FIRST_SEQ = 1 << 40 # so that MessagePack gives each number 9 bytes
-# {"type": "bench", "n": 9 bytes, "data": ...} padded to the size of a body
-FILL = "x" * [BODY - MessagePack.pack({ "type" => "bench", "n" => FIRST_SEQ, "data" => "" }).size - 1,
-              0].max
+# What a body holds beside its filling, of which the length takes two or more bytes.
+REST = MessagePack.pack({ "type" => "bench", "n" => FIRST_SEQ, "data" => "" }).size + 1
+FILL = "x" * [BODY - REST, 0].max
 
 def now
   Process.clock_gettime(Process::CLOCK_MONOTONIC)
+end
+
+def cpu_time
+  Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID)
 end
 
 def message(seq)
@@ -38,7 +44,9 @@ def throughput(sending, receiving, channel)
   received = confirmed = sent = 0
   room = Thread::Queue.new
   receiver = receiving.receive(channel) do |got|
-    abort("message #{got['n'] - FIRST_SEQ} where #{received} was due") if got["n"] != FIRST_SEQ + received
+    if got["n"] != FIRST_SEQ + received
+      abort("message #{got["n"] - FIRST_SEQ} where #{received} was due")
+    end
     received += 1
   end
   stop = false
@@ -56,16 +64,20 @@ def throughput(sending, receiving, channel)
   end
   complete = -> { [received, confirmed].min }
   sleep WARMUP
-  begin_count, begin_time, begin_cpu = complete.call, now, Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID)
+  begin_count = complete.call
+  begin_time = now
+  begin_cpu = cpu_time
   sleep SECONDS
-  count, seconds = complete.call - begin_count, now - begin_time
-  cpu = Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID) - begin_cpu
+  count = complete.call - begin_count
+  seconds = now - begin_time
+  cpu = cpu_time - begin_cpu
   stop = true
   room << true
   sender.join
   sleep 0.001 while complete.call < sent
   receiver.cancel
-  puts JSON.generate(seconds: seconds.round(3), messages: count, per_second: (count / seconds).round(1),
+  puts JSON.generate(seconds: seconds.round(3), messages: count,
+                     per_second: (count / seconds).round(1),
                      mb_per_second: (count * BODY / seconds / 1e6).round(3),
                      cpu_us_per_message: (cpu * 1e6 / count).round(2))
 end
@@ -92,6 +104,10 @@ end
 receiving = open_layer
 sending = open_layer
 channel = receiving.new_channel("bench.")
-OPTIONS["measure"] == "latency" ? latency(sending, receiving, channel) : throughput(sending, receiving, channel)
+if OPTIONS["measure"] == "latency"
+  latency(sending, receiving, channel)
+else
+  throughput(sending, receiving, channel)
+end
 sending.close
 receiving.close

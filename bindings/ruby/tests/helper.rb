@@ -12,7 +12,8 @@ require "tempfile"
 require "timeout"
 require "tmpdir"
 
-ENV["CHANNEL_LAYER_LIBRARY"] ||= File.join(ENV.fetch("CHANNEL_LAYER_TEST_LIBRARY"), "libchannel_layer.so")
+ENV["CHANNEL_LAYER_LIBRARY"] ||= File.join(ENV.fetch("CHANNEL_LAYER_TEST_LIBRARY"),
+                                           "libchannel_layer.so")
 # An installed gem can be tested instead of this folder.
 LIB = ENV.fetch("CHANNEL_LAYER_TEST_RUBY_LIB") { File.expand_path("../lib", __dir__) }
 $LOAD_PATH.unshift(LIB)
@@ -50,12 +51,12 @@ module Helper
     end
   end
 
-  def within(seconds = DEADLINE, &block)
-    Timeout.timeout(seconds, Minitest::Assertion, "not done within #{seconds} s", &block)
+  def within(seconds = DEADLINE, &)
+    Timeout.timeout(seconds, Minitest::Assertion, "not done within #{seconds} s", &)
   end
 
-  def raises(error, *words)
-    caught = assert_raises(error) { yield }
+  def raises(error, *words, &)
+    caught = assert_raises(error, &)
     words.each { |word| assert_includes(caught.message, word) }
     caught
   end

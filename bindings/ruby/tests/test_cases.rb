@@ -34,7 +34,7 @@ class TestCases < Minitest::Test
     end
 
     def step(step)
-      action = method("do_#{step.fetch('do')}")
+      action = method("do_#{step.fetch("do")}")
       return action.call(step) unless step["status"]
 
       error = assert_raises(ChannelLayer::Error, step.inspect) { action.call(step) }
@@ -49,7 +49,7 @@ class TestCases < Minitest::Test
     def name(text)
       return @names.fetch(text) if text.start_with?("$")
 
-      text.start_with?("~") ? "#{text.delete_prefix('~')}-#{@run}" : text
+      text.start_with?("~") ? "#{text.delete_prefix("~")}-#{@run}" : text
     end
 
     def channel(step)
@@ -63,16 +63,23 @@ class TestCases < Minitest::Test
     def value(json)
       case json
       when Array then json.map { |item| value(item) }
-      when Hash then json.size == 1 && json.keys.first.start_with?("$") ? special(*json.first) : json.transform_values { |item| value(item) }
+      when Hash
+        form?(json) ? special(*json.first) : json.transform_values { |item| value(item) }
       else json
       end
     end
+
+    def form?(json)
+      json.size == 1 && json.keys.first.start_with?("$")
+    end
+
+    FLOATS = { "nan" => Float::NAN, "inf" => Float::INFINITY, "-inf" => -Float::INFINITY }.freeze
 
     def special(form, argument)
       case form
       when "$bytes" then Base64.strict_decode64(argument)
       when "$int" then Integer(argument)
-      when "$float" then { "nan" => Float::NAN, "inf" => Float::INFINITY, "-inf" => -Float::INFINITY }.fetch(argument) { Float(argument) }
+      when "$float" then FLOATS.fetch(argument) { Float(argument) }
       when "$repeat" then value(argument[0]) * argument[1]
       when "$nest" then (argument - 1).times.reduce([]) { |inner, _| [inner] }
       else flunk("an unknown form #{form}")
@@ -93,7 +100,8 @@ class TestCases < Minitest::Test
     end
 
     def assert_same_message(expected, got)
-      assert same(value(expected), got), "expected #{expected.inspect[0, 300]}, got #{got.inspect[0, 300]}"
+      assert same(value(expected), got),
+             "expected #{expected.inspect[0, 300]}, got #{got.inspect[0, 300]}"
     end
 
     def do_open(step)
@@ -103,12 +111,27 @@ class TestCases < Minitest::Test
 
     def do_wait_ready(step) = layer(step).wait_ready
     def do_send(step) = layer(step).send(channel(step), value(step.fetch("message")))
-    def do_send_async(step) = layer(step).send_async(channel(step), value(step.fetch("message"))).wait
+
+    def do_send_async(step)
+      layer(step).send_async(channel(step),
+                             value(step.fetch("message"))).wait
+    end
+
     def do_group_send(step) = layer(step).group_send(group(step), value(step.fetch("message")))
-    def do_group_send_async(step) = layer(step).group_send_async(group(step), value(step.fetch("message"))).wait
+
+    def do_group_send_async(step)
+      layer(step).group_send_async(group(step),
+                                   value(step.fetch("message"))).wait
+    end
+
     def do_send_json(step) = layer(step).send_json(channel(step), step.fetch("json"))
     def do_group_send_json(step) = layer(step).group_send_json(group(step), step.fetch("json"))
-    def do_send_packed(step) = layer(step).send_packed(channel(step), [step.fetch("packed")].pack("H*"))
+
+    def do_send_packed(step)
+      layer(step).send_packed(channel(step),
+                              [step.fetch("packed")].pack("H*"))
+    end
+
     def do_group_add(step) = layer(step).group_add(group(step), channel(step))
     def do_group_discard(step) = layer(step).group_discard(group(step), channel(step))
     def do_channel_discard(step) = layer(step).channel_discard(channel(step))
@@ -118,7 +141,7 @@ class TestCases < Minitest::Test
       prefix = step.fetch("prefix")
       made = layer(step).new_channel(prefix)
       assert_includes made, "!#{prefix}"
-      @names["$#{step.fetch('as')}"] = made
+      @names["$#{step.fetch("as")}"] = made
     end
 
     def do_receive(step)
@@ -127,7 +150,10 @@ class TestCases < Minitest::Test
       assert_equal channel(step), got.channel
       assert_same_message(step["message"], got.message) if step.key?("message")
       assert_equal [step["type"]], [got.type] if step.key?("type")
-      assert_equal [step["from_group"] && name(step["from_group"])], [got.group] if step.key?("from_group")
+      if step.key?("from_group")
+        assert_equal [step["from_group"] && name(step["from_group"])],
+                     [got.group]
+      end
       assert_equal step["json"], got.json if step.key?("json")
     end
 
@@ -167,7 +193,9 @@ class TestCases < Minitest::Test
     def do_stat(step)
       limit = Process.clock_gettime(Process::CLOCK_MONOTONIC) + 5
       until (got = layer(step).stat(step.fetch("which").downcase)) == step.fetch("value")
-        flunk("#{step['which']} is #{got}") if Process.clock_gettime(Process::CLOCK_MONOTONIC) > limit
+        if Process.clock_gettime(Process::CLOCK_MONOTONIC) > limit
+          flunk("#{step["which"]} is #{got}")
+        end
         sleep 0.005
       end
     end
@@ -177,9 +205,10 @@ class TestCases < Minitest::Test
     end
   end
 
-  JSON.parse(File.read(File.join(ROOT, "tests/bindings/cases.json"))).fetch("cases").each do |the_case|
+  JSON.parse(File.read(File.join(ROOT,
+                                 "tests/bindings/cases.json"))).fetch("cases").each do |the_case|
     the_case.fetch("brokers", %w[memory rabbitmq]).each do |broker|
-      define_method("test_#{the_case.fetch('name')}_on_#{broker}") do
+      define_method("test_#{the_case.fetch("name")}_on_#{broker}") do
         host = broker == "memory" ? "memory://case-#{SecureRandom.hex(8)}" : AMQP
         run = Run.new(the_case, host)
         run.run

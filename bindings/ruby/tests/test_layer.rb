@@ -28,8 +28,12 @@ class TestLayer < Minitest::Test
 
   def test_reserved_keys_and_bad_options_raise_the_text_of_the_library
     layer = open_layer
-    raises(ChannelLayer::Invalid, "__asgi_group__") { layer.send(layer.new_channel, { "__asgi_group__" => "x" }) }
-    raises(ChannelLayer::Invalid, "expiry", "soon") { ChannelLayer.open(host: memory, expiry: "soon") }
+    raises(ChannelLayer::Invalid, "__asgi_group__") do
+      layer.send(layer.new_channel, { "__asgi_group__" => "x" })
+    end
+    raises(ChannelLayer::Invalid, "expiry", "soon") do
+      ChannelLayer.open(host: memory, expiry: "soon")
+    end
     raises(ArgumentError, "dispatch") { ChannelLayer.open(dispatch: "thread") }
   end
 
@@ -63,8 +67,13 @@ class TestLayer < Minitest::Test
     channel = layer.new_channel
     errors = Thread::Queue.new
     layer.receive(channel) do
-      [-> { layer.send(channel, {}) }, -> { layer.group_send("g", {}) }, -> { layer.group_add("g", channel) },
-       -> { layer.send_json(channel, "{}") }, -> { layer.receive_next(layer.new_channel) }].each do |call|
+      [
+        -> { layer.send(channel, {}) },
+        -> { layer.group_send("g", {}) },
+        -> { layer.group_add("g", channel) },
+        -> { layer.send_json(channel, "{}") },
+        -> { layer.receive_next(layer.new_channel) }
+      ].each do |call|
         call.call
         errors << nil
       rescue ChannelLayer::Error => e
@@ -72,7 +81,7 @@ class TestLayer < Minitest::Test
       end
     end
     layer.send(channel, {})
-    5.times { assert_instance_of ChannelLayer::WouldDeadlock, within { errors.pop } }
+    5.times { assert_instance_of(ChannelLayer::WouldDeadlock, within { errors.pop }) }
   end
 
   def test_timeout_works_inside_a_block
@@ -85,9 +94,9 @@ class TestLayer < Minitest::Test
       seen << e
     end
     layer.send(channel, {})
-    assert_instance_of Timeout::Error, within { seen.pop }
+    assert_instance_of(Timeout::Error, within { seen.pop })
     layer.send(channel, {})
-    assert_instance_of Timeout::Error, within { seen.pop }
+    assert_instance_of(Timeout::Error, within { seen.pop })
   end
 
   def test_a_block_may_close_its_layer
@@ -103,15 +112,16 @@ class TestLayer < Minitest::Test
   def test_log_and_state_reach_their_handlers
     states = Thread::Queue.new
     logs = Thread::Queue.new
-    layer = open_layer(host: AMQP, on_state: ->(*told) { states << told }, on_log: ->(*told) { logs << told })
+    layer = open_layer(host: AMQP, on_state: ->(*told) { states << told },
+                       on_log: ->(*told) { logs << told })
     within { layer.wait_ready }
-    assert_equal [:ready, 1], within { states.pop }
+    assert_equal([:ready, 1], within { states.pop })
     level, target, text = within { logs.pop }
     assert_includes ChannelLayer::LEVELS.values, level
     refute_empty target
     assert_equal Encoding::UTF_8, text.encoding
     layer.close
-    assert_equal :closed, within { states.pop }.first
+    assert_equal(:closed, within { states.pop }.first)
   end
 
   def test_a_wait_that_is_timed_out_raised_at_or_killed_loses_no_message
@@ -175,7 +185,8 @@ class TestLayer < Minitest::Test
   def test_pulls_of_many_threads_share_a_channel
     layer = open_layer(local_capacity: 2_000, remote_capacity: 2_000)
     channel = layer.new_channel
-    threads = Array.new(8) { Thread.new { Array.new(50) { layer.receive_next(channel, timeout: 20)["n"] } } }
+    pull = -> { layer.receive_next(channel, timeout: 20)["n"] }
+    threads = Array.new(8) { Thread.new { Array.new(50) { pull.call } } }
     400.times { |n| layer.send_async(channel, { "n" => n }) }
     assert_equal (0...400).to_a, threads.flat_map { |thread| within { thread.value } }.sort
   end
@@ -194,7 +205,7 @@ class TestLayer < Minitest::Test
     layer = open_layer
     told = Thread::Queue.new
     pending = layer.send_async(layer.new_channel, {}) { |error| told << [error] }
-    assert_equal [nil], within { told.pop }
+    assert_equal([nil], within { told.pop })
     Array.new(3) { Thread.new { pending.wait } }.each { |thread| within { thread.join } }
     assert pending.done?
   end

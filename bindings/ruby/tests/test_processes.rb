@@ -105,7 +105,8 @@ class TestProcesses < Minitest::Test
               print("done", flush=True)
     PYTHON
     Open3.popen2("python3", "-c", program, File.join(ROOT, "tests/fixture")) do |orders, answers, _|
-      layer = open_layer(host: within(90) { answers.gets.chomp }, timeout: 2).wait_ready(timeout: 30)
+      host = within(90) { answers.gets.chomp }
+      layer = open_layer(host:, timeout: 2).wait_ready(timeout: 30)
       channel = layer.new_channel
       layer.group_add("g", channel)
       received = 0
@@ -151,7 +152,8 @@ class TestProcesses < Minitest::Test
   def test_the_gem_is_built_and_works_where_it_is_installed
     Dir.mktmpdir do |home|
       file = File.join(home, "channel_layer.gem")
-      out, status = Open3.capture2e("gem", "build", "channel_layer.gemspec", "-o", file, chdir: BINDING)
+      out, status = Open3.capture2e("gem", "build", "channel_layer.gemspec", "-o", file,
+                                    chdir: BINDING)
       assert status.success?, out
       refute_includes out, "WARNING"
       environment = { "GEM_HOME" => File.join(home, "gems") }

@@ -70,21 +70,24 @@ class TestServers < Minitest::Test
 
   def test_two_puma_processes_broadcast_to_each_other
     port = self.port
-    serve("puma", "-w", "2", "--preload", "-t", "16:16", "-b", "tcp://127.0.0.1:#{port}", "config.ru", port: port) do
+    serve("puma", "-w", "2", "--preload", "-t", "16:16", "-b", "tcp://127.0.0.1:#{port}",
+          "config.ru", port:) do
       clients = []
       eventually("a client on each process") do
         clients << listen(port, "lobby")
         clients.map(&:last).uniq.size == 2
       end
       say(port, "lobby", "hello, 世界")
-      clients.each { |socket, _| assert_equal "hello, 世界", next_event(socket)["text"] }
-      clients.each { |socket, _| socket.close }
+      clients.each do |socket, _|
+        assert_equal "hello, 世界", next_event(socket)["text"]
+        socket.close
+      end
     end
   end
 
   def test_two_unicorn_workers_broadcast_to_each_other
     port = self.port
-    serve("unicorn", "-c", "unicorn.rb", "-l", "127.0.0.1:#{port}", "config.ru", port: port) do
+    serve("unicorn", "-c", "unicorn.rb", "-l", "127.0.0.1:#{port}", "config.ru", port:) do
       socket, process = listen(port, "lobby")
       say(port, "lobby", "hello") # the only worker that is free is the other one
       event = next_event(socket)

@@ -33,8 +33,8 @@ module ChannelLayer
     end
 
     # Runs a block in which the library may run callbacks on this thread.
-    def self.shielded(&block)
-      Thread.handle_interrupt(NEVER, &block)
+    def self.shielded(&)
+      Thread.handle_interrupt(NEVER, &)
     end
 
     # Whether this thread is one that runs callbacks, where nothing may wait.

@@ -47,6 +47,7 @@ module ChannelLayer
   # A bug in the library.
   class Internal < Error; end
 
+  # Its making.
   class Error
     BY_STATUS = {
       Native::LAYER_INVALID => Invalid, Native::LAYER_FULL => Full,

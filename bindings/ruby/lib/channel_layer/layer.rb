@@ -8,8 +8,8 @@ module ChannelLayer
   LEVELS = Native::ENUMS[:layer_log_level_t].last.to_h do |name, value|
     [value, name.to_s.delete_prefix("LAYER_LOG_").downcase.to_sym]
   end.freeze
-  STATS = Native::ENUMS[:layer_stat_t].last.to_h do |name, value|
-    [name.to_s.delete_prefix("LAYER_STAT_").downcase.to_sym, value]
+  STATS = Native::ENUMS[:layer_stat_t].last.transform_keys do |name|
+    name.to_s.delete_prefix("LAYER_STAT_").downcase.to_sym
   end.freeze
 
   # An open layer. Usable from any thread of the process that opened it. It stays open until
@@ -34,7 +34,7 @@ module ChannelLayer
         raise ArgumentError, "the option dispatch belongs to this gem, which polls on a Ruby thread"
       end
 
-      handlers = { on_log: on_log, on_state: on_state }.compact.to_h do |name, callable|
+      handlers = { on_log:, on_state: }.compact.to_h do |name, callable|
         [name, Callbacks::Handler.new(name, callable)]
       end
       @handle = Layer.handle(options.merge(dispatch: "poll"), handlers)
@@ -124,10 +124,10 @@ module ChannelLayer
       end
     end
 
-    # Sends without waiting. The result's `wait` gives the outcome; a block is called with it: nil or
-    # an Error. Raises Busy where `max_in_flight` sends are in flight.
-    def send_async(channel, message, &block)
-      send_packed_async(channel, Codec.pack(message), &block)
+    # Sends without waiting. The result's `wait` gives the outcome; a block is called with it: nil
+    # or an Error. Raises Busy where `max_in_flight` sends are in flight.
+    def send_async(channel, message, &)
+      send_packed_async(channel, Codec.pack(message), &)
     end
 
     # The same with a message that is MessagePack already.
@@ -162,8 +162,8 @@ module ChannelLayer
     end
 
     # `group_send` without waiting, as `send_async`.
-    def group_send_async(group, message, &block)
-      group_send_packed_async(group, Codec.pack(message), &block)
+    def group_send_async(group, message, &)
+      group_send_packed_async(group, Codec.pack(message), &)
     end
 
     # The same with a message that is MessagePack already.
@@ -188,7 +188,7 @@ module ChannelLayer
     # looks), and raises TimedOut where none came. A wait that Timeout, Thread#raise or Thread#kill
     # ends has taken no message.
     def receive_next(channel, timeout: nil)
-      receive_delivery(channel, timeout: timeout).message
+      receive_delivery(channel, timeout:).message
     end
 
     # The same as a Delivery.
@@ -264,10 +264,10 @@ module ChannelLayer
     end
 
     # Shielded, since what the library has given would be lost by an interrupt on the way here.
-    def pull(channel, ms)
+    def pull(channel, wait_ms)
       Callbacks.shielded do
         slot = FFI::MemoryPointer.new(:pointer)
-        Error.check { |error| Native.layer_receive_next(@handle, channel, ms, slot, error) }
+        Error.check { |error| Native.layer_receive_next(@handle, channel, wait_ms, slot, error) }
         Delivery.new(slot.read_pointer)
       end
     end

@@ -17,7 +17,7 @@ module ChannelLayer
       LAYER_VERSION_MINOR: 1,
       LAYER_VERSION_PATCH: 0,
       LAYER_ABI_VERSION: 0,
-      LAYER_NAME_SIZE: 100,
+      LAYER_NAME_SIZE: 100
     }.freeze
 
     # The integer type that the values of an enum travel in, and the values.
@@ -37,24 +37,24 @@ module ChannelLayer
         LAYER_CLOSED: 11,
         LAYER_WOULD_DEADLOCK: 12,
         LAYER_FORKED: 13,
-        LAYER_INTERNAL: 14,
+        LAYER_INTERNAL: 14
       }],
       layer_log_level_t: ["int32_t", {
         LAYER_LOG_ERROR: 1,
         LAYER_LOG_WARN: 2,
         LAYER_LOG_INFO: 3,
-        LAYER_LOG_DEBUG: 4,
+        LAYER_LOG_DEBUG: 4
       }],
       layer_state_t: ["int32_t", {
         LAYER_STATE_CONNECTING: 0,
         LAYER_STATE_READY: 1,
         LAYER_STATE_REFUSED: 2,
-        LAYER_STATE_CLOSED: 3,
+        LAYER_STATE_CLOSED: 3
       }],
       layer_flow_t: ["int32_t", {
         LAYER_CONTINUE: 0,
         LAYER_STOP: 1,
-        LAYER_DECLINE: 2,
+        LAYER_DECLINE: 2
       }],
       layer_stat_t: ["uint32_t", {
         LAYER_STAT_SENDS_CONFIRMED: 1,
@@ -81,8 +81,8 @@ module ChannelLayer
         LAYER_STAT_MEMBERSHIPS: 22,
         LAYER_STAT_GROUPS_BOUND: 23,
         LAYER_STAT_PUBLISHERS_BLOCKED: 24,
-        LAYER_STAT_DELIVERIES_HELD: 25,
-      }],
+        LAYER_STAT_DELIVERIES_HELD: 25
+      }]
     }.freeze
 
     HANDLES = %i[layer_config_t layer_error_t layer_message_t layer_t].freeze
@@ -93,7 +93,7 @@ module ChannelLayer
       layer_destroy_cb: ["void", ["void *"]],
       layer_state_cb: ["void", ["void *", "layer_state_t", "uint64_t"]],
       layer_done_cb: ["void", ["void *", "layer_status_t", "const layer_error_t *"]],
-      layer_receive_cb: ["int32_t", ["void *", "layer_status_t", "const layer_message_t *"]],
+      layer_receive_cb: ["int32_t", ["void *", "layer_status_t", "const layer_message_t *"]]
     }.freeze
 
     FUNCTIONS = {
@@ -180,7 +180,7 @@ module ChannelLayer
       layer_error_free: ["void", ["layer_error_t *"]],
       layer_status_name: ["const char *", ["int32_t"]],
       layer_version: ["const char *", []],
-      layer_abi_version: ["uint32_t", []],
+      layer_abi_version: ["uint32_t", []]
     }.freeze
 
     # These may wait, so that Ruby's other threads must be able to run meanwhile. layer_poll is not
@@ -211,9 +211,9 @@ module ChannelLayer
     end
 
     # A function that C can call. Never collected: keep it in a constant.
-    def self.callback(name, &block)
+    def self.callback(name, &)
       result, parameters = CALLBACKS.fetch(name)
-      FFI::Function.new(ffi_type(result), parameters.map { |type| ffi_type(type) }, &block)
+      FFI::Function.new(ffi_type(result), parameters.map { |type| ffi_type(type) }, &)
     end
 
     # Bytes in are a Ruby string, read where it lies. Bytes out are an address.

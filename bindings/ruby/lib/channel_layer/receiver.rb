@@ -2,7 +2,8 @@
 
 module ChannelLayer
   # What gives the messages of a channel to a block, until it ends: by the block (`:stop`,
-  # `:decline`, an exception), by `cancel`, or because the channel was discarded or the layer closed.
+  # `:decline`, an exception), by `cancel`, or because the channel was discarded or the layer
+  # closed.
   class Receiver
     attr_reader :channel
 
