@@ -1,0 +1,86 @@
+# frozen_string_literal: true
+
+require "channel_layer"
+require "json"
+
+# Streams that anybody subscribes to and broadcasts on, across all processes of a server, as
+# ActionCable has them.
+class Broadcast
+  def initialize(**options)
+    @options = options
+    @mutex = Mutex.new
+    @layer = nil
+    @pid = nil
+  end
+
+  # Sends a Hash to every subscriber of a stream, in every process.
+  def broadcast(stream, message)
+    layer.group_send(stream, message)
+  end
+
+  # A queue that gets what is broadcast on the stream, until the block ends.
+  def subscribe(stream)
+    layer = self.layer
+    channel = layer.new_channel("stream.")
+    queue = Thread::Queue.new
+    layer.receive(channel) { |message| queue << message }
+    layer.group_add(stream, channel)
+    yield queue
+  ensure
+    layer.channel_discard(channel) if channel
+  end
+
+  private
+
+  # Opened by the worker that uses it: one from before a fork would be of no use to it.
+  def layer
+    @mutex.synchronize do
+      if @pid != Process.pid
+        @layer = ChannelLayer.open(**@options)
+        @pid = Process.pid
+      end
+      @layer
+    end
+  end
+end
+
+# GET /ROOM gives what is said in a room, as server-sent events; POST /ROOM says the body there.
+class Chat
+  # What Rack writes to a client as it comes.
+  class Events
+    def initialize(broadcast, room)
+      @broadcast = broadcast
+      @room = room
+    end
+
+    def each
+      @broadcast.subscribe(@room) do |queue|
+        yield "data: listening\n\n"
+        while (message = queue.pop)
+          yield "data: #{JSON.generate(message)}\n\n"
+        end
+      end
+    end
+  end
+
+  def initialize(broadcast)
+    @broadcast = broadcast
+  end
+
+  def call(env)
+    room = env["PATH_INFO"].delete_prefix("/")
+    headers = { "X-Process" => Process.pid.to_s }
+    case env["REQUEST_METHOD"]
+    when "GET"
+      [200, headers.merge("Content-Type" => "text/event-stream"), Events.new(@broadcast, room)]
+    when "POST"
+      text = env["rack.input"].read.force_encoding(Encoding::UTF_8)
+      @broadcast.broadcast(room, "type" => "chat.text", "text" => text, "from" => Process.pid)
+      [204, headers, []]
+    else
+      [405, headers, []]
+    end
+  rescue ChannelLayer::Error => e
+    [e.is_a?(ChannelLayer::Invalid) ? 400 : 503, { "Content-Type" => "text/plain" }, [e.message]]
+  end
+end

@@ -1,0 +1,35 @@
+# frozen_string_literal: true
+
+require_relative "channel_layer/version"
+require_relative "channel_layer/native"
+require_relative "channel_layer/errors"
+require_relative "channel_layer/callbacks"
+require_relative "channel_layer/pending"
+require_relative "channel_layer/delivery"
+require_relative "channel_layer/receiver"
+require_relative "channel_layer/watch"
+require_relative "channel_layer/dispatcher"
+require_relative "channel_layer/layer"
+
+# Messages to named channels and to groups, over RabbitMQ.
+module ChannelLayer
+  # Opens a layer, which connects in the background and for ever tries again. Options are those of
+  # the library; durations are seconds, sizes bytes. `on_log` is called with a level, a target and a
+  # text, `on_state` with a state and the number of connections so far, both on the layer's thread.
+  # With a block: gives it the layer, and closes it at the end.
+  def self.open(**options)
+    layer = Layer.new(**options)
+    return layer unless block_given?
+
+    begin
+      yield layer
+    ensure
+      layer.close
+    end
+  end
+
+  # The version of the library that is loaded.
+  def self.library_version
+    Native.layer_version
+  end
+end

@@ -1,0 +1,129 @@
+# frozen_string_literal: true
+
+module ChannelLayer
+  # How C calls Ruby: a handful of functions that live for ever, and a table from the number that
+  # travels as userdata to the object that is meant.
+  #
+  # No exception, throw or Thread#kill may leave such a function, since it would jump over frames of
+  # the library. Thus whoever lets the library run callbacks masks interrupts, and what runs code of
+  # a user (`guarded`) unmasks them and stops all that comes out.
+  module Callbacks
+    NEVER = { Object => :never }.freeze
+    IMMEDIATE = { Object => :immediate }.freeze
+
+    # Without a lock: each use is one operation of a Hash, which the lock of the interpreter makes
+    # atomic, and a finalizer that runs `destroy` could not take a lock that its thread holds.
+    ENTRIES = {} # rubocop:disable Style/MutableConstant
+    private_constant :ENTRIES
+
+    # The number for an object, which is kept until `release`.
+    def self.keep(object)
+      number = object.object_id
+      ENTRIES[number] = object
+      number
+    end
+
+    def self.release(number)
+      ENTRIES.delete(number)
+    end
+
+    # For tests: how many objects the library may still call.
+    def self.kept
+      ENTRIES.size
+    end
+
+    # Runs a block in which the library may run callbacks on this thread.
+    def self.shielded(&)
+      Thread.handle_interrupt(NEVER, &)
+    end
+
+    # Whether this thread is one that runs callbacks, where nothing may wait.
+    def self.thread?
+      Thread.current.thread_variable_get(:channel_layer_callbacks) == true
+    end
+
+    # From now on this thread runs callbacks.
+    def self.thread!
+      Thread.current.thread_variable_set(:channel_layer_callbacks, true)
+    end
+
+    # Whether a kill of this thread was stopped, so that it has to end by itself.
+    def self.killed?
+      Thread.current.thread_variable_get(:channel_layer_killed) == true
+    end
+
+    # Runs code of a user: what it returns, or `instead` when anything else came out of it, of which
+    # an exception is given to `failed`. Timeout works inside; a kill ends the code, and not what
+    # the library does around it.
+    def self.guarded(instead, failed)
+      whole = false
+      result = instead
+      begin
+        Thread.handle_interrupt(IMMEDIATE) { result = yield }
+        whole = true
+      rescue Exception => e # rubocop:disable Lint/RescueException
+        failed.call(e)
+        whole = true
+        result = instead
+      end
+      result
+    ensure
+      unless whole
+        Thread.current.thread_variable_set(:channel_layer_killed, true)
+        return instead # rubocop:disable Lint/EnsureReturn -- the only way to stop a kill
+      end
+    end
+
+    # An exception that nobody waits for is told as Thread.report_on_exception does; `exit` means
+    # the program, as it does in any thread.
+    def self.report(error, where)
+      if error.is_a?(SystemExit)
+        Thread.main.raise(error)
+      else
+        warn("#{where} raised, in a block that channel_layer called: #{error.full_message}")
+      end
+    end
+
+    RECEIVE = Native.callback(:layer_receive_cb) do |userdata, status, message|
+      ENTRIES.fetch(userdata).called(status, message)
+    end
+
+    DONE = Native.callback(:layer_done_cb) do |userdata, status, error|
+      # It is called exactly once, so that no `destroy` is needed.
+      ENTRIES.delete(userdata).resolve(status.zero? ? nil : Error.of(status, error))
+    end
+
+    LOG = Native.callback(:layer_log_cb) do |userdata, level, target, message|
+      ENTRIES.fetch(userdata).called(LEVELS[level], text(target), text(message))
+    end
+
+    STATE = Native.callback(:layer_state_cb) do |userdata, state, generation|
+      ENTRIES.fetch(userdata).called(STATES[state], generation)
+    end
+
+    DESTROY = Native.callback(:layer_destroy_cb) do |userdata|
+      entry = ENTRIES.delete(userdata)
+      entry.destroyed if entry.respond_to?(:destroyed)
+    end
+
+    def self.text(bytes)
+      bytes.dup.force_encoding(Encoding::UTF_8)
+    end
+
+    # A handler of log records or of state changes. What it raises is reported; it goes on.
+    class Handler
+      def initialize(name, callable)
+        raise TypeError, "#{name} must respond to call" unless callable.respond_to?(:call)
+
+        @callable = callable
+        @failed = ->(error) { Callbacks.report(error, name) }
+      end
+
+      def called(*arguments)
+        Callbacks.guarded(nil, @failed) { @callable.call(*arguments) }
+        nil
+      end
+    end
+  end
+  private_constant :Callbacks
+end

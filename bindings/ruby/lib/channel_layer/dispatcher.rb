@@ -1,0 +1,48 @@
+# frozen_string_literal: true
+
+require "io/wait"
+
+module ChannelLayer
+  # The Ruby thread that runs what the library has to tell: it waits for the layer's descriptor,
+  # without the lock of the interpreter, and then runs what is due, with it.
+  #
+  # No thread of the library ever enters Ruby. ffi would hand each of its calls to a thread of its
+  # own, one by one, and that thread is gone after a fork.
+  class Dispatcher
+    # Callbacks for each look at the descriptor: many enough to share its cost.
+    BATCH = 256
+
+    def initialize(handle)
+      @handle = handle
+      @io = IO.for_fd(Native.layer_fd(handle), autoclose: false)
+      # Masked from its first instruction on.
+      @thread = Callbacks.shielded { Thread.new { run } }
+      @thread.name = "channel_layer"
+      @thread.report_on_exception = true
+    end
+
+    # Ends the thread of a layer that is closed, once it is in no callback.
+    def stop
+      return if @thread == Thread.current
+
+      @thread.kill
+    end
+
+    private
+
+    def run
+      Callbacks.thread!
+      until Callbacks.killed?
+        Thread.handle_interrupt(Callbacks::IMMEDIATE) { @io.wait_readable }
+        poll
+      end
+    rescue Closed
+      @handle.autorelease = true
+    end
+
+    def poll
+      Error.check { |error| Native.layer_poll(@handle, BATCH, 0, nil, error) }
+    end
+  end
+  private_constant :Dispatcher
+end

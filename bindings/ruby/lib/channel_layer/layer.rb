@@ -1,0 +1,312 @@
+# frozen_string_literal: true
+
+module ChannelLayer
+  # The values of a layer_state_t and a layer_log_level_t, as symbols.
+  STATES = Native::ENUMS[:layer_state_t].last.to_h do |name, value|
+    [value, name.to_s.delete_prefix("LAYER_STATE_").downcase.to_sym]
+  end.freeze
+  LEVELS = Native::ENUMS[:layer_log_level_t].last.to_h do |name, value|
+    [value, name.to_s.delete_prefix("LAYER_LOG_").downcase.to_sym]
+  end.freeze
+  STATS = Native::ENUMS[:layer_stat_t].last.transform_keys do |name|
+    name.to_s.delete_prefix("LAYER_STAT_").downcase.to_sym
+  end.freeze
+
+  # An open layer. Usable from any thread of the process that opened it. It stays open until
+  # `close`, whether or not anything refers to it.
+  class Layer
+    # A layer_t. It is freed by the garbage collector, once it is closed and no call can be inside;
+    # at exit an open one is left to the library, which ends with the process.
+    class Handle < FFI::AutoPointer
+      def self.release(pointer)
+        Callbacks.shielded { Native.layer_free(pointer) }
+      end
+    end
+    private_constant :Handle
+
+    # How long a wait in the library may put off Timeout and Thread#kill.
+    SLICE_MS = 100
+    private_constant :SLICE_MS
+
+    # See ChannelLayer.open.
+    def initialize(on_log: nil, on_state: nil, **options)
+      if options.key?(:dispatch) || options.key?("dispatch")
+        raise ArgumentError, "the option dispatch belongs to this gem, which polls on a Ruby thread"
+      end
+
+      handlers = { on_log:, on_state: }.compact.to_h do |name, callable|
+        [name, Callbacks::Handler.new(name, callable)]
+      end
+      @handle = Layer.handle(options.merge(dispatch: "poll"), handlers)
+      @dispatcher = Dispatcher.new(@handle)
+    end
+
+    # @api private
+    def self.handle(options, handlers)
+      config = Native.layer_config_new
+      options.each { |name, value| set(config, name.to_s, value) }
+      handlers.each { |name, handler| hear(config, name, handler) }
+      slot = FFI::MemoryPointer.new(:pointer)
+      Error.check { |error| Native.layer_new(config, slot, error) }
+      Handle.new(slot.read_pointer).tap { |handle| handle.autorelease = false }
+    ensure
+      Callbacks.shielded { Native.layer_config_free(config) } if config
+    end
+
+    def self.set(config, name, value)
+      text = value.is_a?(Float) ? format("%.9f", value) : value.to_s
+      Error.check { |error| Native.layer_config_set(config, name, text, error) }
+    end
+
+    def self.hear(config, name, handler)
+      userdata = Callbacks.keep(handler)
+      Error.check do |error|
+        if name == :on_log
+          Native.layer_config_on_log(config, Callbacks::LOG, userdata, Callbacks::DESTROY, error)
+        else
+          Native.layer_config_on_state(config, Callbacks::STATE, userdata, Callbacks::DESTROY,
+                                       error)
+        end
+      end
+    end
+    private_class_method :set, :hear
+
+    # Waits until both connections stand and every group is bound, at most `timeout` seconds.
+    def wait_ready(timeout: 10)
+      in_slices(timeout) { |ms, error| Native.layer_wait_ready(@handle, ms, error) }
+      self
+    end
+
+    # :connecting, :ready, :refused or :closed.
+    def state
+      slot = FFI::MemoryPointer.new(:int32)
+      Error.check { |error| Native.layer_state(@handle, slot, error) }
+      STATES.fetch(slot.read(:int32))
+    end
+
+    # A counter or gauge, by its name in STATS or its number.
+    def stat(which)
+      number = which.is_a?(Integer) ? which : STATS.fetch(which.to_sym)
+      slot = FFI::MemoryPointer.new(:uint64)
+      Error.check { |error| Native.layer_stat(@handle, number, slot, error) }
+      slot.read(:uint64)
+    end
+
+    # The name of a new channel of this layer.
+    def new_channel(prefix = nil)
+      name = FFI::MemoryPointer.new(:char, Native::LAYER_NAME_SIZE)
+      Error.check do |error|
+        Native.layer_new_channel(@handle, prefix, name, name.size, error)
+      end
+      name.read_string.force_encoding(Encoding::UTF_8)
+    end
+
+    # Sends a Hash to a channel and waits for the broker's confirm, at most option `timeout`.
+    def send(channel, message)
+      send_packed(channel, Codec.pack(message))
+    end
+
+    # The same with a message that is MessagePack already.
+    def send_packed(channel, bytes)
+      if Callbacks.thread?
+        Error.check do |error|
+          Native.layer_send(@handle, channel, bytes, bytes.bytesize, error)
+        end
+      else
+        send_packed_async(channel, bytes).wait
+      end
+    end
+
+    # The same with JSON text of one object.
+    def send_json(channel, json)
+      offload do
+        Error.check { |error| Native.layer_send_json(@handle, channel, json, error) }
+      end
+    end
+
+    # Sends without waiting. The result's `wait` gives the outcome; a block is called with it: nil
+    # or an Error. Raises Busy where `max_in_flight` sends are in flight.
+    def send_async(channel, message, &)
+      send_packed_async(channel, Codec.pack(message), &)
+    end
+
+    # The same with a message that is MessagePack already.
+    def send_packed_async(channel, bytes, &block)
+      begin_async(block) do |userdata, error|
+        Native.layer_send_async(@handle, channel, bytes, bytes.bytesize, Callbacks::DONE, userdata,
+                                nil, error)
+      end
+    end
+
+    # Sends a Hash to every member of a group and waits for the broker's confirm.
+    def group_send(group, message)
+      group_send_packed(group, Codec.pack(message))
+    end
+
+    # The same with a message that is MessagePack already.
+    def group_send_packed(group, bytes)
+      if Callbacks.thread?
+        Error.check do |error|
+          Native.layer_group_send(@handle, group, bytes, bytes.bytesize, error)
+        end
+      else
+        group_send_packed_async(group, bytes).wait
+      end
+    end
+
+    # The same with JSON text of one object.
+    def group_send_json(group, json)
+      offload do
+        Error.check { |error| Native.layer_group_send_json(@handle, group, json, error) }
+      end
+    end
+
+    # `group_send` without waiting, as `send_async`.
+    def group_send_async(group, message, &)
+      group_send_packed_async(group, Codec.pack(message), &)
+    end
+
+    # The same with a message that is MessagePack already.
+    def group_send_packed_async(group, bytes, &block)
+      begin_async(block) do |userdata, error|
+        Native.layer_group_send_async(@handle, group, bytes, bytes.bytesize, Callbacks::DONE,
+                                      userdata, nil, error)
+      end
+    end
+
+    # Gives each message of a channel to the block, in order, on the layer's thread: a Hash, and a
+    # Delivery where the block takes two arguments. The block may return :stop (the message was
+    # taken, the receiver ends) or :decline (it was not, it stays first); all else goes on. An
+    # exception ends the receiver and is reported. Inside, nothing may wait (WouldDeadlock).
+    def receive(channel, &block)
+      raise ArgumentError, "receive needs a block" unless block
+
+      Receiver.new(@handle, channel, &block)
+    end
+
+    # Waits for the next message of a channel, at most `timeout` seconds (nil: for ever; 0 only
+    # looks), and raises TimedOut where none came. A wait that Timeout, Thread#raise or Thread#kill
+    # ends has taken no message.
+    def receive_next(channel, timeout: nil)
+      receive_delivery(channel, timeout:).message
+    end
+
+    # The same as a Delivery.
+    def receive_delivery(channel, timeout: nil)
+      deadline = timeout && (now + timeout)
+      return pull(channel, timeout ? milliseconds(timeout) : SLICE_MS) if Callbacks.thread?
+
+      begin
+        pull(channel, 0)
+      rescue TimedOut
+        left = deadline && (deadline - now)
+        if left && left <= 0
+          raise TimedOut.new("no message came for channel '#{channel}' within #{timeout} s",
+                             Native::LAYER_TIMEOUT)
+        end
+
+        Callbacks.shielded { Watch.new(@handle, channel).wait(left) }
+        retry
+      end
+    end
+
+    # Adds a channel of this layer to a group, and waits until the broker routes it here.
+    def group_add(group, channel)
+      if Callbacks.thread?
+        Error.check { |error| Native.layer_group_add(@handle, group, channel, error) }
+      else
+        group_add_async(group, channel).wait
+      end
+    end
+
+    # The same without waiting, as `send_async`.
+    def group_add_async(group, channel, &block)
+      begin_async(block) do |userdata, error|
+        Native.layer_group_add_async(@handle, group, channel, Callbacks::DONE, userdata, nil, error)
+      end
+    end
+
+    # Removes a channel from a group. Never waits.
+    def group_discard(group, channel)
+      Error.check { |error| Native.layer_group_discard(@handle, group, channel, error) }
+    end
+
+    # Gives a channel up, with its memberships, messages and receivers. Never waits.
+    def channel_discard(channel)
+      Error.check { |error| Native.layer_channel_discard(@handle, channel, error) }
+    end
+
+    # Closes the layer, within `timeout` seconds: waits for confirms, ends receivers. Again is fine.
+    # TimedOut means that something is left, closed it is all the same. Inside a block of a layer it
+    # only begins.
+    def close(timeout: 10)
+      offload(callbacks: true) do
+        Callbacks.shielded do
+          Error.check { |error| Native.layer_close(@handle, milliseconds(timeout), error) }
+        end
+        @handle.autorelease = true
+        @dispatcher.stop
+      end
+    end
+
+    def inspect
+      "#<#{self.class} #{@handle.address.to_s(16)}>"
+    end
+
+    private
+
+    def now
+      Process.clock_gettime(Process::CLOCK_MONOTONIC)
+    end
+
+    def milliseconds(seconds)
+      (seconds * 1000).ceil.clamp(0, (2**32) - 1)
+    end
+
+    # Shielded, since what the library has given would be lost by an interrupt on the way here.
+    def pull(channel, wait_ms)
+      Callbacks.shielded do
+        slot = FFI::MemoryPointer.new(:pointer)
+        Error.check { |error| Native.layer_receive_next(@handle, channel, wait_ms, slot, error) }
+        Delivery.new(slot.read_pointer)
+      end
+    end
+
+    def begin_async(block)
+      pending = Pending.new(&block)
+      userdata = Callbacks.keep(pending)
+      begin
+        Error.check { |error| yield userdata, error }
+      rescue Exception # rubocop:disable Lint/RescueException
+        # A call that fails has taken nothing; wrong arguments fail before the call.
+        Callbacks.release(userdata)
+        raise
+      end
+      pending
+    end
+
+    # Runs what can only wait in the library on a thread of its own, so that Timeout and Thread#kill
+    # end the wait of this one. Inside a block of a layer the library itself does not wait.
+    def offload(callbacks: false, &block)
+      return block.call if Callbacks.thread?
+
+      Thread.new do
+        Thread.current.report_on_exception = false
+        Callbacks.thread! if callbacks
+        block.call
+      end.value
+      nil
+    end
+
+    def in_slices(timeout)
+      deadline = now + timeout
+      loop do
+        left = milliseconds(deadline - now)
+        ms = Callbacks.thread? ? left : [left, SLICE_MS].min
+        return Error.check { |error| yield ms, error }
+      rescue TimedOut
+        raise if now >= deadline
+      end
+    end
+  end
+end

@@ -1,0 +1,36 @@
+# frozen_string_literal: true
+
+module ChannelLayer
+  # The outcome of an async call, once it is there.
+  class Pending
+    def initialize(&block)
+      @block = block
+      @queue = Thread::Queue.new
+      @error = nil
+    end
+
+    # Waits for the outcome, and raises it if it is an error. Any thread, any number of them, any
+    # number of times. Timeout and Thread#kill end the wait, not the call.
+    def wait
+      @queue.pop # closed once the outcome is there
+      raise @error if @error
+    end
+
+    # Whether the outcome is there.
+    def done?
+      @queue.closed?
+    end
+
+    # Called once, by the thread that runs callbacks.
+    # @api private
+    def resolve(error)
+      @error = error
+      @queue.close
+      return if @block.nil?
+
+      Callbacks.guarded(nil, ->(e) { Callbacks.report(e, "the block of an async call") }) do
+        @block.call(error)
+      end
+    end
+  end
+end

@@ -1,0 +1,92 @@
+# frozen_string_literal: true
+
+module ChannelLayer
+  # What gives the messages of a channel to a block, until it ends: by the block (`:stop`,
+  # `:decline`, an exception), by `cancel`, or because the channel was discarded or the layer
+  # closed.
+  class Receiver
+    attr_reader :channel
+
+    # @api private
+    def initialize(handle, channel, &block)
+      @handle = handle
+      @channel = channel
+      @block = block
+      @with_delivery = block.arity > 1 || block.arity < -2
+      @ended = Thread::Queue.new
+      @error = nil
+      @failed = lambda do |error|
+        @error = error
+        Callbacks.report(error, "the receiver of #{channel}")
+      end
+      start
+    end
+
+    # Ends it. The block is not called again once this has returned, and no message is lost. Waits
+    # for a call that is running, at most option `timeout` (then TimedOut); inside a block of a
+    # layer it never waits.
+    def cancel
+      Callbacks.shielded do
+        Error.check { |error| Native.layer_receive_cancel(@handle, @number, error) }
+      end
+    end
+
+    # Waits until it has ended. Raises Cancelled (the channel was discarded), Closed, or what the
+    # block raised; returns where its user ended it.
+    def wait
+      @ended.pop # closed at the end
+      raise @error if @error
+    end
+
+    # Whether it has ended.
+    def ended?
+      @ended.closed?
+    end
+
+    # @api private
+    def called(status, message)
+      unless status == Native::LAYER_OK
+        @error = Error.of(status)
+        return Native::LAYER_STOP
+      end
+      Callbacks.guarded(Native::LAYER_STOP, @failed) { flow(give(message)) }
+    end
+
+    # @api private
+    def destroyed
+      @ended.close
+    end
+
+    private
+
+    def start
+      number = FFI::MemoryPointer.new(:uint64)
+      userdata = Callbacks.keep(self)
+      begin
+        Error.check do |error|
+          Native.layer_receive(@handle, @channel, Callbacks::RECEIVE, userdata,
+                               Callbacks::DESTROY, number, error)
+        end
+      rescue StandardError
+        Callbacks.release(userdata)
+        raise
+      end
+      @number = number.read(:uint64)
+    end
+
+    def give(message)
+      return @block.call(Codec.unpack(message)) unless @with_delivery
+
+      delivery = Delivery.new(Native.layer_message_ref(message))
+      @block.call(delivery.message, delivery)
+    end
+
+    def flow(result)
+      case result
+      when :stop then Native::LAYER_STOP
+      when :decline then Native::LAYER_DECLINE
+      else Native::LAYER_CONTINUE
+      end
+    end
+  end
+end

@@ -1,0 +1,67 @@
+# frozen_string_literal: true
+
+module ChannelLayer
+  # Waits for a channel to have a message, without taking it: a receiver that declines. Thus what
+  # ends the wait, Timeout or Thread#kill, cannot lose one.
+  class Watch
+    def initialize(handle, channel)
+      @handle = handle
+      @channel = channel
+      @mutex = Thread::Mutex.new
+      @changed = Thread::ConditionVariable.new
+      @over = false
+      @error = nil
+    end
+
+    # Until there may be a message or `seconds` (nil: for ever) are over; raises what ended the
+    # channel. Call it shielded.
+    def wait(seconds)
+      number = start
+      begin
+        Thread.handle_interrupt(Callbacks::IMMEDIATE) { wait_for_news(seconds) }
+      ensure
+        Error.check { |error| Native.layer_receive_cancel(@handle, number, error) }
+      end
+      raise @error if @error
+    end
+
+    def called(status, _message)
+      @error = Error.of(status) unless status == Native::LAYER_OK
+      @mutex.synchronize do
+        @over = true
+        @changed.signal
+      end
+      Native::LAYER_DECLINE
+    end
+
+    private
+
+    def start
+      number = FFI::MemoryPointer.new(:uint64)
+      userdata = Callbacks.keep(self)
+      begin
+        Error.check do |error|
+          Native.layer_receive(@handle, @channel, Callbacks::RECEIVE, userdata,
+                               Callbacks::DESTROY, number, error)
+        end
+      rescue StandardError
+        Callbacks.release(userdata)
+        raise
+      end
+      number.read(:uint64)
+    end
+
+    def wait_for_news(seconds)
+      deadline = seconds && (Process.clock_gettime(Process::CLOCK_MONOTONIC) + seconds)
+      @mutex.synchronize do
+        until @over
+          left = deadline && (deadline - Process.clock_gettime(Process::CLOCK_MONOTONIC))
+          break if left && left <= 0
+
+          @changed.wait(@mutex, left)
+        end
+      end
+    end
+  end
+  private_constant :Watch
+end

@@ -1,0 +1,231 @@
+# frozen_string_literal: true
+
+require_relative "helper"
+
+class TestLayer < Minitest::Test
+  include Helper
+
+  def test_a_closed_layer_refuses_by_its_own_error
+    layer = open_layer
+    channel = layer.new_channel
+    layer.close
+    raises(ChannelLayer::Closed, "closed") { layer.send(channel, {}) }
+    raises(ChannelLayer::Closed) { layer.receive(channel) { flunk } }
+    assert_equal :closed, layer.state
+    layer.close
+  end
+
+  def test_wrong_types_raise_a_type_error
+    layer = open_layer
+    channel = layer.new_channel
+    raises(TypeError, "a message is a Hash") { layer.send(channel, [1]) }
+    assert_raises(TypeError) { layer.send(7, {}) }
+    assert_raises(ArgumentError) { layer.receive(channel) }
+    assert_raises(RangeError) { layer.send(channel, { "n" => 2**70 }) }
+    raises(ChannelLayer::Invalid, "n") { layer.send(channel, { "n" => 2**63 }) }
+    raises(ChannelLayer::Invalid) { layer.send(channel, { 1 => 2 }) }
+  end
+
+  def test_reserved_keys_and_bad_options_raise_the_text_of_the_library
+    layer = open_layer
+    raises(ChannelLayer::Invalid, "__asgi_group__") do
+      layer.send(layer.new_channel, { "__asgi_group__" => "x" })
+    end
+    raises(ChannelLayer::Invalid, "expiry", "soon") do
+      ChannelLayer.open(host: memory, expiry: "soon")
+    end
+    raises(ArgumentError, "dispatch") { ChannelLayer.open(dispatch: "thread") }
+  end
+
+  def test_symbols_arrive_as_strings_and_encodings_as_types
+    layer = open_layer
+    channel = layer.new_channel
+    layer.send(channel, { type: :x, "latin" => "é".encode("ISO-8859-1"), "raw" => "é".b })
+    got = layer.receive_next(channel, timeout: 5)
+    assert_equal({ "type" => "x", "latin" => "é", "raw" => "é".b }, got)
+    assert_equal Encoding::UTF_8, got["latin"].encoding
+    assert_equal Encoding::BINARY, got["raw"].encoding
+  end
+
+  def test_a_block_that_raises_ends_its_receiver_and_is_reported
+    layer = open_layer
+    channel = layer.new_channel
+    receiver = nil
+    _, told = capture_io do
+      receiver = layer.receive(channel) { raise IOError, "my mistake" }
+      layer.send(channel, {})
+      assert_equal "my mistake", assert_raises(IOError) { within { receiver.wait } }.message
+    end
+    assert_includes told, "my mistake"
+    assert receiver.ended?
+    layer.send(channel, { "n" => 1 })
+    assert_equal({ "n" => 1 }, layer.receive_next(channel, timeout: 5))
+  end
+
+  def test_a_wait_inside_a_block_would_deadlock
+    layer = open_layer
+    channel = layer.new_channel
+    errors = Thread::Queue.new
+    layer.receive(channel) do
+      [
+        -> { layer.send(channel, {}) },
+        -> { layer.group_send("g", {}) },
+        -> { layer.group_add("g", channel) },
+        -> { layer.send_json(channel, "{}") },
+        -> { layer.receive_next(layer.new_channel) }
+      ].each do |call|
+        call.call
+        errors << nil
+      rescue ChannelLayer::Error => e
+        errors << e
+      end
+    end
+    layer.send(channel, {})
+    5.times { assert_instance_of(ChannelLayer::WouldDeadlock, within { errors.pop }) }
+  end
+
+  def test_timeout_works_inside_a_block
+    layer = open_layer
+    channel = layer.new_channel
+    seen = Thread::Queue.new
+    layer.receive(channel) do
+      Timeout.timeout(0.05) { sleep }
+    rescue Timeout::Error => e
+      seen << e
+    end
+    layer.send(channel, {})
+    assert_instance_of(Timeout::Error, within { seen.pop })
+    layer.send(channel, {})
+    assert_instance_of(Timeout::Error, within { seen.pop })
+  end
+
+  def test_a_block_may_close_its_layer
+    layer = open_layer
+    channel = layer.new_channel
+    receiver = layer.receive(channel) { layer.close }
+    layer.send_async(channel, {})
+    assert_raises(ChannelLayer::Closed) { within { receiver.wait } }
+    layer.close
+    assert_equal :closed, layer.state
+  end
+
+  def test_log_and_state_reach_their_handlers
+    states = Thread::Queue.new
+    logs = Thread::Queue.new
+    layer = open_layer(host: AMQP, on_state: ->(*told) { states << told },
+                       on_log: ->(*told) { logs << told })
+    within { layer.wait_ready }
+    assert_equal([:ready, 1], within { states.pop })
+    level, target, text = within { logs.pop }
+    assert_includes ChannelLayer::LEVELS.values, level
+    refute_empty target
+    assert_equal Encoding::UTF_8, text.encoding
+    layer.close
+    assert_equal(:closed, within { states.pop }.first)
+  end
+
+  def test_a_wait_that_is_timed_out_raised_at_or_killed_loses_no_message
+    layer = open_layer
+    channel = layer.new_channel
+    assert_raises(Timeout::Error) { Timeout.timeout(0.05) { layer.receive_next(channel) } }
+    waiting = Array.new(2) do
+      Thread.new do
+        Thread.current.report_on_exception = false
+        layer.receive_next(channel)
+      end
+    end
+    eventually("two receivers") { layer.stat(:receivers) == 2 }
+    waiting[0].kill
+    waiting[1].raise(IOError, "enough")
+    within { waiting[0].join }
+    assert_raises(IOError) { within { waiting[1].join } }
+    assert_equal 0, layer.stat(:receivers)
+    layer.send(channel, { "n" => 1 })
+    assert_equal({ "n" => 1 }, layer.receive_next(channel, timeout: 5))
+  end
+
+  def test_a_send_without_a_broker_can_be_timed_out_and_killed
+    layer = open_layer(host: "amqp://guest:guest@127.0.0.1:1/none", timeout: 30)
+    assert_raises(Timeout::Error) { Timeout.timeout(0.1) { layer.send("q!c", {}) } }
+    assert_raises(Timeout::Error) { Timeout.timeout(0.1) { layer.wait_ready } }
+    assert_raises(Timeout::Error) { Timeout.timeout(0.1) { layer.send_json("q!c", "{}") } }
+    thread = Thread.new { layer.group_add("g", layer.new_channel) }
+    eventually("the wait") { thread.stop? }
+    thread.kill
+    within(5) { thread.join }
+    layer.close
+  end
+
+  def test_other_threads_run_while_one_waits
+    layer = open_layer(host: "amqp://guest:guest@127.0.0.1:1/none")
+    turns = 0
+    counting = Thread.new { loop { turns += 1 } }
+    assert_raises(ChannelLayer::TimedOut) { layer.wait_ready(timeout: 0.3) }
+    before = turns
+    assert_raises(ChannelLayer::TimedOut) { layer.wait_ready(timeout: 0.3) }
+    assert_operator turns, :>, before + 1000
+  ensure
+    counting.kill.join
+  end
+
+  def test_ten_thousand_receivers_cancelled_in_flight_lose_nothing
+    layer = open_layer(local_capacity: 20_000, remote_capacity: 20_000)
+    channel = layer.new_channel
+    taken = []
+    sender = Thread.new { 2_000.times { |n| layer.send_async(channel, { "n" => n }) } }
+    10_000.times { layer.receive(channel) { |message| taken << message["n"] }.cancel }
+    within { sender.join }
+    rest = layer.receive(channel) { |message| taken << message["n"] }
+    eventually("the last message") { taken.size >= 2_000 }
+    rest.cancel
+    assert_equal (0...2_000).to_a, taken
+    assert_equal 0, layer.stat(:receivers)
+  end
+
+  def test_pulls_of_many_threads_share_a_channel
+    layer = open_layer(local_capacity: 2_000, remote_capacity: 2_000)
+    channel = layer.new_channel
+    pull = -> { layer.receive_next(channel, timeout: 20)["n"] }
+    threads = Array.new(8) { Thread.new { Array.new(50) { pull.call } } }
+    400.times { |n| layer.send_async(channel, { "n" => n }) }
+    assert_equal (0...400).to_a, threads.flat_map { |thread| within { thread.value } }.sort
+  end
+
+  def test_closing_while_threads_wait_ends_their_waits
+    layer = open_layer
+    threads = Array.new(4) do
+      Thread.new { assert_raises(ChannelLayer::Closed) { layer.receive_next(layer.new_channel) } }
+    end
+    eventually("four receivers") { layer.stat(:receivers) == 4 }
+    layer.close
+    threads.each { |thread| within { thread.join } }
+  end
+
+  def test_an_outcome_is_told_to_its_block_and_to_all_who_wait
+    layer = open_layer
+    told = Thread::Queue.new
+    pending = layer.send_async(layer.new_channel, {}) { |error| told << [error] }
+    assert_equal([nil], within { told.pop })
+    Array.new(3) { Thread.new { pending.wait } }.each { |thread| within { thread.join } }
+    assert pending.done?
+  end
+
+  def test_another_ractor_is_told_that_it_cannot_use_a_layer
+    told, = ruby(<<~RUBY)
+      require "channel_layer"
+      begin
+        Ractor.new { ChannelLayer.open(host: "memory://x") }.take
+      rescue Ractor::RemoteError => e
+        puts e.cause.class
+      end
+      layer = ChannelLayer.open(host: "memory://x")
+      channel = layer.new_channel
+      counting = Ractor.new { Ractor.receive["n"] + 1 }
+      layer.receive(channel) { |message| counting.send(message); :stop }
+      layer.send(channel, { "n" => 1 })
+      puts counting.take
+    RUBY
+    assert_match(/^Ractor::(UnsafeError|IsolationError)$/, told)
+    assert_match(/^2$/, told)
+  end
+end
