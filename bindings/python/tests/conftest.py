@@ -35,14 +35,11 @@ def amqp():
 
 
 @pytest.fixture
-def open_layer(request):
-    """Opens layers, on the test's broker unless it names a host; they are closed in the end."""
+def opened():
+    """Opens layers; they are closed in the end."""
     layers = []
 
     def open_one(**options):
-        options.setdefault("host", None)
-        if options["host"] is None:
-            options["host"] = request.getfixturevalue("host")
         layer = channel_layer.Layer(**options)
         layers.append(layer)
         return layer
@@ -50,6 +47,22 @@ def open_layer(request):
     yield open_one
     for layer in layers:
         layer.blocking.close()
+
+
+@pytest.fixture
+def open_layer(opened, host):
+    """Opens layers on the test's broker."""
+
+    def open_one(**options):
+        return opened(host=host, **options)
+
+    return open_one
+
+
+@pytest.fixture
+def layer(opened):
+    """A layer for what does not depend on the broker."""
+    return opened(host=f"memory://{uuid.uuid4().hex}")
 
 
 def unique(name):

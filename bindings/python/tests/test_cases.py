@@ -9,9 +9,8 @@ import time
 import uuid
 from pathlib import Path
 
-import pytest
-
 import channel_layer
+import pytest
 from channel_layer import ChannelLayerError, Flow, Stat, State, Status
 
 CASES = json.loads(

@@ -5,7 +5,6 @@ import json
 import os
 
 import pytest
-
 from channel_layer import _declarations, _library
 
 

@@ -6,10 +6,8 @@ import multiprocessing
 import signal
 import threading
 
-import pytest
-from conftest import WAIT
-
 import channel_layer
+import pytest
 from channel_layer import (
     ClosedError,
     Flow,
@@ -19,6 +17,7 @@ from channel_layer import (
     TimedOutError,
     _callbacks,
 )
+from conftest import WAIT
 
 # --- receiving and its cancellation ---------------------------------------------------------
 
@@ -59,16 +58,24 @@ async def test_a_wait_that_runs_out_in_wait_for_loses_nothing(open_layer):
         assert (await layer.receive(channel, WAIT))["n"] == n
 
 
-async def test_a_task_cancelled_after_it_was_woken_leaves_the_message_to_the_next(open_layer):
+async def test_a_task_cancelled_after_it_was_woken_leaves_its_message(open_layer, monkeypatch):
     layer = open_layer()
     channel = layer.new_channel()
     first = asyncio.ensure_future(layer.receive(channel))
     await asyncio.sleep(0)
-    future = next(iter(_callbacks.arrivals.values()))
-    future.add_done_callback(lambda _: first.cancel())  # before the task itself can run
+    (waited_on,) = _callbacks.arrivals.values()
+    settle, cancelled = _callbacks.settle, []
+
+    def settle_and_cancel(future, *arguments):
+        settle(future, *arguments)
+        if future is waited_on:  # it is done, and the task has not run yet
+            cancelled.append(first.cancel())
+
+    monkeypatch.setattr(_callbacks, "settle", settle_and_cancel)
     await layer.send(channel, {"n": 1})
     with pytest.raises(asyncio.CancelledError):
         await first
+    assert cancelled == [True]
     assert (await layer.receive(channel, WAIT))["n"] == 1
 
 
@@ -145,7 +152,7 @@ class LoopThread:
 
 
 def test_two_loops_share_one_queue_and_each_gets_what_it_waits_for(open_layer):
-    layer = open_layer()
+    layer = open_layer(remote_capacity=1000)
     loops = [LoopThread(), LoopThread()]
     channels = [layer.new_channel(), layer.new_channel()]
     assert channels[0].split("!")[0] == channels[1].split("!")[0]
@@ -156,9 +163,7 @@ def test_two_loops_share_one_queue_and_each_gets_what_it_waits_for(open_layer):
         return [(await layer.receive(mine, WAIT))["n"] for _ in range(500)]
 
     try:
-        futures = [
-            loop.run(talk(channels[i], channels[1 - i])) for i, loop in enumerate(loops)
-        ]
+        futures = [loop.run(talk(channels[i], channels[1 - i])) for i, loop in enumerate(loops)]
         for future in futures:
             assert future.result(60) == list(range(500))
     finally:
@@ -299,21 +304,18 @@ async def test_a_closed_layer_raises_the_text_of_c(open_layer):
 
 
 @pytest.mark.parametrize("message", [None, 1, ["a"], object()])
-async def test_a_message_of_a_wrong_type_is_a_type_error(open_layer, message):
-    layer = open_layer(host="memory://misuse")
+async def test_a_message_of_a_wrong_type_is_a_type_error(layer, message):
     with pytest.raises(TypeError):
         await layer.send(layer.new_channel(), message)
 
 
 @pytest.mark.parametrize("value", [2**64, 2**63, -(2**63) - 1, "\ud800"])
-async def test_a_value_that_cannot_travel_is_invalid(open_layer, value):
-    layer = open_layer(host="memory://misuse")
+async def test_a_value_that_cannot_travel_is_invalid(layer, value):
     with pytest.raises(InvalidError):
         await layer.send(layer.new_channel(), {"a": value})
 
 
-async def test_names_of_a_wrong_type_or_with_a_nul_are_refused(open_layer):
-    layer = open_layer(host="memory://misuse")
+async def test_names_of_a_wrong_type_or_with_a_nul_are_refused(layer):
     channel = layer.new_channel()
     with pytest.raises(TypeError):
         await layer.send(channel.encode(), {})
@@ -328,8 +330,7 @@ def test_options_of_a_wrong_type_are_refused():
         channel_layer.Layer(host="memory://misuse", dispatch="thread")
 
 
-async def test_a_coroutine_function_is_no_handler(open_layer):
-    layer = open_layer(host="memory://misuse")
+async def test_a_coroutine_function_is_no_handler(layer):
 
     async def handler(message):
         pass
@@ -338,16 +339,14 @@ async def test_a_coroutine_function_is_no_handler(open_layer):
         layer.handle(layer.new_channel(), handler)
 
 
-def test_a_negative_timeout_is_refused(open_layer):
-    layer = open_layer(host="memory://misuse")
+def test_a_negative_timeout_is_refused(layer):
     with pytest.raises(InvalidError):
         layer.blocking.receive(layer.new_channel(), -1)
     with pytest.raises(TimedOutError):
         layer.blocking.receive(layer.new_channel(), 0)
 
 
-def test_coroutines_need_a_loop(open_layer):
-    layer = open_layer(host="memory://misuse")
+def test_coroutines_need_a_loop(layer):
     coroutine = layer.send(layer.new_channel(), {})
     with pytest.raises(RuntimeError, match="event loop"):
         coroutine.send(None)
@@ -410,8 +409,7 @@ def test_a_forked_child_is_told_so_and_opens_its_own(open_layer, host):
     assert layer.blocking.receive(channel, WAIT)["n"] == 1
 
 
-def test_a_blocking_receive_lets_signals_through(open_layer):
-    layer = open_layer(host="memory://signals")
+def test_a_blocking_receive_lets_signals_through(layer):
 
     class Interrupted(Exception):
         pass

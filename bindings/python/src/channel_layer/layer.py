@@ -197,9 +197,7 @@ class Layer:
             token = next(tokens)
             outcomes[token] = future = loop.create_future()
             failure = Failure()
-            status = function(
-                self._layer, *arguments, _callbacks.DONE, token, None, failure.at
-            )
+            status = function(self._layer, *arguments, _callbacks.DONE, token, None, failure.at)
             if status == OK:
                 return await future
             del outcomes[token]
@@ -584,8 +582,10 @@ class Blocking:
             if status == OK:
                 return Message(message.value)
             error = failure.error(status)
-            if status != TIMEOUT or left == 0:
+            if status != TIMEOUT:
                 raise error
+            if left == 0:  # C knows of the last step alone
+                raise TimedOutError(f"no message came to {channel} within {timeout} s")
 
     def close(self, timeout: float = DEFAULT_TIMEOUT) -> None:
         """As `Layer.close`."""
