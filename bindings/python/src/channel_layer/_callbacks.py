@@ -26,6 +26,7 @@ layers = weakref.WeakValueDictionary()  # token: a Layer, for its log and its st
 
 running_loop = asyncio._get_running_loop  # None where there is none; it is part of asyncio's API
 DECLINE = int(Flow.DECLINE)
+FOREIGN = 1000  # added to the status of an arrival that another thread than its loop's was told of
 
 
 def settle(future, value, error=None) -> None:
@@ -69,7 +70,8 @@ def _arrived(token, status, _message):
     # Had it been cancelled by then, a message that was taken here would be lost.
     future = arrivals.pop(token, None)
     if future is not None:
-        resolve(future, status)
+        own = future.get_loop() is running_loop()
+        resolve(future, status if own else status + FOREIGN)
     return DECLINE
 
 

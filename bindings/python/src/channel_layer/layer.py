@@ -12,7 +12,7 @@ import time
 import weakref
 
 from . import _callbacks
-from ._callbacks import call_in, outcomes, resolve, running_loop, settle, tokens
+from ._callbacks import FOREIGN, call_in, outcomes, resolve, running_loop, settle, tokens
 from ._declarations import CONSTANTS
 from ._library import Failure, check, milliseconds, quick, text, waiting
 from .errors import (
@@ -101,7 +101,6 @@ class Layer:
         self._layer = self._handle.pointer
         self._fd = quick.layer_fd(self._layer)
         self._process = os.getpid()
-        self.blocking = Blocking(self)
 
     def _open(self, options) -> _Handle:
         failure = Failure()
@@ -139,6 +138,11 @@ class Layer:
             return _Handle(layer.value)
         finally:
             quick.layer_config_free(config)
+
+    @property
+    def blocking(self) -> Blocking:
+        """The forms that block their thread, for threads without an event loop."""
+        return Blocking(self)
 
     # --- event loops ------------------------------------------------------------------------
 
@@ -366,13 +370,18 @@ class Layer:
             del _callbacks.arrivals[token]
             raise failure.error(status)
         timer = None if timeout is None else loop.call_later(timeout, settle, future, TIMEOUT)
+        ended = FOREIGN
         try:
             ended = await future
         finally:
             if timer is not None:
                 timer.cancel()
-            if _callbacks.arrivals.pop(token, None) is not None:
+            waits = _callbacks.arrivals.pop(token, None) is not None
+            # Where another thread ran the callback it may not have left C yet, which then has the
+            # first message in its hands: who looked now would find the second.
+            if waits or ended >= FOREIGN or ended == TIMEOUT:
                 waiting.layer_receive_cancel(self._layer, receiver.value, None)
+        ended %= FOREIGN
         if ended == CANCELLED:
             raise DiscardedError(f"channel {name.decode()} was discarded while it was waited on")
 
@@ -524,14 +533,7 @@ class Blocking:
     """The forms of a layer's calls that block their thread, with Python's lock released."""
 
     def __init__(self, layer: Layer) -> None:
-        self._reference = weakref.ref(layer)
-
-    @property
-    def _owner(self) -> Layer:
-        layer = self._reference()
-        if layer is None:
-            raise ReferenceError("the layer of this `blocking` does not exist any more")
-        return layer
+        self._owner = layer
 
     def wait_ready(self, timeout: float = DEFAULT_TIMEOUT) -> None:
         """As `Layer.wait_ready`."""
