@@ -251,8 +251,9 @@ class RabbitmqChannelLayer(BaseChannelLayer):
 
     async def new_channel(self, prefix=""):
         """A new channel name of this process."""
+        layer = self.layer
         try:
-            return self.layer.new_channel(prefix)
+            return layer.new_channel(prefix)
         except ClosedError:
             raise StopConsumer from None
         except InvalidError as error:

@@ -37,26 +37,6 @@ SLICE = 0.25  # seconds after which a blocking receive lets Python look at its s
 DEFAULT_TIMEOUT = 10.0  # seconds
 
 
-class _Handle:
-    """Owns the C layer. It is freed once nobody can reach it, so that no thread can be inside a
-    call on it, or about to make one: who calls holds the `Layer`, and the `Layer` holds this."""
-
-    __slots__ = ("pointer",)
-
-    def __init__(self, pointer: int) -> None:
-        self.pointer = pointer
-
-    def __del__(
-        self,
-        finalizing=sys.is_finalizing,
-        close=waiting.layer_close,
-        free=waiting.layer_free,
-    ) -> None:
-        if not finalizing():  # at exit the system does it, at once
-            close(self.pointer, 0, None)
-            free(self.pointer)
-
-
 def option_text(name: str, value) -> str:
     """An option as C takes it: text, numbers, paths."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float, os.PathLike)):
@@ -97,12 +77,12 @@ class Layer:
         self._timeout = DEFAULT_TIMEOUT
         self._token = next(tokens)
         _callbacks.layers[self._token] = self
-        self._handle = self._open(options)
-        self._layer = self._handle.pointer
+        self._layer = None
+        self._layer = self._open(options)
         self._fd = quick.layer_fd(self._layer)
         self._process = os.getpid()
 
-    def _open(self, options) -> _Handle:
+    def _open(self, options) -> int:
         failure = Failure()
         config = quick.layer_config_new()
         if not config:
@@ -135,9 +115,19 @@ class Layer:
                 )
             layer = ctypes.c_void_p()
             check(waiting.layer_new(config, ctypes.byref(layer), failure.at), failure)
-            return _Handle(layer.value)
+            return layer.value
         finally:
             quick.layer_config_free(config)
+
+    def __del__(self, finalizing=sys.is_finalizing) -> None:
+        # The C layer is freed once nobody can reach this, so that no thread can be inside a call on
+        # it or about to make one. Of garbage that refers to itself other finalizers may follow, as
+        # of a coroutine that was never finished: they then hand NULL to C, which refuses it.
+        layer = self.__dict__.get("_layer")
+        self._layer = None
+        if layer is not None and not finalizing():  # at exit the system does it, at once
+            waiting.layer_close(layer, 0, None)
+            waiting.layer_free(layer)
 
     @property
     def blocking(self) -> Blocking:
