@@ -29,8 +29,8 @@ async def main(host, room, name):
                 )
             except ChannelLayerError as error:
                 print(f"not to all: {error}", file=sys.stderr)
-        layer.channel_discard(channel)  # which ends the iteration
-        await showing
+        showing.cancel()
+        layer.channel_discard(channel)
 
 
 if __name__ == "__main__":

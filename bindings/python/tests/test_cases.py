@@ -9,8 +9,9 @@ import time
 import uuid
 from pathlib import Path
 
-import channel_layer
 import pytest
+
+import channel_layer
 from channel_layer import ChannelLayerError, Flow, Stat, State, Status
 
 CASES = json.loads(

@@ -5,6 +5,7 @@ import json
 import os
 
 import pytest
+
 from channel_layer import _declarations, _library
 
 

@@ -8,9 +8,9 @@ import pytest
 from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull, StopConsumer
 from channels_rabbitmq.core import RabbitmqChannelLayer as Peer
-from conftest import WAIT, unique
 
 from channel_layer.django import RabbitmqChannelLayer
+from conftest import WAIT, unique
 
 
 @pytest.fixture

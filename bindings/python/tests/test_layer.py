@@ -6,8 +6,9 @@ import multiprocessing
 import signal
 import threading
 
-import channel_layer
 import pytest
+
+import channel_layer
 from channel_layer import (
     ClosedError,
     Flow,

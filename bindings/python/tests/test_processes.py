@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import rabbitmq
-from conftest import WAIT
 
 import channel_layer
+import rabbitmq
 from channel_layer import BusyError, DisconnectedError, TimedOutError, UnconfirmedError
+from conftest import WAIT
 
 HERE = Path(__file__).resolve().parent
 EXIT = """
