@@ -191,6 +191,8 @@ async def main():
     for layer in (receiving, sending):
         if hasattr(layer, "carehare_connection"):
             await layer.carehare_connection  # what is sent before that is lost
+        else:
+            await getattr(layer, "layer", layer).wait_ready()
     print(json.dumps(await measures[options["measure"]](sending, receiving, options)))
     for layer in (sending, receiving):
         await layer.close()
