@@ -1,0 +1,589 @@
+"""The layer: `Layer` for asyncio, `Layer.blocking` for threads without an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import inspect
+import os
+import sys
+import threading
+import time
+import weakref
+
+from . import _callbacks
+from ._callbacks import FOREIGN, call_in, outcomes, resolve, running_loop, settle, tokens
+from ._declarations import CONSTANTS
+from ._library import Failure, check, milliseconds, quick, text, waiting
+from .errors import (
+    ClosedError,
+    DiscardedError,
+    Flow,
+    ForkedError,
+    InvalidError,
+    LogLevel,
+    Stat,
+    State,
+    Status,
+    TimedOutError,
+)
+from .message import Message, pack
+
+OK, BUSY, TIMEOUT = int(Status.OK), int(Status.BUSY), int(Status.TIMEOUT)
+CANCELLED, CLOSED = int(Status.CANCELLED), int(Status.CLOSED)
+POLL_BATCH = 256  # callbacks in one turn of an event loop, so that its other tasks get theirs
+TURNS = 64  # messages that are received at once before others of the event loop get a turn
+SLICE = 0.25  # seconds after which a blocking receive lets Python look at its signals
+DEFAULT_TIMEOUT = 10.0  # seconds
+
+
+def option_text(name: str, value) -> str:
+    """An option as C takes it: text, numbers, paths."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, os.PathLike)):
+        raise TypeError(
+            f"option {name} is a str, a number or a path, not {type(value).__name__}: {value!r}"
+        )
+    if isinstance(value, float) and abs(value) < 1e300:  # not as 1e-05; nan and inf are refused
+        return f"{value:.9f}".rstrip("0").rstrip(".")
+    return str(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+class Layer:
+    """An open channel layer: one queue on the broker, with any number of channels.
+
+    Options are those of the library, as `Layer(host="amqp://...", expiry=30)`; those that are None
+    keep their defaults. Opening never waits for the network: it connects in the background.
+
+    Every method can be used from any thread, and the coroutines in any number of event loops at
+    once: all share the one queue. Each loop that awaits something of the layer watches its
+    descriptor, and whichever is awake first runs what is due and hands the outcome to the loop that
+    waits for it; a loop that ends or is busy holds up no other.
+
+    `on_log(level, target, text)` and `on_state(state, generation)` are called by a loop that
+    watches, or by `poll`, on its thread. They must not wait.
+    """
+
+    def __init__(self, *, on_log=None, on_state=None, **options) -> None:
+        if str(options.get("dispatch", "poll")) != "poll":
+            raise InvalidError("option dispatch: only `poll` is possible in Python")
+        options["dispatch"] = "poll"
+        self._on_log = on_log
+        self._on_state = on_state
+        self._state_waiters = set()
+        self._loops = weakref.WeakSet()
+        self._loop_seen = None
+        self._lock = threading.Lock()
+        self._turns = 0
+        self._timeout = DEFAULT_TIMEOUT
+        self._token = next(tokens)
+        _callbacks.layers[self._token] = self
+        self._layer = None
+        self._layer = self._open(options)
+        self._fd = quick.layer_fd(self._layer)
+        self._process = os.getpid()
+
+    def _open(self, options) -> int:
+        failure = Failure()
+        config = quick.layer_config_new()
+        if not config:
+            raise MemoryError
+        try:
+            for name, value in options.items():
+                if value is None:
+                    continue
+                value = option_text(name, value)
+                check(
+                    quick.layer_config_set(
+                        config, text(name, "option"), text(value, f"option {name}"), failure.at
+                    ),
+                    failure,
+                )
+                if name == "timeout":
+                    self._timeout = float(value)
+            check(
+                quick.layer_config_on_state(
+                    config, _callbacks.STATE, self._token, None, failure.at
+                ),
+                failure,
+            )
+            if self._on_log is not None:
+                check(
+                    quick.layer_config_on_log(
+                        config, _callbacks.LOG, self._token, None, failure.at
+                    ),
+                    failure,
+                )
+            layer = ctypes.c_void_p()
+            check(waiting.layer_new(config, ctypes.byref(layer), failure.at), failure)
+            return layer.value
+        finally:
+            quick.layer_config_free(config)
+
+    def __del__(self, finalizing=sys.is_finalizing) -> None:
+        # The C layer is freed once nobody can reach this, so that no thread can be inside a call on
+        # it or about to make one. Of garbage that refers to itself other finalizers may follow, as
+        # of a coroutine that was never finished: they then hand NULL to C, which refuses it.
+        layer = self.__dict__.get("_layer")
+        self._layer = None
+        if layer is not None and not finalizing():  # at exit the system does it, at once
+            waiting.layer_close(layer, 0, None)
+            waiting.layer_free(layer)
+
+    @property
+    def blocking(self) -> Blocking:
+        """The forms that block their thread, for threads without an event loop."""
+        return Blocking(self)
+
+    # --- event loops ------------------------------------------------------------------------
+
+    def _loop(self):
+        """The running loop, which watches the layer's descriptor from here on."""
+        loop = running_loop()
+        if loop is None:
+            raise RuntimeError("there is no running event loop; `layer.blocking` needs none")
+        if loop is not self._loop_seen:
+            self._watch(loop)
+        return loop
+
+    def _watch(self, loop) -> None:
+        with self._lock:
+            if loop not in self._loops:
+                if self._fd < 0 or os.getpid() != self._process:
+                    self.state()  # which says so, of a layer from before a fork
+                    raise ForkedError("the layer was opened before this process was forked")
+                loop.add_reader(self._fd, self._on_readable, loop)
+                self._loops.add(loop)
+            self._loop_seen = loop
+
+    def _on_readable(self, loop) -> None:
+        if quick.layer_poll(self._layer, POLL_BATCH, 0, None, None) != OK:
+            # Closed and nothing is due any more, or from before a fork.
+            loop.remove_reader(self._fd)
+
+    def poll(self, timeout: float = 0.0) -> int:
+        """Runs what is due on this thread, waiting up to `timeout` seconds for the first; returns
+        how many callbacks ran. Only a program without an event loop needs it, for its `on_log`
+        and `on_state`. Raises `ClosedError` once the layer is closed and nothing is due."""
+        failure, ran = Failure(), ctypes.c_size_t()
+        bound = milliseconds(timeout)
+        status = waiting.layer_poll(self._layer, 0, bound, ctypes.byref(ran), failure.at)
+        check(status, failure)
+        return ran.value
+
+    def _state_changed(self, state: int, generation: int) -> None:
+        with self._lock:
+            waiters = list(self._state_waiters)
+        for future in waiters:
+            resolve(future, None)
+        if self._on_state is not None:
+            self._on_state(State(state), generation)
+
+    def _logged(self, level: int, target: str, message: str) -> None:
+        if self._on_log is not None:
+            self._on_log(LogLevel(level), target, message)
+
+    async def _outcome(self, function, *arguments):
+        """Makes an async C call and awaits its outcome. Of a task that is cancelled meanwhile the
+        call goes on; its outcome is told to nobody."""
+        loop = self._loop()
+        deadline = None
+        while True:
+            token = next(tokens)
+            outcomes[token] = future = loop.create_future()
+            failure = Failure()
+            status = function(self._layer, *arguments, _callbacks.DONE, token, None, failure.at)
+            if status == OK:
+                return await future
+            del outcomes[token]
+            error = failure.error(status)
+            if status != BUSY:
+                raise error
+            # As the blocking form, it waits for a place. Nothing tells of one where other threads
+            # hold them all, or where the broker blocks: so it asks again, ever more seldom.
+            now = loop.time()
+            if deadline is None:
+                deadline, pause = now + self._timeout, 0.001
+            if now >= deadline:
+                raise error
+            await asyncio.sleep(min(pause, deadline - now))
+            pause = min(pause * 2, 0.05)
+
+    async def _in_thread(self, function, *arguments):
+        return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+
+    # --- state ------------------------------------------------------------------------------
+
+    async def wait_ready(self, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Waits until both connections stand and every group is bound; `TimedOutError` else."""
+        loop = self._loop()
+        milliseconds(timeout)
+        deadline = loop.time() + timeout
+        while True:
+            future = loop.create_future()
+            with self._lock:
+                self._state_waiters.add(future)
+            timer = None
+            try:
+                failure = Failure()
+                status = waiting.layer_wait_ready(self._layer, 0, failure.at)
+                if status == OK:
+                    return
+                error = failure.error(status)
+                left = deadline - loop.time()
+                if status != TIMEOUT or left <= 0:
+                    raise error
+                # At times it looks for itself: of very many changes of state some are not told.
+                timer = loop.call_later(min(left, 1.0), settle, future, None)
+                await future
+            finally:
+                if timer is not None:
+                    timer.cancel()
+                with self._lock:
+                    self._state_waiters.discard(future)
+
+    def state(self) -> State:
+        """The state of the layer now."""
+        failure, state = Failure(), ctypes.c_int32()
+        check(quick.layer_state(self._layer, ctypes.byref(state), failure.at), failure)
+        return State(state.value)
+
+    def stat(self, which) -> int:
+        """A counter or gauge, by its `Stat`."""
+        failure, value = Failure(), ctypes.c_uint64()
+        status = quick.layer_stat(self._layer, int(which), ctypes.byref(value), failure.at)
+        check(status, failure)
+        return value.value
+
+    def stats(self) -> dict:
+        """All counters and gauges, by name."""
+        return {each.name: self.stat(each) for each in Stat}
+
+    # --- channels and groups ----------------------------------------------------------------
+
+    def new_channel(self, prefix: str = "") -> str:
+        """Makes up a new channel name, `<queue>!<prefix><12 random letters>`."""
+        failure, size = Failure(), CONSTANTS["LAYER_NAME_SIZE"]
+        name = ctypes.create_string_buffer(size)
+        status = quick.layer_new_channel(
+            self._layer, text(prefix, "prefix") or None, name, size, failure.at
+        )
+        check(status, failure)
+        return name.value.decode()
+
+    def channel_discard(self, channel: str) -> None:
+        """Gives a channel up: drops its memberships, messages and receivers. Never waits."""
+        failure = Failure()
+        status = quick.layer_channel_discard(self._layer, text(channel, "channel"), failure.at)
+        check(status, failure)
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """Adds a channel to a group; returns when what is sent to the group arrives here."""
+        await self._outcome(
+            quick.layer_group_add_async, text(group, "group"), text(channel, "channel")
+        )
+
+    def group_discard(self, group: str, channel: str) -> None:
+        """Removes a channel from a group. Never waits; the broker follows."""
+        failure = Failure()
+        status = quick.layer_group_discard(
+            self._layer, text(group, "group"), text(channel, "channel"), failure.at
+        )
+        check(status, failure)
+
+    # --- sending ----------------------------------------------------------------------------
+
+    async def send(self, channel: str, message) -> None:
+        """Sends a message to a channel and awaits the broker's confirm.
+
+        `message`: a dict; or bytes, as MessagePack; or str, as JSON (which takes a thread of the
+        loop's executor). Raises what is in `channel_layer.errors`.
+        """
+        if isinstance(message, str):
+            return await self._in_thread(self.blocking.send, channel, message)
+        name, packed = text(channel, "channel"), pack(message)
+        await self._outcome(quick.layer_send_async, name, packed, len(packed))
+
+    async def group_send(self, group: str, message) -> None:
+        """Sends a message to every member of a group, in all processes; else as `send`.
+
+        `FullError`: at least one member process refused it; the others have it.
+        """
+        if isinstance(message, str):
+            return await self._in_thread(self.blocking.group_send, group, message)
+        name, packed = text(group, "group"), pack(message)
+        await self._outcome(quick.layer_group_send_async, name, packed, len(packed))
+
+    # --- receiving --------------------------------------------------------------------------
+
+    def _look(self, name: bytes) -> int:
+        """Takes the first message that waits in a channel; 0 where none does."""
+        failure, message = Failure(), ctypes.c_void_p()
+        status = quick.layer_receive_next(self._layer, name, 0, ctypes.byref(message), failure.at)
+        if status == OK:
+            return message.value
+        error = failure.error(status)
+        if status != TIMEOUT:
+            raise error
+        return 0
+
+    async def _take(self, channel: str, timeout=None) -> int:
+        """The next C message of a channel.
+
+        Between a message's leaving its channel and the return there is no await, so that no
+        cancellation can come between: a cancelled call has taken nothing.
+        """
+        loop = self._loop()
+        name = text(channel, "channel")
+        deadline = None if timeout is None else loop.time() + milliseconds(timeout) / 1000
+        self._turns += 1
+        if self._turns >= TURNS:
+            self._turns = 0
+            await asyncio.sleep(0)
+        while True:
+            message = self._look(name)
+            if message:
+                return message
+            left = None if deadline is None else deadline - loop.time()
+            if left is not None and left <= 0:
+                raise TimedOutError(f"no message came to {channel} within {timeout} s")
+            await self._arrival(loop, name, left)
+
+    async def _arrival(self, loop, name: bytes, timeout) -> None:
+        """Waits until there may be a message in a channel."""
+        future = loop.create_future()
+        token, receiver, failure = next(tokens), ctypes.c_uint64(), Failure()
+        _callbacks.arrivals[token] = future
+        status = quick.layer_receive(
+            self._layer, name, _callbacks.ARRIVED, token, None, ctypes.byref(receiver), failure.at
+        )
+        if status != OK:
+            del _callbacks.arrivals[token]
+            raise failure.error(status)
+        timer = None if timeout is None else loop.call_later(timeout, settle, future, TIMEOUT)
+        ended = FOREIGN
+        try:
+            ended = await future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            waits = _callbacks.arrivals.pop(token, None) is not None
+            # Where another thread ran the callback it may not have left C yet, which then has the
+            # first message in its hands: who looked now would find the second.
+            if waits or ended >= FOREIGN or ended == TIMEOUT:
+                waiting.layer_receive_cancel(self._layer, receiver.value, None)
+        ended %= FOREIGN
+        if ended == CANCELLED:
+            raise DiscardedError(f"channel {name.decode()} was discarded while it was waited on")
+
+    async def receive(self, channel: str, timeout=None) -> Message:
+        """The next message of a channel of this layer.
+
+        `timeout`: seconds, or None to wait for as long as it takes; then `TimedOutError`. Of a call
+        that is cancelled or timed out no message is lost. Several that wait share the messages.
+        """
+        return Message(await self._take(channel, timeout))
+
+    async def messages(self, channel: str):
+        """`async for message in layer.messages(channel)`, until the layer is closed or the channel
+        discarded."""
+        while True:
+            try:
+                message = await self._take(channel)
+            except (ClosedError, DiscardedError):
+                return
+            yield Message(message)
+
+    def handle(self, channel: str, handler) -> Receiver:
+        """Has `handler(message)` called for each message of a channel, in order, in the running
+        event loop. It must not wait; to await something for each message, use `messages`.
+
+        It returns None or `Flow.CONTINUE` to go on, `Flow.STOP` to end, or `Flow.DECLINE` for a
+        message that it did not take: that stays first in its channel, and the receiver ends.
+        """
+        if inspect.iscoroutinefunction(handler):
+            raise TypeError("a handler is a plain function; `async for` awaits for each message")
+        if not callable(handler):
+            raise TypeError(f"a handler is a function, not {type(handler).__name__}")
+        return Receiver(self, self._loop(), text(channel, "channel"), handler)
+
+    # --- the end ----------------------------------------------------------------------------
+
+    async def close(self, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Closes the layer within `timeout` seconds; undelivered messages are dropped. Whatever it
+        raises, the layer is closed. Closing again is fine."""
+        await self._in_thread(self.blocking.close, timeout)
+
+    async def __aenter__(self) -> Layer:
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        await self.close()
+
+    def __enter__(self) -> Layer:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.blocking.close()
+
+    def _unwatch(self) -> None:
+        with self._lock:
+            loops = list(self._loops)
+            self._loops.clear()
+            self._loop_seen = None
+        for loop in loops:
+            if not loop.is_closed():
+                call_in(loop, loop.remove_reader, self._fd)
+
+
+class Receiver:
+    """A handler of a channel, from `Layer.handle`.
+
+    `ended` is a future of its event loop: None once its user has ended it, `Status.CANCELLED` or
+    `Status.CLOSED` where the layer did, or the exception that the handler raised.
+    """
+
+    def __init__(self, layer: Layer, loop, name: bytes, handler) -> None:
+        self._layer = layer
+        self._loop = loop
+        self._name = name
+        self._handler = handler
+        self._token = next(tokens)
+        self._number = 0
+        self._active = True
+        self.ended = loop.create_future()
+        self._begin()
+
+    def _begin(self) -> None:
+        failure, number = Failure(), ctypes.c_uint64()
+        _callbacks.receivers[self._token] = self
+        status = quick.layer_receive(
+            self._layer._layer,
+            self._name,
+            _callbacks.HANDLED,
+            self._token,
+            None,
+            ctypes.byref(number),
+            failure.at,
+        )
+        if status != OK:
+            self._end()
+            raise failure.error(status)
+        self._number = number.value
+
+    def _called(self, status: int, message) -> int:
+        if self._loop is not running_loop():
+            # Another loop polls. The message stays where it is until ours has a turn.
+            if status == OK:
+                if not call_in(self._loop, self._resume):
+                    self._end()
+            else:
+                call_in(self._loop, self._end, Status(status))
+            return Flow.DECLINE
+        if status != OK:
+            self._end(Status(status))
+            return Flow.STOP
+        try:
+            flow = self._handler(Message(quick.layer_message_ref(message)))
+            flow = Flow.CONTINUE if flow is None else Flow(flow)
+        except Exception as error:
+            self._end(error=error)
+            return Flow.STOP
+        if flow != Flow.CONTINUE:
+            self._end()
+        return flow
+
+    def _resume(self) -> None:
+        """Begins again in our own loop, and runs what is due before another loop does."""
+        if not self._active:
+            return
+        try:
+            self._begin()
+        except ClosedError:
+            self._end(Status.CLOSED)
+            return
+        self._layer._on_readable(self._loop)
+
+    def _end(self, how=None, error=None) -> None:
+        self._active = False
+        _callbacks.receivers.pop(self._token, None)
+        if not self.ended.done():
+            resolve(self.ended, how, error)
+
+    def cancel(self) -> None:
+        """Ends the receiver; what it did not take stays in the channel. Ending it again is fine."""
+        if not self._active:
+            return
+        self._end()
+        failure = Failure()
+        status = waiting.layer_receive_cancel(self._layer._layer, self._number, failure.at)
+        check(status, failure)
+
+
+class Blocking:
+    """The forms of a layer's calls that block their thread, with Python's lock released."""
+
+    def __init__(self, layer: Layer) -> None:
+        self._owner = layer
+
+    def wait_ready(self, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """As `Layer.wait_ready`."""
+        owner, failure = self._owner, Failure()
+        check(waiting.layer_wait_ready(owner._layer, milliseconds(timeout), failure.at), failure)
+
+    def send(self, channel: str, message) -> None:
+        """As `Layer.send`."""
+        self._send(waiting.layer_send, waiting.layer_send_json, text(channel, "channel"), message)
+
+    def group_send(self, group: str, message) -> None:
+        """As `Layer.group_send`."""
+        self._send(
+            waiting.layer_group_send, waiting.layer_group_send_json, text(group, "group"), message
+        )
+
+    def _send(self, send, send_json, name: bytes, message) -> None:
+        owner, failure = self._owner, Failure()
+        if isinstance(message, str):
+            status = send_json(owner._layer, name, text(message, "JSON"), failure.at)
+        else:
+            packed = pack(message)
+            status = send(owner._layer, name, packed, len(packed), failure.at)
+        check(status, failure)
+
+    def group_add(self, group: str, channel: str) -> None:
+        """As `Layer.group_add`."""
+        owner, failure = self._owner, Failure()
+        status = waiting.layer_group_add(
+            owner._layer, text(group, "group"), text(channel, "channel"), failure.at
+        )
+        check(status, failure)
+
+    def receive(self, channel: str, timeout=None) -> Message:
+        """As `Layer.receive`. It waits in steps, so that Python can act on signals in between."""
+        owner, name, message = self._owner, text(channel, "channel"), ctypes.c_void_p()
+        deadline = None if timeout is None else time.monotonic() + milliseconds(timeout) / 1000
+        while True:
+            left = SLICE if deadline is None else max(0.0, deadline - time.monotonic())
+            failure = Failure()
+            status = waiting.layer_receive_next(
+                owner._layer,
+                name,
+                milliseconds(min(left, SLICE)),
+                ctypes.byref(message),
+                failure.at,
+            )
+            if status == OK:
+                return Message(message.value)
+            error = failure.error(status)
+            if status != TIMEOUT:
+                raise error
+            if left == 0:  # C knows of the last step alone
+                raise TimedOutError(f"no message came to {channel} within {timeout} s")
+
+    def close(self, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """As `Layer.close`."""
+        owner, failure = self._owner, Failure()
+        bound = milliseconds(timeout)
+        status = waiting.layer_close(owner._layer, bound, failure.at)
+        if status != Status.FORKED:
+            owner._unwatch()
+        check(status, failure)

@@ -1,0 +1,43 @@
+#!/bin/bash
+# The tests of the Python binding: run.sh [PYTEST ARGUMENT...]
+#
+# Needs in the environment CHANNEL_LAYER_TEST_AMQP (a RabbitMQ node), CHANNEL_LAYER_TEST_LIBRARY (the
+# folder of the library) and CHANNEL_LAYER_TEST_API (what tests/bindings/api.py has written). The
+# packages go into a virtual environment below the target folder.
+
+set -uo pipefail
+cd "$(dirname "$0")/../../.." || exit 1
+
+for name in CHANNEL_LAYER_TEST_AMQP CHANNEL_LAYER_TEST_LIBRARY CHANNEL_LAYER_TEST_API; do
+    if [ -z "${!name:-}" ]; then
+        echo "bindings/python/tests: $name is not set" >&2
+        exit 2
+    fi
+done
+environment=$(tests/interop/environment.sh python-venv bindings/python/tests/requirements.txt) || exit 1
+python=$(cd "$environment" && pwd)/bin/python
+results=$environment/results.xml
+rm -f "$results"
+
+export CHANNEL_LAYER_LIBRARY=$CHANNEL_LAYER_TEST_LIBRARY
+export PYTHONPATH=$PWD/bindings/python/src
+export PYTHONDONTWRITEBYTECODE=1
+timeout -k 10 300 "$python" -m pytest -c bindings/python/pyproject.toml -p no:cacheprovider \
+    --junit-xml "$results" bindings/python/tests "$@"
+status=$?
+
+"$python" - "$results" "$status" <<'END'
+import sys
+import xml.etree.ElementTree as tree
+
+try:
+    suite = tree.parse(sys.argv[1]).find(".//testsuite")
+    total, failed, errors, skipped = (
+        int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped")
+    )
+except FileNotFoundError:  # it was ended before it could write them
+    total, failed, errors, skipped = 1, 1, 0, 0
+passed = total - failed - errors - skipped
+print(f"{passed} passed, {failed + errors} failed" + (f", {skipped} skipped" if skipped else ""))
+sys.exit(int(sys.argv[2]) or (0 if passed > 0 and failed + errors == 0 else 1))
+END

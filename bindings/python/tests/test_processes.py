@@ -1,0 +1,125 @@
+"""Programs of their own: the wheel, the README, an exit with an open layer, a broker's restart."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import channel_layer
+import rabbitmq
+from channel_layer import BusyError, DisconnectedError, TimedOutError, UnconfirmedError
+from conftest import WAIT
+
+HERE = Path(__file__).resolve().parent
+EXIT = """
+import asyncio, os, sys, threading
+import channel_layer
+
+layer = channel_layer.Layer(host=os.environ["CHANNEL_LAYER_TEST_AMQP"], remote_capacity=100000)
+channel = layer.new_channel()
+
+def send():
+    while True:
+        layer.blocking.send(channel, {"n": 1})
+
+for _ in range(2):
+    threading.Thread(target=send, daemon=True).start()
+
+async def main():
+    asyncio.ensure_future(layer.receive(layer.new_channel()))
+    layer.handle(channel, lambda message: None)
+    await asyncio.gather(*[layer.send(channel, {"n": 2}) for _ in range(50)])
+
+asyncio.run(main())
+sys.exit(7)
+"""
+
+
+def test_exit_with_an_open_layer_under_load():
+    for _ in range(20):
+        done = subprocess.run(
+            [sys.executable, "-c", EXIT], timeout=WAIT, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (7, "")
+
+
+def test_the_wheel_works_in_a_fresh_environment():
+    done = subprocess.run(
+        [str(HERE / "test_wheel.sh")], timeout=120, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the wheel works" in done.stdout
+
+
+def test_the_example_of_the_readme_runs(tmp_path):
+    readme = (HERE.parent / "README.md").read_text("utf-8")
+    code, output = re.search(
+        r"```python\n(.*?)```\n\nprints\n\n```\n(.*?)```", readme, re.DOTALL
+    ).groups()
+    program = tmp_path / "example.py"
+    program.write_text(code, encoding="utf-8")
+    for host in ("memory://readme", os.environ["CHANNEL_LAYER_TEST_AMQP"]):
+        done = subprocess.run(
+            [sys.executable, str(program), host],
+            timeout=WAIT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.stdout, done.stderr) == (output, "")
+
+
+@pytest.mark.parametrize("how", ["restart", "kill9"])
+async def test_messages_flow_again_after_the_broker_was_restarted_under_load(how, opened):
+    loop = asyncio.get_running_loop()
+    node = rabbitmq.Node()
+    try:
+        await loop.run_in_executor(None, node.start)
+        layer = opened(host=node.url("asgi"), timeout=2, remote_capacity=100000)
+        await layer.wait_ready(WAIT)
+        channel, stop, confirmed = layer.new_channel(), False, 0
+
+        async def send():
+            nonlocal confirmed
+            while not stop:
+                try:
+                    await layer.send(channel, {"n": 1})
+                    confirmed += 1
+                except (BusyError, DisconnectedError, TimedOutError, UnconfirmedError):
+                    pass
+                except channel_layer.NoChannelError:
+                    await asyncio.sleep(0.01)  # our own queue is being made again
+
+        got, came = 0, asyncio.Event()
+
+        async def receive():
+            nonlocal got
+            async for _ in layer.messages(channel):
+                got += 1
+                came.set()
+
+        tasks = [asyncio.ensure_future(send()) for _ in range(16)]
+        receiver = asyncio.ensure_future(receive())
+        await asyncio.wait_for(came.wait(), WAIT)
+        if how == "kill9":
+            await loop.run_in_executor(None, node.kill9)
+            await loop.run_in_executor(None, node.start)
+        else:
+            await loop.run_in_executor(None, node.restart)
+        await layer.wait_ready(WAIT)
+        before = confirmed
+        came.clear()
+        await asyncio.wait_for(came.wait(), WAIT)
+        while confirmed == before:
+            await asyncio.sleep(0.01)
+        stop = True
+        await asyncio.wait_for(asyncio.gather(*tasks), WAIT)
+        await layer.close()
+        await asyncio.wait_for(receiver, WAIT)
+        assert got > 0
+    finally:
+        await loop.run_in_executor(None, node.close)
