@@ -5,7 +5,7 @@ package channellayer
 
 /*
 #cgo pkg-config: channel_layer
-#cgo CFLAGS: -std=c11 -D_GNU_SOURCE -pthread -Wall -Wextra -Werror=incompatible-pointer-types
+#cgo CFLAGS: -std=c11 -D_GNU_SOURCE -pthread -Werror=incompatible-pointer-types
 #cgo LDFLAGS: -pthread
 
 #include <stdlib.h>

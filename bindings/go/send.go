@@ -124,6 +124,9 @@ func (l *Layer) sendJSON(ctx context.Context, toGroup bool, name, json string) e
 	if err := checkText("send to", name, json); err != nil {
 		return err
 	}
+	if ctx.Err() != nil {
+		return contextError(ctx, "send to "+name, "not sent")
+	}
 	select {
 	case l.calls.json <- struct{}{}:
 	case <-ctx.Done():
