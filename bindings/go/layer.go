@@ -210,18 +210,22 @@ func (l *Layer) pump(conn syscall.RawConn, config Config) {
 			}
 		}
 	}
-	l.file.Close()
 	l.calls.end()
 	if l.happenings != nil {
 		close(l.happenings)
 	}
 	l.changeState()
 	close(l.ended)
+	l.file.Close()
 }
 
 func (l *Layer) setDeadline(at time.Time) {
-	if err := l.file.SetReadDeadline(at); err != nil && !errors.Is(err, os.ErrClosed) {
-		panic("channellayer: cannot set a deadline: " + err.Error())
+	if err := l.file.SetReadDeadline(at); err != nil {
+		select {
+		case <-l.ended: // by a second Close: the file is closed
+		default:
+			panic("channellayer: cannot set a deadline: " + err.Error())
+		}
 	}
 }
 

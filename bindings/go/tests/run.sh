@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 1' HUP INT TERM
-. tests/environment.sh "$scratch"
+. tests/environment.sh
 
 unformatted=$(gofmt -l .)
 if [ -n "$unformatted" ]; then
