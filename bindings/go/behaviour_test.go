@@ -1,0 +1,498 @@
+package channellayer_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"channellayer"
+)
+
+func onEachBroker(t *testing.T, test func(t *testing.T, host string)) {
+	for _, broker := range brokers {
+		t.Run(broker, func(t *testing.T) { test(t, hostOf(t, broker)) })
+	}
+}
+
+// --- misuse -------------------------------------------------------------------------------------
+
+func TestMisuseIsAnErrorWithTheTextOfC(t *testing.T) {
+	layer := open(t, memoryHost())
+	channel := newChannel(t, layer)
+	ctx := soon(t)
+	for name, each := range map[string]struct {
+		err  error
+		is   error
+		says string
+	}{
+		"a reserved key":       {layer.Send(ctx, channel, map[string]any{"__asgi_channel__": "x"}), channellayer.ErrInvalid, "__asgi_channel__"},
+		"a bad name":           {layer.Send(ctx, "no mark", nil), channellayer.ErrInvalid, "no mark"},
+		"a long name":          {layer.Send(ctx, "a!"+strings.Repeat("b", 1000), nil), channellayer.ErrInvalid, "bbb"},
+		"a NUL in a name":      {layer.Send(ctx, channel+"\x00more", nil), channellayer.ErrInvalid, "NUL"},
+		"a value of no type":   {layer.Send(ctx, channel, map[string]any{"f": func() {}}), channellayer.ErrInvalid, "func"},
+		"a time":               {layer.Send(ctx, channel, map[string]any{"at": time.Now()}), channellayer.ErrInvalid, "at"},
+		"a large integer":      {layer.Send(ctx, channel, map[string]any{"n": uint64(1) << 63}), channellayer.ErrInvalid, "n"},
+		"no MessagePack":       {layer.SendPacked(ctx, channel, []byte{0xc1}), channellayer.ErrInvalid, ""},
+		"no message":           {layer.SendPacked(ctx, channel, nil), channellayer.ErrInvalid, ""},
+		"no done":              {layer.SendAsync(channel, []byte{0x80}, nil), channellayer.ErrInvalid, "done"},
+		"no JSON":              {layer.SendJSON(ctx, channel, "{"), channellayer.ErrInvalid, ""},
+		"a stranger's channel": {layer.GroupAdd(ctx, "group", "other!channel"), channellayer.ErrInvalid, "other!channel"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var failed *channellayer.Error
+			if !errors.Is(each.err, each.is) || !errors.As(each.err, &failed) {
+				t.Fatalf("it is %v", each.err)
+			}
+			if failed.Text == "" || !strings.Contains(each.err.Error(), each.says) {
+				t.Fatalf("%v does not say %q", each.err, each.says)
+			}
+		})
+	}
+	if _, err := layer.Stat(9999); !errors.Is(err, channellayer.ErrInvalid) {
+		t.Errorf("an unknown statistic: %v", err)
+	}
+	_, err := channellayer.Open(channellayer.Config{Options: map[string]string{"dispatch": "thread"}})
+	if !errors.Is(err, channellayer.ErrInvalid) {
+		t.Errorf("option dispatch: %v", err)
+	}
+}
+
+func TestAClosedLayerIsUsedByManyGoroutinesWithoutHarm(t *testing.T) {
+	onEachBroker(t, func(t *testing.T, host string) {
+		layer := open(t, host)
+		channel := newChannel(t, layer)
+		started, ended := make(chan struct{}, 64), make(chan error, 64)
+		for i := 0; i < 64; i++ {
+			go func(receives bool) {
+				for first := true; ; first = false {
+					var err error
+					if receives {
+						_, err = layer.Receive(context.Background(), channel)
+					} else {
+						err = layer.Send(context.Background(), channel, map[string]any{"n": 1})
+					}
+					if err != nil && !errors.Is(err, channellayer.ErrFull) {
+						ended <- err
+						return
+					}
+					if first {
+						started <- struct{}{}
+					}
+				}
+			}(i%2 == 0)
+		}
+		for i := 0; i < 32; i++ {
+			<-started
+		}
+		if err := layer.Close(soon(t)); err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < 64; i++ {
+			select {
+			case err := <-ended:
+				if !errors.Is(err, channellayer.ErrClosed) && !errors.Is(err, channellayer.ErrUnconfirmed) {
+					t.Errorf("ended with %v", err)
+				}
+			case <-time.After(patience):
+				t.Fatal("a call hangs in a closed layer")
+			}
+		}
+	})
+}
+
+func TestAnOtherProgramIsStartedBesideAnOpenLayer(t *testing.T) {
+	layer := open(t, memoryHost())
+	if output, err := exec.Command("true").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	if state, err := layer.State(); err != nil || state != channellayer.StateReady {
+		t.Fatalf("it is %d, %v", state, err)
+	}
+}
+
+// --- waiting ------------------------------------------------------------------------------------
+
+func TestAContextEndsAWait(t *testing.T) {
+	layer, err := channellayer.Open(channellayer.Config{Options: map[string]string{
+		"host": "amqp://guest:guest@127.0.0.1:1/nothing-listens"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer layer.Close(context.Background())
+	channel := newChannel(t, layer)
+	for name, wait := range map[string]func(ctx context.Context) error{
+		"WaitReady": layer.WaitReady,
+		"Send":      func(ctx context.Context) error { return layer.Send(ctx, channel, nil) },
+		"SendJSON":  func(ctx context.Context) error { return layer.SendJSON(ctx, channel, "{}") },
+		"GroupAdd":  func(ctx context.Context) error { return layer.GroupAdd(ctx, "group", channel) },
+		"Receive":   func(ctx context.Context) error { _, err := layer.Receive(ctx, channel); return err },
+		"Handle":    func(ctx context.Context) error { return layer.Handle(ctx, channel, nil) },
+		"Messages":  func(ctx context.Context) error { return layer.Messages(ctx, channel).Err() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+			defer cancel()
+			err := wait(ctx)
+			if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, channellayer.ErrTimeout) {
+				t.Errorf("a deadline: %v", err)
+			}
+			ctx, cancel = context.WithCancel(context.Background())
+			cancel()
+			if err := wait(ctx); !errors.Is(err, context.Canceled) {
+				t.Errorf("cancelled: %v", err)
+			}
+		})
+	}
+}
+
+func TestASendWaitsForAPlace(t *testing.T) {
+	onEachBroker(t, func(t *testing.T, host string) {
+		layer := open(t, host, "max_in_flight", "4", "remote_capacity", "10000", "local_capacity", "10000")
+		channel := newChannel(t, layer)
+		const senders, each = 64, 20
+		var wait sync.WaitGroup
+		for i := 0; i < senders; i++ {
+			wait.Add(1)
+			go func() {
+				defer wait.Done()
+				for n := 0; n < each; n++ {
+					if err := layer.Send(soon(t), channel, map[string]any{"n": n}); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}()
+		}
+		wait.Wait()
+		for n := 0; n < senders*each; n++ {
+			if _, err := layer.Receive(soon(t), channel); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+func TestSendAsyncIsBusyWithoutAPlace(t *testing.T) {
+	layer, err := channellayer.Open(channellayer.Config{Options: map[string]string{
+		"host": "amqp://guest:guest@127.0.0.1:1/nothing-listens", "max_in_flight": "2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	outcomes := make(chan error, 2)
+	for i := 0; i < 2; i++ {
+		if err := layer.SendAsync("a!b", []byte{0x80}, func(err error) { outcomes <- err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err = layer.SendAsync("a!b", []byte{0x80}, func(error) { t.Error("done, though it failed") })
+	if !errors.Is(err, channellayer.ErrBusy) {
+		t.Errorf("it is %v", err)
+	}
+	if err := layer.Close(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < 2; i++ {
+		if err := <-outcomes; err == nil {
+			t.Error("sent, to nobody")
+		}
+	}
+}
+
+// --- receiving ----------------------------------------------------------------------------------
+
+func TestMessagesComeByAGoChannelInOrder(t *testing.T) {
+	onEachBroker(t, func(t *testing.T, host string) {
+		layer := open(t, host)
+		channel := newChannel(t, layer)
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		subscription := layer.Messages(ctx, channel)
+		for n := 0; n < 50; n++ {
+			if err := layer.Send(soon(t), channel, map[string]any{"n": n}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for n := 0; n < 25; n++ {
+			expectMessage(t, "in order", <-subscription.C, map[string]any{"n": int64(n)})
+		}
+		// The goroutine behind the Go channel holds the next one by now, or soon: it gives it back.
+		cancel()
+		next := 25
+		for message := range subscription.C {
+			expectMessage(t, "after the end", message, map[string]any{"n": int64(next)})
+			next++
+		}
+		if err := subscription.Err(); !errors.Is(err, context.Canceled) {
+			t.Fatalf("it ended with %v", err)
+		}
+		for ; next < 50; next++ {
+			message, err := layer.Receive(soon(t), channel)
+			if err != nil {
+				t.Fatal(err)
+			}
+			expectMessage(t, "given back", message, map[string]any{"n": int64(next)})
+		}
+	})
+}
+
+func TestADeclinedMessageWakesAnother(t *testing.T) {
+	layer := open(t, memoryHost())
+	channel := newChannel(t, layer)
+	holding, decline := make(chan struct{}), make(chan struct{})
+	go layer.Handle(context.Background(), channel, func(*channellayer.Message) channellayer.Flow {
+		close(holding)
+		<-decline
+		return channellayer.Decline
+	})
+	if err := layer.Send(soon(t), channel, map[string]any{"n": 1}); err != nil {
+		t.Fatal(err)
+	}
+	<-holding
+	taken := make(chan error, 1)
+	go func() {
+		_, err := layer.Receive(soon(t), channel)
+		taken <- err
+	}()
+	eventually(t, "the other waits", func() bool { return statOf(t, layer, channellayer.StatReceivers) == 1 })
+	close(decline)
+	if err := <-taken; err != nil {
+		t.Fatal(err)
+	}
+	if left := statOf(t, layer, channellayer.StatReceivers); left != 0 {
+		t.Fatalf("%d receivers are left", left)
+	}
+}
+
+// TestReceiversCancelledInFlightLoseNothing: 10,000 receivers are cancelled at whatever moment it
+// happens to be, while messages come.
+func TestReceiversCancelledInFlightLoseNothing(t *testing.T) {
+	const receivers, messages = 10000, 5000
+	onEachBroker(t, func(t *testing.T, host string) {
+		layer := open(t, host, "local_capacity", "20000", "remote_capacity", "20000", "prefetch_count", "1000")
+		channel := newChannel(t, layer)
+		var seen [messages]atomic.Int32
+		take := func(message *channellayer.Message) {
+			found, err := message.Map()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			seen[found["n"].(int64)].Add(1)
+		}
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			for n := 0; n < messages; n++ {
+				if err := layer.Send(context.Background(), channel, map[string]any{"n": n}); err != nil {
+					t.Error(err)
+				}
+			}
+		}()
+		var wait sync.WaitGroup
+		var taken, cancelled atomic.Int64
+		places := make(chan struct{}, 64)
+		for i := 0; i < receivers; i++ {
+			places <- struct{}{}
+			ctx, cancel := context.WithCancel(context.Background())
+			wait.Add(1)
+			go func() {
+				defer wait.Done()
+				defer func() { <-places }()
+				message, err := layer.Receive(ctx, channel)
+				switch {
+				case err == nil:
+					taken.Add(1)
+					take(message)
+				case errors.Is(err, context.Canceled):
+					cancelled.Add(1)
+				default:
+					t.Error(err)
+				}
+			}()
+			go cancel()
+		}
+		wait.Wait()
+		<-sent
+		left := messages - int(taken.Load())
+		t.Logf("%d took a message, %d were cancelled", taken.Load(), cancelled.Load())
+		if taken.Load()+cancelled.Load() != receivers || cancelled.Load() == 0 {
+			t.Fatal("that is not all of them, or none was cancelled")
+		}
+		for ; left > 0; left-- {
+			message, err := layer.Receive(soon(t), channel)
+			if err != nil {
+				t.Fatalf("%d are lost: %v", left, err)
+			}
+			take(message)
+		}
+		for n := range seen {
+			if count := seen[n].Load(); count != 1 {
+				t.Fatalf("message %d came %d times", n, count)
+			}
+		}
+		if left := statOf(t, layer, channellayer.StatReceivers); left != 0 {
+			t.Fatalf("%d receivers are left", left)
+		}
+	})
+}
+
+// --- events -------------------------------------------------------------------------------------
+
+func TestStatesAndLogRecordsAreTold(t *testing.T) {
+	states, records := make(chan channellayer.State, 100), make(chan string, 100)
+	layer := openWith(t, channellayer.Config{
+		Options: map[string]string{"host": hostOf(t, "rabbitmq")},
+		OnState: func(state channellayer.State, generation uint64) {
+			if state == channellayer.StateReady && generation != 1 {
+				t.Errorf("ready for the first time, and generation is %d", generation)
+			}
+			states <- state
+		},
+		OnLog: func(level channellayer.LogLevel, target, message string) {
+			if target == "" || message == "" || level < channellayer.LogError || level > channellayer.LogDebug {
+				t.Errorf("a record is %d %q %q", level, target, message)
+			}
+			records <- message
+		},
+	})
+	for state := range states {
+		if state == channellayer.StateReady {
+			break
+		}
+	}
+	<-records
+	if err := layer.Close(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	for state := range states {
+		if state == channellayer.StateClosed {
+			break
+		}
+	}
+}
+
+// --- faults -------------------------------------------------------------------------------------
+
+func TestABrokerRestartedUnderLoadGoesOn(t *testing.T) {
+	broker := startNode(t)
+	sending := open(t, broker.url, "timeout", "2")
+	receiving := open(t, broker.url, "timeout", "2")
+	channel := newChannel(t, receiving)
+	ctx, cancel := context.WithCancel(context.Background())
+	var received, failed atomic.Int64
+	handled := make(chan error, 1)
+	go func() {
+		handled <- receiving.Handle(ctx, channel, func(*channellayer.Message) channellayer.Flow {
+			received.Add(1)
+			return channellayer.Continue
+		})
+	}()
+	var wait sync.WaitGroup
+	for i := 0; i < 32; i++ {
+		wait.Add(1)
+		go func() {
+			defer wait.Done()
+			for ctx.Err() == nil {
+				err := sending.Send(ctx, channel, map[string]any{"n": 1})
+				switch {
+				case err == nil, ctx.Err() != nil:
+				case errors.Is(err, channellayer.ErrInvalid), errors.Is(err, channellayer.ErrClosed),
+					errors.Is(err, channellayer.ErrInternal):
+					t.Error(err)
+					return
+				default:
+					failed.Add(1)
+				}
+			}
+		}()
+	}
+	goOn := func() {
+		before := received.Load()
+		eventually(t, "messages flow", func() bool { return received.Load() >= before+1000 })
+	}
+	goOn()
+	for _, order := range []string{"restart", "kill9"} {
+		broker.do(order)
+		if order == "kill9" {
+			broker.do("start")
+		}
+		for _, layer := range []*channellayer.Layer{sending, receiving} {
+			layer := layer
+			eventually(t, "a second connection", func() bool {
+				state, err := layer.State()
+				return err == nil && state == channellayer.StateReady
+			})
+		}
+		goOn()
+	}
+	if statOf(t, receiving, channellayer.StatGeneration) < 3 || failed.Load() == 0 {
+		t.Error("the broker was restarted, and nobody noticed")
+	}
+	cancel()
+	wait.Wait()
+	if err := <-handled; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestAProgramExitsWithAnOpenLayer(t *testing.T) {
+	runs := 100
+	if text := os.Getenv("CHANNEL_LAYER_TEST_EXITS"); text != "" {
+		var err error
+		if runs, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	program := filepath.Join(t.TempDir(), "exit")
+	if output, err := exec.Command("go", "build", "-o", program, "./tests/exit").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	onEachBroker(t, func(t *testing.T, host string) {
+		for i := 0; i < runs/2; i++ {
+			how := []string{"return", "exit"}[i%2]
+			ctx := soon(t)
+			if output, err := exec.CommandContext(ctx, program, host, how).CombinedOutput(); err != nil {
+				t.Fatalf("run %d (%s): %v: %s", i, how, err, output)
+			}
+		}
+	})
+}
+
+// --- README -------------------------------------------------------------------------------------
+
+func TestTheExampleOfTheREADMERuns(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, found := strings.Cut(string(text), "```go\npackage main")
+	code, _, ended := strings.Cut(after, "```")
+	if !found || !ended {
+		t.Fatal("README.md has no program")
+	}
+	file := filepath.Join(t.TempDir(), "main.go")
+	if err := os.WriteFile(file, []byte("package main"+code), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	output, err := exec.Command("go", "run", file).CombinedOutput()
+	if err != nil || string(output) != "hello\n" {
+		t.Fatalf("%v: %s", err, output)
+	}
+}
+
+func TestTheExampleProgramServesAChat(t *testing.T) {
+	onEachBroker(t, func(t *testing.T, host string) {
+		output, err := exec.Command("go", "run", "./example", "-host", host, "-check").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, output)
+		}
+	})
+}

@@ -1,0 +1,373 @@
+// Package channellayer sends messages to named channels and broadcasts to groups, between many
+// server processes, over RabbitMQ. It is the Go form of the C library channel_layer, and speaks the
+// same wire as the Python package channels_rabbitmq.
+//
+// All methods may be called from any goroutine. What waits takes a context and parks its goroutine,
+// not a thread. Delivery is at most once.
+package channellayer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Config says how to open a layer. Its zero value takes all defaults.
+type Config struct {
+	// Options are those of the C library, as {"host": "memory://example", "expiry": "30"}:
+	// durations in decimal seconds, sizes in bytes. "dispatch" is this package's own.
+	Options map[string]string
+	// OnLog gets the log records, one at a time and in order, on a goroutine of its own. Where it
+	// falls behind by 1024, records are dropped and counted in StatEventsDropped.
+	OnLog func(level LogLevel, target, message string)
+	// OnState gets the changes of state as OnLog gets records. generation counts the consuming
+	// connections so far: where it grew, messages may have been missed in between.
+	OnState func(state State, generation uint64)
+}
+
+// Layer is an open layer: one queue on the broker, with any number of channels. Close it in the end.
+type Layer struct {
+	raw     rawLayer
+	sink    rawSink
+	file    *os.File
+	timeout time.Duration // option timeout
+
+	calls   calls
+	closing atomic.Bool
+	ended   chan struct{} // closed once no callback will come
+
+	mu           sync.Mutex
+	stateChanged chan struct{} // closed and made anew at each change of state
+	channels     map[string]*channelState
+	stashed      atomic.Int64 // messages in all stashes
+
+	happenings    chan func()
+	droppedEvents atomic.Uint64
+}
+
+const (
+	drainAtOnce   = 256
+	eventsAtMost  = 1024
+	closingPeriod = 10 * time.Millisecond
+	jsonAtOnce    = 16
+)
+
+// Version gives the version of the C library that is loaded, as "0.1.0".
+func Version() string { return rawVersion() }
+
+// Open opens a layer. It connects in the background and tries again for ever: a broker that is down
+// does not fail this call, a bad option does, with ErrInvalid.
+func Open(config Config) (*Layer, error) {
+	if found := rawABIVersion(); found != abiVersion {
+		return nil, newError("open", StatusInternal, fmt.Sprintf(
+			"the library that is loaded has ABI %d, this program was built for %d", found, abiVersion))
+	}
+	options := make([][2]string, 0, len(config.Options)+1)
+	for name, value := range config.Options {
+		if name == "dispatch" || name == "dispatch_threads" {
+			return nil, newError("open", StatusInvalid, "option "+name+" is set by this package alone")
+		}
+		if err := checkText("open", name, value); err != nil {
+			return nil, err
+		}
+		options = append(options, [2]string{name, value})
+	}
+	options = append(options, [2]string{"dispatch", "poll"})
+	sink := rawNewSink()
+	raw, err := rawNew(options, sink)
+	if err != nil {
+		rawFreeSink(sink)
+		return nil, err
+	}
+	file, err := rawFile(raw)
+	var conn syscall.RawConn
+	if err == nil {
+		if conn, err = file.SyscallConn(); err != nil {
+			file.Close()
+		}
+	}
+	if err != nil {
+		rawFree(raw)
+		rawFreeSink(sink)
+		return nil, &Error{StatusInternal, "open", err.Error(), err}
+	}
+	l := &Layer{
+		raw:          raw,
+		sink:         sink,
+		file:         file,
+		timeout:      time.Duration(numberOf(config.Options, "timeout", 10) * float64(time.Second)),
+		ended:        make(chan struct{}),
+		stateChanged: make(chan struct{}),
+		channels:     make(map[string]*channelState),
+	}
+	l.calls.most = int(numberOf(config.Options, "max_in_flight", 10000))
+	l.calls.json = make(chan struct{}, jsonAtOnce)
+	if config.OnLog != nil || config.OnState != nil {
+		l.happenings = make(chan func(), eventsAtMost)
+		go tell(l.happenings)
+	}
+	// The goroutine below refers to the layer until it is closed and all has ended; only then can
+	// this run, so that no call can meet a freed handle.
+	runtime.SetFinalizer(l, (*Layer).free)
+	go l.pump(conn, config)
+	return l, nil
+}
+
+func (l *Layer) free() {
+	rawFree(l.raw)
+	rawFreeSink(l.sink)
+}
+
+// numberOf reads an option that the C library has found to be a number.
+func numberOf(options map[string]string, name string, otherwise float64) float64 {
+	if number, err := strconv.ParseFloat(options[name], 64); err == nil {
+		return number
+	}
+	return otherwise
+}
+
+// checkText refuses what C would read in part.
+func checkText(op string, texts ...string) error {
+	for _, text := range texts {
+		if strings.IndexByte(text, 0) >= 0 {
+			return newError(op, StatusInvalid, fmt.Sprintf("%q holds a NUL", text))
+		}
+	}
+	return nil
+}
+
+func milliseconds(duration time.Duration) uint32 {
+	// Rounded up: a wait of less than one is still a wait.
+	count := (duration + time.Millisecond - 1) / time.Millisecond
+	switch {
+	case count < 0:
+		return 0
+	case count > math.MaxUint32:
+		return math.MaxUint32
+	}
+	return uint32(count)
+}
+
+// contextError is the error of a wait that its context ended. It is the context's error, and
+// ErrTimeout where that was a deadline.
+func contextError(ctx context.Context, op, text string) error {
+	err := ctx.Err()
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &Error{StatusTimeout, op, text, err}
+	}
+	return fmt.Errorf("channellayer: %s: %s: %w", op, text, err)
+}
+
+// --- what comes from C ------------------------------------------------------------------------
+
+func tell(happenings <-chan func()) {
+	for happening := range happenings {
+		happening()
+	}
+}
+
+// happen hands a log record or a change of state to the user's goroutine.
+func (l *Layer) happen(happening func()) {
+	select {
+	case l.happenings <- happening:
+	default:
+		l.droppedEvents.Add(1)
+	}
+}
+
+// pump takes what the library tells, in one call however much it is, and rests in Go's poller, not
+// in a thread, while there is nothing.
+func (l *Layer) pump(conn syscall.RawConn, config Config) {
+	ended := false
+	for !ended {
+		// The poller tells a descriptor's changes, so all that is due has to be run each time.
+		err := conn.Read(func(uintptr) bool {
+			for more := true; more && !ended; {
+				var events []rawEvent
+				events, more, ended = rawDrain(l.raw, l.sink, drainAtOnce)
+				l.take(events, config)
+				more = more || len(events) != 0
+			}
+			return ended
+		})
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			panic("channellayer: cannot wait for the library's descriptor: " + err.Error())
+		}
+		if !ended {
+			// Close has set a deadline. What is left then ends without a sign at the descriptor.
+			l.setDeadline(time.Time{})
+			if l.closing.Load() {
+				l.setDeadline(time.Now().Add(closingPeriod))
+			}
+		}
+	}
+	l.calls.end()
+	if l.happenings != nil {
+		close(l.happenings)
+	}
+	l.changeState()
+	close(l.ended)
+	l.file.Close()
+}
+
+func (l *Layer) setDeadline(at time.Time) {
+	if err := l.file.SetReadDeadline(at); err != nil {
+		select {
+		case <-l.ended: // by a second Close: the file is closed
+		default:
+			panic("channellayer: cannot set a deadline: " + err.Error())
+		}
+	}
+}
+
+func (l *Layer) take(events []rawEvent, config Config) {
+	l.calls.resolve(events)
+	for i := range events {
+		event := &events[i]
+		switch event.kind {
+		case eventLog:
+			level, target, message := LogLevel(event.status), takeText(event.more), takeText(event.text)
+			if config.OnLog != nil {
+				l.happen(func() { config.OnLog(level, target, message) })
+			}
+		case eventState:
+			state, generation := State(event.status), uint64(event.number)
+			l.changeState()
+			if config.OnState != nil {
+				l.happen(func() { config.OnState(state, generation) })
+			}
+		}
+	}
+}
+
+func (l *Layer) changeState() {
+	l.mu.Lock()
+	close(l.stateChanged)
+	l.stateChanged = make(chan struct{})
+	l.mu.Unlock()
+}
+
+// --- the layer itself -------------------------------------------------------------------------
+
+// WaitReady waits until both connections stand and every group is bound. It fails with ErrRefused at
+// once where every host refuses us.
+func (l *Layer) WaitReady(ctx context.Context) error {
+	defer runtime.KeepAlive(l)
+	for {
+		l.mu.Lock()
+		changed := l.stateChanged
+		l.mu.Unlock()
+		err := rawWaitReady(l.raw)
+		if !errors.Is(err, ErrTimeout) {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return contextError(ctx, "wait for the layer to be ready", "it is not ready yet")
+		}
+	}
+}
+
+// State gives the state now.
+func (l *Layer) State() (State, error) {
+	defer runtime.KeepAlive(l)
+	return rawState(l.raw)
+}
+
+// Stat gives a counter or gauge, of a closed layer too.
+func (l *Layer) Stat(which Stat) (uint64, error) {
+	defer runtime.KeepAlive(l)
+	value, err := rawStat(l.raw, which)
+	if which == StatEventsDropped {
+		value += l.droppedEvents.Load()
+	}
+	return value, err
+}
+
+// NewChannel makes up a channel name, `<queue name>!<prefix><12 random letters>`. Nothing is
+// registered: a channel begins with its first message or receiver.
+func (l *Layer) NewChannel(prefix string) (string, error) {
+	defer runtime.KeepAlive(l)
+	if err := checkText("new channel", prefix); err != nil {
+		return "", err
+	}
+	return rawNewChannel(l.raw, prefix)
+}
+
+// GroupAdd adds a channel of this layer to a group, and returns once the broker routes the group
+// here. The membership is recorded at once: it stays where the wait ends earlier, by ctx or by
+// option timeout, and is bound on reconnection. It lapses group_expiry after the last add.
+func (l *Layer) GroupAdd(ctx context.Context, group, channel string) error {
+	defer runtime.KeepAlive(l)
+	if err := checkText("group add", group, channel); err != nil {
+		return err
+	}
+	result := make(chan error, 1)
+	token := l.calls.add(call{op: "group add", name: group, result: result})
+	if err := rawGroupAdd(l.raw, l.sink, group, channel, token); err != nil {
+		l.calls.drop(token)
+		return err
+	}
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		l.calls.forget(token)
+		return contextError(ctx, "group add", "the membership stays, and is bound later")
+	}
+}
+
+// GroupDiscard removes a channel of this layer from a group. It never waits.
+func (l *Layer) GroupDiscard(group, channel string) error {
+	defer runtime.KeepAlive(l)
+	if err := checkText("group discard", group, channel); err != nil {
+		return err
+	}
+	return rawGroupDiscard(l.raw, group, channel)
+}
+
+// Close refuses new calls, waits for confirms, closes the connections, and ends the receivers with
+// ErrClosed. Messages that nobody received are dropped. It waits as long as ctx allows, or for
+// option timeout where ctx has no deadline; whatever it returns, the layer is closed. A second call
+// does no harm.
+//
+// The wait takes a thread of the system, the one call but SendJSON that does.
+func (l *Layer) Close(ctx context.Context) error {
+	defer runtime.KeepAlive(l)
+	timeout := l.timeout
+	if deadline, ok := ctx.Deadline(); ok {
+		timeout = time.Until(deadline)
+	}
+	closed := make(chan error, 1)
+	go func() {
+		err := rawClose(l.raw, milliseconds(timeout))
+		l.closing.Store(true)
+		l.setDeadline(time.Now()) // what the closing told has to be taken
+		closed <- err
+	}()
+	select {
+	case err := <-closed:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		if ctx.Err() != context.DeadlineExceeded {
+			return contextError(ctx, "close", "the layer goes on closing")
+		}
+		if err := <-closed; err != nil { // it has the same deadline
+			return err
+		}
+	}
+	<-l.ended // soon: the library has ended all that was under way
+	return nil
+}

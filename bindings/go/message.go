@@ -1,0 +1,49 @@
+package channellayer
+
+import "runtime"
+
+// Message is a message that was received. It can be read by many goroutines, and outlives its layer.
+type Message struct {
+	raw    rawMessage
+	packed []byte
+}
+
+func newMessage(raw rawMessage, packed []byte) *Message {
+	message := &Message{raw: raw, packed: packed}
+	// C's part is as large as ours, so that the collector, which sees ours alone, comes in time.
+	runtime.SetFinalizer(message, (*Message).free)
+	return message
+}
+
+func (m *Message) free() { rawMessageFree(m.raw) }
+
+// Map decodes the message; see Unpack for the types. Each call makes a map of its own.
+func (m *Message) Map() (map[string]any, error) { return Unpack(m.packed) }
+
+// Packed gives the message as MessagePack. It is not to be changed.
+func (m *Message) Packed() []byte { return m.packed }
+
+// JSON gives the message as JSON text; bytes become a string of U+FFFF followed by base64. It fails
+// with ErrInvalid where a foreign sender sent what JSON cannot hold.
+func (m *Message) JSON() (string, error) {
+	defer runtime.KeepAlive(m)
+	return rawMessageJSON(m.raw)
+}
+
+// Channel gives the full name of the channel that the message was delivered on.
+func (m *Message) Channel() string {
+	defer runtime.KeepAlive(m)
+	return rawMessageChannel(m.raw)
+}
+
+// Group gives the group that the message was sent to, or "" where it was sent to the channel.
+func (m *Message) Group() string {
+	defer runtime.KeepAlive(m)
+	return rawMessageGroup(m.raw)
+}
+
+// Type gives the value of the key "type", or "" where there is none or it is no string.
+func (m *Message) Type() string {
+	defer runtime.KeepAlive(m)
+	return rawMessageType(m.raw)
+}
