@@ -28,7 +28,7 @@ SOURCES := $(shell find src -name '*.rs') build.rs cbindgen.toml Cargo.toml Carg
 C_SOURCES = $(shell find bindings/c tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp')
 
 .DELETE_ON_ERROR:
-.PHONY: help build release demo test test-rabbitmq4 faults fuzz sanitize deps install uninstall \
+.PHONY: help build release demo test fleet test-rabbitmq4 faults fuzz sanitize deps install uninstall \
 	bench bench-full bench-report bench-pure counts fmt lint clean
 
 help: ## list the targets
@@ -59,6 +59,9 @@ demo: build ## run a chat on the library; HOST=amqp://… runs it between two pr
 
 test: deps ## install what is missing and run all tests; STAGES="c interop" runs only those
 	@$(PYTHON) tests/fixture/rabbitmq.py run -- tests/run.sh $(STAGES)
+
+fleet: deps build ## let C, Go, Ruby, Python and a Django consumer share a group; MEMBERS="c go"
+	@$(PYTHON) tests/fixture/rabbitmq.py run -- $(PYTHON) tests/fleet/run.py $(MEMBERS)
 
 faults: deps release ## cause every fault in full, for an hour; ROW=name causes one, SHORT=1 briefly
 	@CHANNEL_LAYER_FAULTS_LIBRARY=$(RELEASE) $(PYTHON) tests/faults/run.py \
@@ -102,7 +105,7 @@ uninstall: ## remove what install put there
 		"$(DESTDIR)$(INCLUDEDIR)/channel_layer.h" \
 		"$(DESTDIR)$(PKGCONFIGDIR)/channel_layer.pc"
 
-bench: release ## measure the bars beside other ways to do it, in 20 minutes; OPTIONS="--only …"
+bench: release ## measure the bars beside other ways to do it, in a quarter of an hour; OPTIONS="--only …"
 	@tests/deps.sh bench
 	@$(PYTHON) benches/run.py $(OPTIONS)
 

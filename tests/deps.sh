@@ -27,6 +27,17 @@ elif [ "${1:-test}" = sanitize ]; then
     need valgrind valgrind --version
 else
     need clang-format clang-format --version
+    need golang-go go version
+    need golang-github-vmihailenco-msgpack.v5-dev \
+        test -d /usr/share/gocode/src/github.com/vmihailenco/msgpack/v5
+    need ruby ruby --version
+    need ruby-ffi ruby -e 'require "ffi"'
+    need ruby-msgpack ruby -e 'require "msgpack"'
+    need ruby-minitest ruby -e 'require "minitest"'
+    need ruby-rack ruby -e 'require "rack"'
+    need puma puma --version
+    need unicorn unicorn --version
+    need rubocop rubocop --version
     need valgrind valgrind --version
     need python3 "${PYTHON:-python3}" --version
     need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'

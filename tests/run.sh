@@ -7,7 +7,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-stages=(fmt clippy rustdoc build rust fuzz counts doctest fixture benches c interop tls faults install demo rabbitmq4)
+stages=(fmt clippy rustdoc build rust fuzz counts doctest fixture benches c go ruby python fleet
+    interop tls faults install demo rabbitmq4)
 # Parts of others, run only by name.
 parts=(broker)
 
@@ -43,6 +44,7 @@ stage_fmt() {
     "$cargo" fmt --all --check || status=1
     rustfmt --check --edition 2024 fuzz/fuzz_targets/*.rs || status=1
     clang-format --dry-run -Werror "${c_files[@]}" || status=1
+    (cd bindings/ruby && rubocop --format quiet) || status=1
     return "$status"
 }
 
@@ -111,6 +113,24 @@ stage_benches() {
 
 stage_c() {
     tests/c/run.sh
+}
+
+# The bindings, each by the usual runner of its language; tests/bindings says what all are tested with.
+in_language() { # in_language FOLDER
+    CHANNEL_LAYER_TEST_LIBRARY=$(cd "$target/debug" && pwd) || return
+    CHANNEL_LAYER_TEST_API=$(cd "$logs" && pwd)/api.json || return
+    export CHANNEL_LAYER_TEST_LIBRARY CHANNEL_LAYER_TEST_API
+    "$python" tests/bindings/api.py >"$CHANNEL_LAYER_TEST_API" || return
+    timeout -k 10 600 "bindings/$1/tests/run.sh"
+}
+
+stage_go() { in_language go; }
+stage_ruby() { in_language ruby; }
+stage_python() { in_language python; }
+
+# A process in each of these languages and a Django consumer, in one group.
+stage_fleet() {
+    "$python" tests/fleet/run.py
 }
 
 stage_interop() {
@@ -287,7 +307,7 @@ for name in "${chosen[@]}"; do
     case $name in
     broker) run_stage "$name" count_chosen ;;
     benches | counts | fixture | interop | tls) run_stage "$name" count_unittest ;;
-    c | faults | install | demo) run_stage "$name" count_closing_line ;;
+    c | go | ruby | python | fleet | faults | install | demo) run_stage "$name" count_closing_line ;;
     rabbitmq4) run_stage "$name" count_summary ;;
     rust | fuzz | doctest) run_stage "$name" count_rust ;;
     build)

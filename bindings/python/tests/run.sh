@@ -17,6 +17,11 @@ done
 environment=$(tests/interop/environment.sh python-venv bindings/python/tests/requirements.txt) || exit 1
 python=$(cd "$environment" && pwd)/bin/python
 results=$environment/results.xml
+for check in "format --check" check; do
+    # shellcheck disable=SC2086  # the check is words
+    "$environment/bin/ruff" $check --no-cache --config bindings/python/pyproject.toml bindings/python ||
+        exit 1
+done
 rm -f "$results"
 
 export CHANNEL_LAYER_LIBRARY=$CHANNEL_LAYER_TEST_LIBRARY
