@@ -28,7 +28,7 @@ SOURCES := $(shell find src -name '*.rs') build.rs cbindgen.toml Cargo.toml Carg
 C_SOURCES = $(shell find bindings/c tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp')
 
 .DELETE_ON_ERROR:
-.PHONY: help build release demo test fleet test-rabbitmq4 faults fuzz sanitize deps install uninstall \
+.PHONY: help build release demo test fleet wheel test-rabbitmq4 faults fuzz sanitize deps install uninstall \
 	bench bench-full bench-report bench-pure counts fmt lint clean
 
 help: ## list the targets
@@ -62,6 +62,9 @@ test: deps ## install what is missing and run all tests; STAGES="c interop" runs
 
 fleet: deps build ## let C, Go, Ruby, Python and a Django consumer share a group; MEMBERS="c go"
 	@$(PYTHON) tests/fixture/rabbitmq.py run -- $(PYTHON) tests/fleet/run.py $(MEMBERS)
+
+wheel: release ## build the Python package with the library in it, in target/wheels
+	@$(PYTHON) bindings/python/build_wheel.py $(RELEASE) $(CARGO_TARGET_DIR)/wheels
 
 faults: deps release ## cause every fault in full, for an hour; ROW=name causes one, SHORT=1 briefly
 	@CHANNEL_LAYER_FAULTS_LIBRARY=$(RELEASE) $(PYTHON) tests/faults/run.py \
