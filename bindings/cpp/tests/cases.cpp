@@ -10,7 +10,8 @@
 
 using namespace channel_layer;
 using namespace std::chrono_literals;
-using nlohmann::json;
+// Keeps the order of keys, which the JSON view of a message shows.
+using json = nlohmann::ordered_json;
 
 static std::vector<std::uint8_t> from_base64(const std::string &text) {
     static const std::string digits =
