@@ -1,0 +1,471 @@
+// What C++ adds to the C API: ownership, callables, exceptions, the two forms of a call.
+
+#include <atomic>
+#include <future>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "channel_layer_json.hpp"
+#include "check.hpp"
+
+using namespace channel_layer;
+using namespace std::chrono_literals;
+using nlohmann::json;
+
+/// Counts how often what holds it was destroyed; moved-from ones do not count.
+class counted {
+  public:
+    explicit counted(std::atomic<int> &destroyed) : count(&destroyed) {}
+    counted(counted &&other) noexcept : count(std::exchange(other.count, nullptr)) {}
+    counted &operator=(counted &&) = delete;
+    ~counted() {
+        if (count != nullptr) {
+            ++*count;
+        }
+    }
+
+  private:
+    std::atomic<int> *count;
+};
+
+static_assert(!std::is_copy_constructible_v<layer> && std::is_nothrow_move_constructible_v<layer>);
+static_assert(!std::is_copy_constructible_v<message> && std::is_nothrow_move_assignable_v<message>);
+static_assert(!std::is_copy_constructible_v<receiver> &&
+              std::is_nothrow_move_assignable_v<receiver>);
+static_assert(!std::is_copy_constructible_v<options> &&
+              std::is_nothrow_move_constructible_v<options>);
+static_assert(!std::is_convertible_v<std::string, bytes_view>);
+static_assert(std::is_convertible_v<std::vector<std::uint8_t>, bytes_view>);
+
+// --- callables ------------------------------------------------------------------------------
+
+TEST(a_move_only_callable_is_destroyed_once_after_its_last_call) {
+    std::atomic<int> destroyed{0}, called{0};
+    {
+        const auto layer = check::open(check::memory());
+        const auto channel = layer.new_channel();
+        layer.send_async(channel, json::object(),
+                         [held = counted(destroyed), &called, &destroyed](const outcome &given) {
+                             called += given.ok() && destroyed == 0;
+                         });
+        check::eventually("the end of the callable", [&] { return destroyed == 1; });
+        CHECK(called == 1);
+        auto receiver = layer.receive(
+            channel, [held = counted(destroyed)](message_view) {},
+            [held = counted(destroyed)](status_code) {});
+        receiver.cancel();
+        CHECK(destroyed == 3);
+        receiver.cancel();
+        layer.receive(channel, [held = counted(destroyed)](message_view) {}).detach();
+        CHECK(destroyed == 3);
+    }
+    CHECK(destroyed == 4);
+}
+
+TEST(a_callable_is_destroyed_once_by_a_call_that_fails) {
+    std::atomic<int> destroyed{0};
+    const auto layer = check::open(check::memory());
+    const auto done = [&] {
+        return [held = counted(destroyed)](const outcome &) { std::abort(); };
+    };
+    check::raises(status_code::invalid, {"no mark"},
+                  [&] { layer.send_async("no mark", json::object(), done()); });
+    CHECK(destroyed == 1);
+    check::raises(status_code::invalid, {"a group"},
+                  [&] { layer.group_send_async("a group", json::object(), done()); });
+    CHECK(destroyed == 2);
+    check::raises(status_code::invalid, {}, [&] { layer.group_add_async("g", "x!y", done()); });
+    CHECK(destroyed == 3);
+    check::raises(status_code::invalid, {}, [&] {
+        (void)layer.receive("x!y", [held = counted(destroyed)](message_view) {});
+    });
+    CHECK(destroyed == 4);
+}
+
+TEST(a_callable_that_is_no_temporary_is_copied) {
+    check::queue<status_code> outcomes;
+    const auto layer = check::open(check::memory());
+    const auto channel = layer.new_channel();
+    std::function<void(const outcome &)> done = [&](const outcome &given) {
+        outcomes.put(given.status());
+    };
+    layer.send_async(channel, json::object(), done);
+    layer.group_add_async("g", channel, done);
+    layer.group_send_async("g", json::object(), done);
+    for (int i = 0; i < 3; i++) {
+        CHECK(outcomes.get() == status_code::ok);
+    }
+    CHECK(done);
+}
+
+TEST(a_receiver_may_end_itself_and_outlive_its_layer) {
+    check::queue<status_code> ended;
+    check::queue<int> called;
+    receiver kept, own;
+    {
+        const auto layer = check::open(check::memory());
+        kept = layer.receive(
+            layer.new_channel(), [](message_view) {},
+            [&](status_code status) { ended.put(status); });
+        const auto channel = layer.new_channel();
+        std::promise<void> assigned;
+        own = layer.receive(channel, [&](message_view) {
+            assigned.get_future().wait();
+            own = receiver();
+            called.put(1);
+        });
+        assigned.set_value();
+        layer.send_json(channel, "{}");
+        called.get();
+        check::eventually("the end of one receiver",
+                          [&] { return layer.stat(statistic::receivers) == 1; });
+    }
+    CHECK(ended.get("the end of the other") == status_code::closed);
+    kept.cancel();
+}
+
+TEST(a_stopped_receiver_takes_one_message_and_a_message_can_be_kept) {
+    std::vector<message> kept;
+    check::queue<int> called;
+    {
+        const auto layer = check::open(check::memory());
+        const auto channel = layer.new_channel();
+        layer.group_add("g", channel);
+        const auto receiver = layer.receive(channel, [&](message_view lent) {
+            kept.push_back(lent.keep());
+            called.put(1);
+            return flow::stop;
+        });
+        layer.group_send(std::string_view("g"), json{{"type", "t"}, {"n", 1}});
+        layer.send(channel, json{{"n", 2}});
+        called.get();
+        CHECK(layer.receive_next(channel, 5s)->as<json>() == json({{"n", 2}}));
+        CHECK(!layer.receive_next(channel, -1ms));
+    }
+    CHECK(kept.size() == 1 && kept[0].as<json>()["n"] == 1);
+    CHECK(kept[0].group() == "g" && kept[0].type() == "t");
+    const message moved = std::move(kept[0]);
+    CHECK(kept[0].data().empty() && !kept[0].group() && kept[0].channel().empty());
+    check::raises(status_code::invalid, {}, [&] { (void)kept[0].json(); });
+    CHECK(moved.json() == R"({"n":1,"type":"t"})");
+}
+
+// --- exceptions -----------------------------------------------------------------------------
+
+static std::string text_of(const std::exception_ptr &problem) {
+    try {
+        std::rethrow_exception(problem);
+    } catch (const std::exception &known) {
+        return known.what();
+    }
+}
+
+TEST(an_exception_in_a_callback_goes_to_the_hook_and_ends_the_receiver) {
+    check::queue<std::string> caught;
+    options chosen;
+    chosen.set("host", check::memory())
+        .on_state([](connection_state, std::uint64_t) { throw std::runtime_error("of the state"); })
+        .on_log([](log_level, std::string_view, std::string_view) {
+            throw std::runtime_error("of the log");
+        })
+        .on_exception([&](std::exception_ptr problem, const char *where) {
+            caught.put(std::string(where) + ": " + text_of(problem));
+        });
+    const layer layer(chosen);
+    std::vector<std::string> first = {caught.get(), caught.get()};
+    std::sort(first.begin(), first.end());
+    CHECK(first[0] == "on_log: of the log");
+    CHECK(first[1] == "on_state: of the state");
+    const auto channel = layer.new_channel();
+    const auto receiver =
+        layer.receive(channel, [](message_view lent) { (void)lent.as<json>().at("absent"); });
+    layer.send(channel, json{{"n", 1}});
+    check::holds(caught.get(), "receive: [json.exception");
+    check::eventually("its end", [&] { return layer.stat(statistic::receivers) == 0; });
+    layer.send(channel, json{{"n", 2}});
+    CHECK(layer.receive_next(channel, 5s)->as<json>()["n"] == 2);
+    layer.send_async(channel, json::object(),
+                     [](const outcome &) { throw std::runtime_error("of done"); });
+    CHECK(caught.get() == "send_async: of done");
+}
+
+TEST(an_exception_without_a_hook_is_written_to_standard_error) {
+    int ends[2];
+    CHECK(pipe(ends) == 0);
+    const int before = dup(STDERR_FILENO);
+    CHECK(dup2(ends[1], STDERR_FILENO) == STDERR_FILENO);
+    close(ends[1]);
+    {
+        const auto layer = check::open(check::memory());
+        layer.send_async(layer.new_channel(), json::object(),
+                         [](const outcome &) { throw std::runtime_error("nobody hears"); });
+        check::eventually("the outcome", [&] { return layer.stat(statistic::in_flight) == 0; });
+    }
+    {
+        options chosen;
+        chosen.set("host", check::memory()).on_exception([](std::exception_ptr, const char *) {
+            throw std::runtime_error("the hook fails");
+        });
+        const layer layer(chosen);
+        layer.send_async(layer.new_channel(), json::object(), [](const outcome &) { throw 7; });
+        check::eventually("the outcome", [&] { return layer.stat(statistic::in_flight) == 0; });
+    }
+    dup2(before, STDERR_FILENO);
+    close(before);
+    std::string written;
+    char part[512];
+    for (ssize_t count; (count = read(ends[0], part, sizeof part)) > 0;) {
+        written.append(part, static_cast<std::size_t>(count));
+    }
+    close(ends[0]);
+    check::holds(written, "an exception left a callback of send_async: nobody hears\n");
+    check::holds(written, "an exception left a callback of send_async\n");
+    check::holds(written, "an exception left a callback of on_exception: the hook fails\n");
+}
+
+// --- misuse ---------------------------------------------------------------------------------
+
+TEST(both_forms_of_a_call_say_the_same) {
+    const auto layer = check::open(check::memory());
+    const auto outcome = layer.try_send("no mark", json::object());
+    CHECK(!outcome && !outcome.ok() && outcome.status() == status_code::invalid);
+    check::raises(status_code::invalid, {outcome.message()},
+                  [&] { layer.send("no mark", json::object()); });
+    check::raises(status_code::invalid, {outcome.message()}, [&] { outcome.value(); });
+    CHECK(layer.try_send(layer.new_channel(), json::object()));
+    auto name = layer.try_new_channel("x.");
+    CHECK(name && name->find("!x.") != std::string::npos && *name.message() == '\0');
+    CHECK(layer.try_receive_next(*name, 0ms).status() == status_code::timeout);
+    CHECK(layer.try_stat(static_cast<statistic>(9999)).status() == status_code::invalid);
+}
+
+TEST(a_layer_that_was_moved_from_or_closed_says_so) {
+    auto first = check::open(check::memory());
+    const auto layer = std::move(first);
+    const auto channel = layer.new_channel();
+    const auto all = [&](const channel_layer::layer &used, const char *says) {
+        const auto done = [](const outcome &) { std::abort(); };
+        const auto closed = [&](auto &&call) { check::raises(status_code::closed, {says}, call); };
+        closed([&] { used.send(channel, json::object()); });
+        closed([&] { used.send_json(channel, "{}"); });
+        closed([&] { used.group_send("g", json::object()); });
+        closed([&] { used.group_send_json("g", "{}"); });
+        closed([&] { used.send_async(channel, json::object(), done); });
+        closed([&] { used.group_send_async("g", json::object(), done); });
+        closed([&] { used.group_add("g", channel); });
+        closed([&] { used.group_add_async("g", channel, done); });
+        closed([&] { used.group_discard("g", channel); });
+        closed([&] { used.channel_discard(channel); });
+        closed([&] { (void)used.receive(channel, [](message_view) {}); });
+        closed([&] { (void)used.receive_next(channel, 0ms); });
+        closed([&] { (void)used.new_channel(); });
+        closed([&] { used.wait_ready(0ms); });
+    };
+    all(first, "moved from");
+    CHECK(first.fd() == -1);
+    check::raises(status_code::closed, {"moved from"}, [&] { first.close(0ms); });
+    check::raises(status_code::closed, {"moved from"}, [&] { (void)first.poll(); });
+    check::raises(status_code::closed, {"moved from"}, [&] { (void)first.state(); });
+    layer.close(10s);
+    all(layer, "closed");
+    layer.close(10s);
+    CHECK(layer.state() == connection_state::closed);
+}
+
+TEST(a_wrong_argument_is_refused_with_its_text) {
+    options chosen;
+    check::raises(status_code::invalid, {"no_such"}, [&] { chosen.set("no_such", "1"); });
+    check::raises(status_code::invalid, {"expiry", "-1.5"}, [&] { chosen.set("expiry", -1500ms); });
+    check::raises(status_code::invalid, {"remote_capacity", "-7"},
+                  [&] { chosen.set("remote_capacity", -7); });
+    check::raises(status_code::invalid, {"NUL"},
+                  [&] { chosen.set("host", std::string_view("a\0b", 3)); });
+    CHECK(!chosen.try_set("timeout", 0s));
+    chosen.set("expiry", 250ms).set("timeout", 3s).set("remote_capacity", 5u);
+    const auto moved = std::move(chosen);
+    check::raises(status_code::invalid, {"moved from"}, [&] { chosen.set("expiry", 1s); });
+    check::raises(status_code::invalid, {"moved from"}, [&] { const layer none(chosen); });
+    const auto layer = check::open(check::memory());
+    const auto channel = layer.new_channel();
+    check::raises(status_code::invalid, {"NUL"},
+                  [&] { layer.send(channel + std::string(1, '\0'), json::object()); });
+    check::raises(status_code::invalid, {},
+                  [&] { layer.send(std::string(100000, 'x') + "!y", json::object()); });
+    check::raises(status_code::invalid, {"__asgi_group__"}, [&] {
+        layer.send(channel, json{{"__asgi_group__", "x"}});
+    });
+    check::raises(status_code::invalid, {}, [&] { layer.send(channel, json::array()); });
+    check::raises(status_code::invalid, {}, [&] { layer.send(channel, bytes_view()); });
+    check::raises(status_code::invalid, {"poll"}, [&] { (void)layer.poll(); });
+    CHECK(layer.fd() == -1);
+}
+
+TEST(a_call_that_waits_is_refused_in_a_callback) {
+    const auto layer = check::open(check::memory());
+    check::queue<status_code> said;
+    const auto channel = layer.new_channel();
+    const auto receiver = layer.receive(channel, [&](message_view) {
+        said.put(layer.try_send(channel, json::object()).status());
+        said.put(layer.try_receive_next(channel, 1s).status());
+    });
+    layer.send_json(channel, "{}");
+    CHECK(said.get() == status_code::would_deadlock);
+    CHECK(said.get() == status_code::would_deadlock);
+}
+
+TEST(a_handle_from_before_a_fork_says_so_and_the_child_opens_its_own) {
+    for (const auto &host : {check::memory(), check::rabbitmq()}) {
+        auto layer = check::open(host);
+        layer.wait_ready(check::deadline);
+        const auto channel = layer.new_channel();
+        auto receiver = layer.receive(channel, [](message_view) {});
+        const pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0) {
+            // No exception may lead the child back into the tests of its parent.
+            int failed = 1;
+            try {
+                check::raises(status_code::forked, {"fork"},
+                              [&] { layer.send(channel, json::object()); });
+                check::raises(status_code::forked, {"fork"}, [&] { (void)layer.state(); });
+                check::raises(status_code::forked, {"fork"}, [&] { receiver.cancel(); });
+                const auto own = check::open(host);
+                const auto mine = own.new_channel();
+                own.send_json(mine, "{}");
+                CHECK(own.receive_next(mine, check::deadline));
+                { const auto dropped = std::move(layer); }
+                failed = 0;
+            } catch (const std::exception &problem) {
+                std::fprintf(stderr, "child: %s\n", problem.what());
+            }
+            _exit(failed);
+        }
+        int status = -1;
+        CHECK(waitpid(child, &status, 0) == child);
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        receiver.cancel();
+        layer.send_json(channel, "{}");
+        CHECK(layer.receive_next(channel, check::deadline));
+    }
+}
+
+// --- JSON -----------------------------------------------------------------------------------
+
+TEST(json_values_keep_their_types) {
+    const auto layer = check::open(check::memory());
+    const auto channel = layer.new_channel();
+    json big = json::object();
+    for (int i = 0; i < 70000; i++) {
+        big[std::to_string(i)] = i;
+    }
+    const json sent = {{"double", 1.0},
+                       {"integer", 1},
+                       {"bytes", json::binary({0, 255})},
+                       {"list", json(std::vector<int>(20, 7))},
+                       {"more", json(std::vector<int>(70000, 7))},
+                       {"big", big}};
+    layer.send(channel, sent);
+    const auto next = layer.receive_next(channel, 5s);
+    const auto arrived = next->as<json>();
+    CHECK(arrived == sent);
+    CHECK(arrived["double"].is_number_float() && arrived["integer"].is_number_integer());
+    CHECK(arrived["bytes"].is_binary());
+    CHECK(next->as<nlohmann::ordered_json>().size() == sent.size());
+}
+
+TEST(json_that_no_message_can_hold_is_refused) {
+    const auto layer = check::open(check::memory());
+    const auto channel = layer.new_channel();
+    check::raises(status_code::invalid, {"number"}, [&] {
+        layer.send(channel, json{{"number", std::numeric_limits<std::uint64_t>::max()}});
+    });
+    check::raises(status_code::invalid, {"typed"}, [&] {
+        layer.send(channel, json{{"typed", json::binary({1}, 5)}});
+    });
+    check::raises(status_code::invalid, {}, [&] { layer.send(channel, json{{"text", "\xff"}}); });
+    json deep = json::array();
+    for (int i = 0; i < 5000; i++) {
+        deep = json::array({std::move(deep)});
+    }
+    check::raises(status_code::invalid, {"deep"}, [&] {
+        layer.send(channel, json{{"deep", deep}});
+    });
+    const std::vector<std::uint8_t> numbered = {0x81, 0x01, 0x02};
+    bool refused = false;
+    try {
+        (void)packer<json>::unpack(numbered);
+    } catch (const json::exception &) {
+        refused = true;
+    }
+    CHECK(refused);
+}
+
+// --- events ---------------------------------------------------------------------------------
+
+TEST(states_and_log_records_arrive) {
+    for (const auto &host : {check::memory(), check::rabbitmq()}) {
+        check::queue<connection_state> states;
+        check::queue<std::string> records;
+        std::atomic<int> destroyed{0};
+        {
+            options chosen;
+            chosen.set("host", host)
+                .on_state([&, held = counted(destroyed)](connection_state state, std::uint64_t) {
+                    states.put(state);
+                })
+                .on_log([&, held = counted(destroyed)](log_level, std::string_view target,
+                                                       std::string_view text) {
+                    records.put(std::string(target) + ": " + std::string(text));
+                });
+            const layer layer(chosen);
+            layer.wait_ready(check::deadline);
+            check::holds(records.get(), "connected");
+            while (states.get("ready") != connection_state::ready) {
+            }
+            layer.close(10s);
+            while (states.get("closed") != connection_state::closed) {
+            }
+        }
+        CHECK(destroyed == 2);
+    }
+}
+
+TEST(an_epoll_loop_runs_all_callbacks_on_its_own_thread) {
+    for (const auto &host : {check::memory(), check::rabbitmq()}) {
+        const layer layer(options().set("host", host).set("dispatch", "poll"));
+        const int loop = epoll_create1(EPOLL_CLOEXEC);
+        epoll_event wanted{};
+        wanted.events = EPOLLIN;
+        CHECK(loop >= 0 && epoll_ctl(loop, EPOLL_CTL_ADD, layer.fd(), &wanted) == 0);
+        const auto here = std::this_thread::get_id();
+        int joined = 0, confirmed = 0, received = 0, elsewhere = 0;
+        const auto channel = layer.new_channel();
+        const auto receiver = layer.receive(channel, [&](message_view) {
+            received++;
+            elsewhere += std::this_thread::get_id() != here;
+        });
+        const auto group = check::unique("loop-");
+        layer.group_add_async(group, channel, [&](const outcome &given) {
+            joined += given.ok();
+            elsewhere += std::this_thread::get_id() != here;
+            for (int i = 0; i < 100; i++) {
+                layer.group_send_async(group, json{{"n", i}}, [&](const outcome &sent) {
+                    confirmed += sent.ok();
+                    elsewhere += std::this_thread::get_id() != here;
+                });
+            }
+        });
+        while (confirmed < 100 || received < 100) {
+            epoll_event event;
+            CHECK(epoll_wait(loop, &event, 1, 20000) == 1);
+            (void)layer.poll(16);
+        }
+        close(loop);
+        CHECK(joined == 1 && elsewhere == 0);
+        layer.close(10s);
+    }
+}
+
+int main(int argc, char **argv) { return check::run(argc, argv); }

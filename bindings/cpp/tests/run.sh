@@ -1,0 +1,120 @@
+#!/bin/bash
+# The tests of the C++ binding: run.sh
+#
+# Needs in the environment CHANNEL_LAYER_TEST_AMQP (a RabbitMQ node), CHANNEL_LAYER_TEST_LIBRARY (the
+# folder of the library) and CHANNEL_LAYER_TEST_API (what tests/bindings/api.py has written).
+# Each program prints `ok NAME` or `not ok NAME` for a test; this closes with the sum of them.
+
+set -uo pipefail
+cd "$(dirname "$0")/../../.." || exit 1
+
+for name in CHANNEL_LAYER_TEST_AMQP CHANNEL_LAYER_TEST_LIBRARY CHANNEL_LAYER_TEST_API; do
+    if [ -z "${!name:-}" ]; then
+        echo "bindings/cpp/tests: $name is not set" >&2
+        exit 2
+    fi
+done
+binding=$PWD/bindings/cpp
+scratch=$(mktemp -d) || exit 1
+trap 'rm -rf "$scratch"' EXIT
+read -r -a cxx <<<"${CXX:-g++}"
+warnings=(-Wall -Wextra -Wpedantic -Wconversion -Werror)
+linked=(-L "$CHANNEL_LAYER_TEST_LIBRARY" -lchannel_layer "-Wl,-rpath,$CHANNEL_LAYER_TEST_LIBRARY")
+passed=0 failed=0
+
+ok() {
+    echo "ok $1"
+    passed=$((passed + 1))
+}
+
+not_ok() {
+    echo "not ok $1"
+    failed=$((failed + 1))
+}
+
+# compile NAME SOURCE ARGUMENT... into $scratch/NAME; what the compiler says is kept beside it.
+compile() {
+    local name=$1 source=$2
+    shift 2
+    "${cxx[@]}" "${warnings[@]}" -O1 -g -pthread -Iinclude -I"$binding/include" "$source" \
+        -o "$scratch/$name" "${linked[@]}" "$@" >"$scratch/$name.log" 2>&1
+}
+
+# Each header alone, in each standard. Their users' warnings are on, since header code is theirs.
+for header in channel_layer.hpp channel_layer_json.hpp; do
+    printf '#include "%s"\nint main() {}\n' "$header" >"$scratch/alone.cpp"
+    for standard in c++17 c++20; do
+        name=${header}_compiles_alone_in_$standard
+        if "${cxx[@]}" "${warnings[@]}" "-std=$standard" -fsyntax-only -Iinclude \
+            -I"$binding/include" "$scratch/alone.cpp"; then
+            ok "$name"
+        else
+            not_ok "$name"
+        fi
+    done
+done
+
+programs=(declarations behaviour cases load)
+# Two at once: half the time on two cores, and each takes up to half a gigabyte.
+{
+    compile declarations "$binding/tests/declarations.cpp" -std=c++17 \
+        "-DWRAPPER=\"$binding/include/channel_layer.hpp\""
+    compile behaviour "$binding/tests/behaviour.cpp" -std=c++20
+    compile load "$binding/tests/load.cpp" -std=c++17 "-DNODE=\"$binding/tests/node.py\""
+} &
+compile cases "$binding/tests/cases.cpp" -std=c++17 "-DCASES=\"$PWD/tests/bindings/cases.json\""
+chat=$binding/examples/chat.cpp
+[ ! -e "$chat" ] || compile chat "$chat" -std=c++17
+wait
+
+# sum OUTPUT STATUS NAME: adds what a test program has told. One that ended early, or with another
+# status than its closing line says, is a failure itself.
+sum() {
+    local line more lost
+    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$1" | tail -n 1)
+    more=${line%% passed*} lost=${line##*, } lost=${lost%% failed}
+    if [ -z "$line" ]; then
+        not_ok "$3 did not come to its end (status $2)"
+        more=$(grep -c '^ok ' "$1") lost=$(grep -c '^not ok ' "$1")
+    elif [ "$2" != 0 ] && [ "$lost" = 0 ]; then
+        not_ok "$3 ended with status $2"
+    fi
+    passed=$((passed + more)) failed=$((failed + lost))
+}
+
+for program in "${programs[@]}"; do
+    if [ ! -x "$scratch/$program" ]; then
+        cat "$scratch/$program.log"
+        not_ok "$program compiles"
+        continue
+    fi
+    timeout -k 5 120 "$scratch/$program" | tee "$scratch/output"
+    sum "$scratch/output" "${PIPESTATUS[0]}" "$program"
+done
+
+if [ -x "$scratch/chat" ]; then
+    timeout -k 5 90 python3 "$binding/tests/chat_test.py" "$scratch/chat" | tee "$scratch/output"
+    sum "$scratch/output" "${PIPESTATUS[0]}" chat_test.py
+elif [ -e "$chat" ]; then
+    cat "$scratch/chat.log"
+    not_ok "chat compiles"
+fi
+
+# The example of the README, as it stands there.
+name=the_example_of_the_readme_runs
+awk '/^```cpp$/ && !done { on = 1; next } /^```$/ { done = done || on; on = 0 } on' \
+    "$binding/README.md" >"$scratch/readme.cpp"
+awk '/^prints$/ { told = 1 } told && /^```$/ { on = !on; next } told && on' \
+    "$binding/README.md" >"$scratch/expected"
+if compile readme "$scratch/readme.cpp" -std=c++17 && [ -s "$scratch/expected" ] &&
+    [ "$(wc -l <"$scratch/readme.cpp")" -le 25 ] &&
+    timeout -k 5 30 "$scratch/readme" "$CHANNEL_LAYER_TEST_AMQP" >"$scratch/output" &&
+    diff "$scratch/expected" "$scratch/output"; then
+    ok "$name"
+else
+    cat "$scratch/readme.log"
+    not_ok "$name"
+fi
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ] && [ "$passed" -gt 0 ]
