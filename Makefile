@@ -25,7 +25,7 @@ soname_of = readelf -d $(1)/libchannel_layer.so | sed -n 's/.*(SONAME).*\[\(.*\)
 STATIC_LIBS := -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 
 SOURCES := $(shell find src -name '*.rs') build.rs cbindgen.toml Cargo.toml Cargo.lock
-C_SOURCES = $(shell find bindings/c tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp')
+C_SOURCES = $(shell find bindings/c bindings/cpp tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.hpp')
 
 .DELETE_ON_ERROR:
 .PHONY: help build release demo test fleet wheel test-rabbitmq4 faults fuzz sanitize deps install uninstall \
@@ -60,7 +60,7 @@ demo: build ## run a chat on the library; HOST=amqp://… runs it between two pr
 test: deps ## install what is missing and run all tests; STAGES="c interop" runs only those
 	@$(PYTHON) tests/fixture/rabbitmq.py run -- tests/run.sh $(STAGES)
 
-fleet: deps build ## let C, Go, Ruby, Python and a Django consumer share a group; MEMBERS="c go"
+fleet: deps build ## let C, C++, Go, Ruby, Python and a Django consumer share a group; MEMBERS="c go"
 	@$(PYTHON) tests/fixture/rabbitmq.py run -- $(PYTHON) tests/fleet/run.py $(MEMBERS)
 
 wheel: release ## build the Python package with the library in it, in target/wheels

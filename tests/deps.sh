@@ -27,6 +27,8 @@ elif [ "${1:-test}" = sanitize ]; then
     need valgrind valgrind --version
 else
     need clang-format clang-format --version
+    need libboost-dev test -e /usr/include/boost/beast.hpp
+    need nlohmann-json3-dev test -e /usr/include/nlohmann/json.hpp
     need golang-go go version
     need golang-github-vmihailenco-msgpack.v5-dev \
         test -d /usr/share/gocode/src/github.com/vmihailenco/msgpack/v5

@@ -7,7 +7,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-stages=(fmt clippy rustdoc build rust fuzz counts doctest fixture benches c go ruby python fleet
+stages=(fmt clippy rustdoc build rust fuzz counts doctest fixture benches c cpp go ruby python fleet
     interop tls faults install demo rabbitmq4)
 # Parts of others, run only by name.
 parts=(broker)
@@ -39,7 +39,7 @@ cp "$header" "$logs/committed.h" || exit 1
 
 stage_fmt() {
     local c_files
-    mapfile -t c_files < <(find bindings/c tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp')
+    mapfile -t c_files < <(find bindings/c bindings/cpp tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.hpp')
     local status=0
     "$cargo" fmt --all --check || status=1
     rustfmt --check --edition 2024 fuzz/fuzz_targets/*.rs || status=1
@@ -124,6 +124,7 @@ in_language() { # in_language FOLDER
     timeout -k 10 600 "bindings/$1/tests/run.sh"
 }
 
+stage_cpp() { in_language cpp; }
 stage_go() { in_language go; }
 stage_ruby() { in_language ruby; }
 stage_python() { in_language python; }
@@ -307,7 +308,7 @@ for name in "${chosen[@]}"; do
     case $name in
     broker) run_stage "$name" count_chosen ;;
     benches | counts | fixture | interop | tls) run_stage "$name" count_unittest ;;
-    c | go | ruby | python | fleet | faults | install | demo) run_stage "$name" count_closing_line ;;
+    c | cpp | go | ruby | python | fleet | faults | install | demo) run_stage "$name" count_closing_line ;;
     rabbitmq4) run_stage "$name" count_summary ;;
     rust | fuzz | doctest) run_stage "$name" count_rust ;;
     build)

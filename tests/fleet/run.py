@@ -51,6 +51,14 @@ def c_member():
     return [program], {}
 
 
+def cpp_member():
+    program = OUTPUT / "member-cpp"
+    built([*shlex.split(os.environ.get("CXX", "c++")), "-std=c++17", "-Wall", "-Wextra", "-Werror",
+           "-O1", "-g", "-pthread", "-Iinclude", "-Ibindings/cpp/include", MEMBERS / "member.cpp",
+           "-o", program, *linked()], "the member in C++")
+    return [program], {}
+
+
 def go_member():
     """Built as the tests of the binding are, in its module."""
     program = OUTPUT / "member-go"
@@ -89,6 +97,7 @@ def django_member():
 
 STARTERS = {
     "c": c_member,
+    "cpp": cpp_member,
     "go": go_member,
     "ruby": ruby_member,
     "python": python_member,

@@ -5,7 +5,9 @@
 #include <pthread.h>
 #include <stdio.h>
 
-#define TEXT "Gr\xc3\xbc\xc3\x9f" "e, \xe4\xb8\x96\xe7\x95\x8c, \xf0\x9f\x98\x80"
+#define TEXT                                                                                       \
+    "Gr\xc3\xbc\xc3\x9f"                                                                           \
+    "e, \xe4\xb8\x96\xe7\x95\x8c, \xf0\x9f\x98\x80"
 
 static pthread_mutex_t output = PTHREAD_MUTEX_INITIALIZER;
 
@@ -79,8 +81,8 @@ static bool same(const uint8_t **one, const uint8_t *one_end, const uint8_t **ot
 
 /* The first key whose value is not as in `expected`; NULL if there is none. */
 static const char *fault_of(const uint8_t *data, size_t length, const struct mp *expected) {
-    static const char *const keys[] = {"type",  "from",  "nothing", "yes",  "no",    "least",
-                                       "most",  "tenth", "whole",   "text", "bytes", "nested"};
+    static const char *const keys[] = {"type", "from",  "nothing", "yes",  "no",    "least",
+                                       "most", "tenth", "whole",   "text", "bytes", "nested"};
     size_t count = sizeof keys / sizeof keys[0];
     struct mp_head map = mp_read_head(data, data + length);
     if (map.kind != 'm' || map.values != 2 * count) {
@@ -89,8 +91,7 @@ static const char *fault_of(const uint8_t *data, size_t length, const struct mp 
     for (size_t i = 0; i < count; i++) {
         const uint8_t *is = mp_find(data, length, keys[i]);
         const uint8_t *should = mp_find(expected->data, expected->length, keys[i]);
-        if (is == NULL ||
-            !same(&is, data + length, &should, expected->data + expected->length)) {
+        if (is == NULL || !same(&is, data + length, &should, expected->data + expected->length)) {
             return keys[i];
         }
     }
