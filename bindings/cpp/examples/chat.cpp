@@ -18,6 +18,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <unistd.h>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -296,8 +297,8 @@ void serve(const char *host, unsigned short port) {
             }
         });
     server home(chosen);
-    // Asio closes a descriptor that it was given; the layer's own is the layer's.
-    asio::posix::stream_descriptor descriptor(home.io, home.layer.fd());
+    // Asio closes a descriptor that it was given, and the layer's own is the layer's.
+    asio::posix::stream_descriptor descriptor(home.io, ::dup(home.layer.fd()));
     watch(home, descriptor);
     tcp::acceptor acceptor(home.io, {asio::ip::address_v4::loopback(), port});
     accept(home, acceptor);
@@ -305,7 +306,6 @@ void serve(const char *host, unsigned short port) {
     signals.async_wait([&](error_code, int) { home.io.stop(); });
     std::cout << "http://127.0.0.1:" << acceptor.local_endpoint().port() << "/" << std::endl;
     home.io.run();
-    descriptor.release();
     while (!home.clients.empty()) {
         (*home.clients.begin())->leave();
     }
