@@ -116,7 +116,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// node is a RabbitMQ node of a test's own, driven by tests/node.py.
+// node is a RabbitMQ node of a test's own, driven by tests/bindings/node.py.
 type node struct {
 	t       *testing.T
 	url     string
@@ -126,7 +126,7 @@ type node struct {
 
 func startNode(t *testing.T) *node {
 	t.Helper()
-	command := exec.Command("python3", "tests/node.py")
+	command := exec.Command("python3", "../../tests/bindings/node.py")
 	command.Stderr = os.Stderr
 	orders, err := command.StdinPipe()
 	if err != nil {
@@ -143,7 +143,7 @@ func startNode(t *testing.T) *node {
 	t.Cleanup(func() {
 		orders.Close() // at which it ends its node
 		if err := command.Wait(); err != nil {
-			t.Errorf("tests/node.py: %v", err)
+			t.Errorf("tests/bindings/node.py: %v", err)
 		}
 	})
 	n.url = n.answer()
@@ -154,7 +154,7 @@ func (n *node) answer() string {
 	n.t.Helper()
 	line, err := n.answers.ReadString('\n')
 	if err != nil {
-		n.t.Fatalf("tests/node.py: %v", err)
+		n.t.Fatalf("tests/bindings/node.py: %v", err)
 	}
 	return strings.TrimSpace(line)
 }
@@ -162,9 +162,9 @@ func (n *node) answer() string {
 func (n *node) do(order string) {
 	n.t.Helper()
 	if _, err := fmt.Fprintln(n.orders, order); err != nil {
-		n.t.Fatalf("tests/node.py: %v", err)
+		n.t.Fatalf("tests/bindings/node.py: %v", err)
 	}
 	if answer := n.answer(); answer != "done" {
-		n.t.Fatalf("tests/node.py: %s: %s", order, answer)
+		n.t.Fatalf("tests/bindings/node.py: %s: %s", order, answer)
 	}
 }

@@ -60,7 +60,7 @@ programs=(declarations behaviour cases load)
     compile declarations "$binding/tests/declarations.cpp" -std=c++17 \
         "-DWRAPPER=\"$binding/include/channel_layer.hpp\""
     compile behaviour "$binding/tests/behaviour.cpp" -std=c++20
-    compile load "$binding/tests/load.cpp" -std=c++17 "-DNODE=\"$binding/tests/node.py\""
+    compile load "$binding/tests/load.cpp" -std=c++17 "-DNODE=\"$PWD/tests/bindings/node.py\""
 } &
 compile cases "$binding/tests/cases.cpp" -std=c++17 "-DCASES=\"$PWD/tests/bindings/cases.json\""
 chat=$binding/examples/chat.cpp

@@ -94,17 +94,7 @@ class TestProcesses < Minitest::Test
   end
 
   def test_messages_flow_again_after_the_broker_is_restarted_under_load
-    program = <<~PYTHON
-      import sys
-      sys.path.insert(0, sys.argv[1])
-      import rabbitmq
-      with rabbitmq.Node() as node:
-          print(node.url("asgi"), flush=True)
-          for line in sys.stdin:
-              getattr(node, line.strip())()
-              print("done", flush=True)
-    PYTHON
-    Open3.popen2("python3", "-c", program, File.join(ROOT, "tests/fixture")) do |orders, answers, _|
+    Open3.popen2("python3", File.join(ROOT, "tests/bindings/node.py")) do |orders, answers, _|
       host = within(90) { answers.gets.chomp }
       layer = open_layer(host:, timeout: 2).wait_ready(timeout: 30)
       channel = layer.new_channel

@@ -106,6 +106,21 @@ module ChannelLayer
       entry.destroyed if entry.respond_to?(:destroyed)
     end
 
+    # Registers a receiver that calls `entry`, and returns its number.
+    def self.receive(handle, channel, entry)
+      number = FFI::MemoryPointer.new(:uint64)
+      userdata = keep(entry)
+      begin
+        Error.check do |error|
+          Native.layer_receive(handle, channel, RECEIVE, userdata, DESTROY, number, error)
+        end
+      rescue StandardError
+        release(userdata)
+        raise
+      end
+      number.read(:uint64)
+    end
+
     def self.text(bytes)
       bytes.dup.force_encoding(Encoding::UTF_8)
     end

@@ -19,7 +19,7 @@ module ChannelLayer
         @error = error
         Callbacks.report(error, "the receiver of #{channel}")
       end
-      start
+      @number = Callbacks.receive(handle, channel, self)
     end
 
     # Ends it. The block is not called again once this has returned, and no message is lost. Waits
@@ -58,21 +58,6 @@ module ChannelLayer
     end
 
     private
-
-    def start
-      number = FFI::MemoryPointer.new(:uint64)
-      userdata = Callbacks.keep(self)
-      begin
-        Error.check do |error|
-          Native.layer_receive(@handle, @channel, Callbacks::RECEIVE, userdata,
-                               Callbacks::DESTROY, number, error)
-        end
-      rescue StandardError
-        Callbacks.release(userdata)
-        raise
-      end
-      @number = number.read(:uint64)
-    end
 
     def give(message)
       return @block.call(Codec.unpack(message)) unless @with_delivery

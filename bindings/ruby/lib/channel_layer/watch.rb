@@ -16,7 +16,7 @@ module ChannelLayer
     # Until there may be a message or `seconds` (nil: for ever) are over; raises what ended the
     # channel. Call it shielded.
     def wait(seconds)
-      number = start
+      number = Callbacks.receive(@handle, @channel, self)
       begin
         Thread.handle_interrupt(Callbacks::IMMEDIATE) { wait_for_news(seconds) }
       ensure
@@ -35,21 +35,6 @@ module ChannelLayer
     end
 
     private
-
-    def start
-      number = FFI::MemoryPointer.new(:uint64)
-      userdata = Callbacks.keep(self)
-      begin
-        Error.check do |error|
-          Native.layer_receive(@handle, @channel, Callbacks::RECEIVE, userdata,
-                               Callbacks::DESTROY, number, error)
-        end
-      rescue StandardError
-        Callbacks.release(userdata)
-        raise
-      end
-      number.read(:uint64)
-    end
 
     def wait_for_news(seconds)
       deadline = seconds && (Process.clock_gettime(Process::CLOCK_MONOTONIC) + seconds)

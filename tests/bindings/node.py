@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""A RabbitMQ node for a test: prints its URL, then takes orders by line.
+"""A RabbitMQ node for a test in another language: prints its URL, then takes orders by line.
 
-`kill9` and `start` are answered by `done`. The end of the input ends the node.
+`start`, `stop`, `kill9` and `restart` are answered by `done`. The end of the input ends the node.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "fixture"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fixture"))
 
 import rabbitmq  # noqa: E402
 
@@ -17,7 +17,7 @@ def main():
         print(node.url("asgi"), flush=True)
         for line in sys.stdin:
             order = line.strip()
-            if order not in ("kill9", "start"):
+            if order not in ("start", "stop", "kill9", "restart"):
                 sys.exit(f"node.py: there is no order {order!r}")
             getattr(node, order)()
             print("done", flush=True)
