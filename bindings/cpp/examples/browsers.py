@@ -33,7 +33,7 @@ def server(program):
 def browser():
     options = webdriver.ChromeOptions()
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage",
-                     "--window-size=640,480"):
+                     "--window-size=640,640"):
         options.add_argument(argument)
     return webdriver.Chrome(options=options,
                             service=webdriver.ChromeService("/usr/bin/chromedriver"))

@@ -36,7 +36,7 @@ not_ok() {
 compile() {
     local name=$1 source=$2
     shift 2
-    "${cxx[@]}" "${warnings[@]}" -O1 -g -pthread -Iinclude -I"$binding/include" "$source" \
+    "${cxx[@]}" "${warnings[@]}" -pthread -Iinclude -I"$binding/include" "$source" \
         -o "$scratch/$name" "${linked[@]}" "$@" >"$scratch/$name.log" 2>&1
 }
 
