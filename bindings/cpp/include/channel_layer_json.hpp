@@ -7,7 +7,7 @@
  * nlohmann::json cannot hold, as a map whose keys are not strings.
  *
  * nlohmann::ordered_json works too, and keeps the order of keys. It looks each key up one by one: a
- * map of 70,000 takes minutes, so messages of strangers are better read as nlohmann::json.
+ * map of 70,000 takes many seconds, so messages of strangers are better read as nlohmann::json.
  */
 
 #ifndef CHANNEL_LAYER_JSON_HPP
