@@ -3,6 +3,7 @@ package channellayer_test
 import (
 	"context"
 	"errors"
+	"math/rand"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -317,14 +318,15 @@ func TestReceiversCancelledInFlightLoseNothing(t *testing.T) {
 					t.Error(err)
 				}
 			}()
-			go cancel()
+			// From before it begins to wait to after a message has come.
+			time.AfterFunc(time.Duration(rand.Intn(2000))*time.Microsecond, cancel)
 		}
 		wait.Wait()
 		<-sent
 		left := messages - int(taken.Load())
 		t.Logf("%d took a message, %d were cancelled", taken.Load(), cancelled.Load())
-		if taken.Load()+cancelled.Load() != receivers || cancelled.Load() == 0 {
-			t.Fatal("that is not all of them, or none was cancelled")
+		if taken.Load()+cancelled.Load() != receivers || cancelled.Load() == 0 || taken.Load() == 0 {
+			t.Fatal("that is not all of them, or all went one way")
 		}
 		for ; left > 0; left-- {
 			message, err := layer.Receive(soon(t), channel)
