@@ -25,7 +25,7 @@ soname_of = readelf -d $(1)/libchannel_layer.so | sed -n 's/.*(SONAME).*\[\(.*\)
 STATIC_LIBS := -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 
 SOURCES := $(shell find src -name '*.rs') build.rs cbindgen.toml Cargo.toml Cargo.lock
-C_SOURCES = $(shell find bindings/c bindings/cpp tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.hpp')
+C_SOURCES = $(shell find bindings/c bindings/cpp bindings/go tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.hpp')
 
 .DELETE_ON_ERROR:
 .PHONY: help build release demo test fleet wheel test-rabbitmq4 faults fuzz sanitize deps install uninstall \

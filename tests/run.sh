@@ -39,7 +39,7 @@ cp "$header" "$logs/committed.h" || exit 1
 
 stage_fmt() {
     local c_files
-    mapfile -t c_files < <(find bindings/c bindings/cpp tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.hpp')
+    mapfile -t c_files < <(find bindings/c bindings/cpp bindings/go tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.hpp')
     local status=0
     "$cargo" fmt --all --check || status=1
     rustfmt --check --edition 2024 fuzz/fuzz_targets/*.rs || status=1

@@ -11,10 +11,10 @@
 
 /* What an event tells. */
 enum {
-    CL_DONE,   /* the outcome of the async call `token`: `status`, and `text` where it failed */
-    CL_WAKE,   /* the receiver `token` has ended: LAYER_OK, a message is there to be pulled */
-    CL_LOG,    /* `status` is the level, `text` the message, `more` the target */
-    CL_STATE,  /* `status` is the state, `number` the generation */
+    CL_DONE,  /* the outcome of the async call `token`: `status`, and `text` where it failed */
+    CL_WAKE,  /* the receiver `token` has ended: LAYER_OK, a message is there to be pulled */
+    CL_LOG,   /* `status` is the level, `text` the message, `more` the target */
+    CL_STATE, /* `status` is the state, `number` the generation */
 };
 
 /* `text` and `more` are pointers, to be freed by the one who takes the event. They are written as
