@@ -32,8 +32,9 @@ class CannotStart(Exception):
     """A member could not be built or did not join; the message says why."""
 
 
-def built(command, what):
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+def built(command, what, **environment):
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False,
+                          env={**os.environ, **environment})
     if done.returncode != 0:
         raise CannotStart(f"{what} does not build: {shlex.join(map(str, command))}\n"
                           f"{done.stdout}{done.stderr}")
@@ -64,8 +65,8 @@ def go_member():
     program = OUTPUT / "member-go"
     script = ("set -eu; cd bindings/go; scratch=$(mktemp -d); trap 'rm -rf \"$scratch\"' EXIT; "
               ". tests/environment.sh; go build -o \"$1\" ./tests/fleet")
-    os.environ["CHANNEL_LAYER_TEST_LIBRARY"] = str(LIBRARY)
-    built(["sh", "-c", script, "go-member", program], "the member in Go")
+    built(["sh", "-c", script, "go-member", program], "the member in Go",
+          CHANNEL_LAYER_TEST_LIBRARY=str(LIBRARY))
     return [program], {"LD_LIBRARY_PATH": str(LIBRARY)}
 
 
