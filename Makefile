@@ -29,7 +29,7 @@ C_SOURCES = $(shell find bindings/c bindings/cpp bindings/go tests benches -name
 
 .DELETE_ON_ERROR:
 .PHONY: help build release demo test fleet wheel test-rabbitmq4 faults fuzz sanitize deps install uninstall \
-	bench bench-full bench-report bench-pure counts fmt lint clean
+	bench bench-full bench-report bench-pure counts c-sources fmt lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile \
@@ -124,6 +124,9 @@ bench-pure: ## time the pure parts; ARGS=name only those cases, ARGS=--help says
 
 counts: deps ## count instructions and allocations of the pure parts anew, in benches/pure/counts.txt
 	$(PYTHON) benches/pure/counts.py
+
+c-sources:
+	@printf '%s\n' $(C_SOURCES)
 
 fmt: ## format Rust and C
 	$(CARGO) fmt --all

@@ -39,7 +39,8 @@ cp "$header" "$logs/committed.h" || exit 1
 
 stage_fmt() {
     local c_files
-    mapfile -t c_files < <(find bindings/c bindings/cpp bindings/go tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.hpp')
+    mapfile -t c_files < <(make --no-print-directory c-sources)
+    [ ${#c_files[@]} -gt 0 ] || return # else clang-format would look at nothing, and be content
     local status=0
     "$cargo" fmt --all --check || status=1
     rustfmt --check --edition 2024 fuzz/fuzz_targets/*.rs || status=1
