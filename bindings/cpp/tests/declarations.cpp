@@ -2,6 +2,7 @@
 // compiler's to compare, since the wrapper includes that header; that nothing is left out is not.
 
 #include <algorithm>
+#include <filesystem>
 #include <regex>
 #include <set>
 
@@ -17,10 +18,16 @@ static const json &api() {
     return read;
 }
 
-/// The wrapper without its comments, which name functions that it need not call.
+/// The wrapper's headers without their comments, which name functions that it need not call.
 static const std::string &code() {
-    static const std::string text =
-        std::regex_replace(check::content(WRAPPER), std::regex("/\\*[^]*?\\*/|//[^\n]*"), "");
+    static const std::string text = [] {
+        const std::regex comment("/\\*[^]*?\\*/|//[^\n]*");
+        std::string all;
+        for (const auto &header : std::filesystem::directory_iterator(WRAPPER)) {
+            all += std::regex_replace(check::content(header.path()), comment, "");
+        }
+        return all;
+    }();
     return text;
 }
 

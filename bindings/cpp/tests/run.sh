@@ -40,25 +40,42 @@ compile() {
         -o "$scratch/$name" "${linked[@]}" "$@" >"$scratch/$name.log" 2>&1
 }
 
-# Each header alone, in each standard. Their users' warnings are on, since header code is theirs.
+# Each header alone, those for users in each standard. Users' warnings are on, since header code is
+# theirs.
+alone() { # alone HEADER STANDARD
+    local name=$1_compiles_alone_in_$2
+    printf '#include "%s"\nint main() {}\n' "$1" >"$scratch/alone.cpp"
+    if "${cxx[@]}" "${warnings[@]}" "-std=$2" -fsyntax-only -Iinclude -I"$binding/include" \
+        "$scratch/alone.cpp"; then
+        ok "$name"
+    else
+        not_ok "$name"
+    fi
+}
 for header in channel_layer.hpp channel_layer_json.hpp; do
-    printf '#include "%s"\nint main() {}\n' "$header" >"$scratch/alone.cpp"
-    for standard in c++17 c++20; do
-        name=${header}_compiles_alone_in_$standard
-        if "${cxx[@]}" "${warnings[@]}" "-std=$standard" -fsyntax-only -Iinclude \
-            -I"$binding/include" "$scratch/alone.cpp"; then
-            ok "$name"
-        else
-            not_ok "$name"
-        fi
-    done
+    alone "$header" c++17
+    alone "$header" c++20
 done
+parts=("$binding"/include/channel_layer/*.hpp)
+for part in "${parts[@]}"; do
+    alone "${part#"$binding/include/"}" c++17
+done
+
+name=channel_layer.hpp_includes_each_of_its_parts
+included=$("${cxx[@]}" -std=c++17 -MM -Iinclude "$binding/include/channel_layer.hpp") || included=
+lost=$(for part in "${parts[@]}"; do [[ "$included" == *"/${part##*/}"* ]] || echo "$part"; done)
+if [ -z "$lost" ]; then
+    ok "$name"
+else
+    echo "not included: $lost"
+    not_ok "$name"
+fi
 
 programs=(declarations behaviour cases load)
 # Two at once: half the time on two cores, and each takes up to half a gigabyte.
 {
     compile declarations "$binding/tests/declarations.cpp" -std=c++17 \
-        "-DWRAPPER=\"$binding/include/channel_layer.hpp\""
+        "-DWRAPPER=\"$binding/include/channel_layer\""
     compile behaviour "$binding/tests/behaviour.cpp" -std=c++20
     compile load "$binding/tests/load.cpp" -std=c++17 "-DNODE=\"$PWD/tests/bindings/node.py\""
 } &

@@ -1,0 +1,96 @@
+// The enums of channel_layer.h, and their names. Part of channel_layer.hpp.
+
+#ifndef CHANNEL_LAYER_STATUS_HPP
+#define CHANNEL_LAYER_STATUS_HPP
+
+#include <cstdint>
+
+#include "channel_layer.h"
+
+namespace channel_layer {
+
+/// How a call ended: `layer_status_t`, where each is described.
+enum class status_code : std::int32_t {
+    ok = LAYER_OK,
+    invalid = LAYER_INVALID,
+    full = LAYER_FULL,
+    no_channel = LAYER_NO_CHANNEL,
+    too_large = LAYER_TOO_LARGE,
+    disconnected = LAYER_DISCONNECTED,
+    busy = LAYER_BUSY,
+    timeout = LAYER_TIMEOUT,
+    unconfirmed = LAYER_UNCONFIRMED,
+    refused = LAYER_REFUSED,
+    cancelled = LAYER_CANCELLED,
+    closed = LAYER_CLOSED,
+    would_deadlock = LAYER_WOULD_DEADLOCK,
+    forked = LAYER_FORKED,
+    internal = LAYER_INTERNAL,
+};
+
+/// How grave a log record is.
+enum class log_level : std::int32_t {
+    error = LAYER_LOG_ERROR,
+    warn = LAYER_LOG_WARN,
+    info = LAYER_LOG_INFO,
+    debug = LAYER_LOG_DEBUG,
+};
+
+/// The state of a layer: `layer_state_t`.
+enum class connection_state : std::int32_t {
+    connecting = LAYER_STATE_CONNECTING,
+    ready = LAYER_STATE_READY,
+    refused = LAYER_STATE_REFUSED,
+    closed = LAYER_STATE_CLOSED,
+};
+
+/// What a receiver's callable makes of a message.
+enum class flow : std::int32_t {
+    /// It was taken; go on.
+    proceed = LAYER_CONTINUE,
+    /// It was taken; the receiver ends.
+    stop = LAYER_STOP,
+    /// It was not taken and stays first in its channel; the receiver ends.
+    decline = LAYER_DECLINE,
+};
+
+/// What `layer::stat` can be asked: `layer_stat_t`, where each is described.
+enum class statistic : std::uint32_t {
+    sends_confirmed = LAYER_STAT_SENDS_CONFIRMED,
+    sends_full = LAYER_STAT_SENDS_FULL,
+    sends_no_channel = LAYER_STAT_SENDS_NO_CHANNEL,
+    sends_unknown = LAYER_STAT_SENDS_UNKNOWN,
+    sends_unsent = LAYER_STAT_SENDS_UNSENT,
+    deliveries = LAYER_STAT_DELIVERIES,
+    received = LAYER_STAT_RECEIVED,
+    dropped_expired = LAYER_STAT_DROPPED_EXPIRED,
+    dropped_channel_full = LAYER_STAT_DROPPED_CHANNEL_FULL,
+    dropped_redelivered = LAYER_STAT_DROPPED_REDELIVERED,
+    dropped_malformed = LAYER_STAT_DROPPED_MALFORMED,
+    dropped_no_member = LAYER_STAT_DROPPED_NO_MEMBER,
+    dropped_foreign = LAYER_STAT_DROPPED_FOREIGN,
+    dropped_discarded = LAYER_STAT_DROPPED_DISCARDED,
+    events_dropped = LAYER_STAT_EVENTS_DROPPED,
+    generation = LAYER_STAT_GENERATION,
+    backlog = LAYER_STAT_BACKLOG,
+    in_flight = LAYER_STAT_IN_FLIGHT,
+    channels = LAYER_STAT_CHANNELS,
+    receivers = LAYER_STAT_RECEIVERS,
+    groups = LAYER_STAT_GROUPS,
+    memberships = LAYER_STAT_MEMBERSHIPS,
+    groups_bound = LAYER_STAT_GROUPS_BOUND,
+    publishers_blocked = LAYER_STAT_PUBLISHERS_BLOCKED,
+    deliveries_held = LAYER_STAT_DELIVERIES_HELD,
+};
+
+/// The name of a status as the header has it, as "LAYER_FULL".
+inline const char *to_string(status_code status) noexcept {
+    return ::layer_status_name(static_cast<std::int32_t>(status));
+}
+
+/// The version of the library that is loaded; LAYER_VERSION is that of the header.
+inline const char *version() noexcept { return ::layer_version(); }
+
+} // namespace channel_layer
+
+#endif /* CHANNEL_LAYER_STATUS_HPP */
