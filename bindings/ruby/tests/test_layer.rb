@@ -168,18 +168,78 @@ class TestLayer < Minitest::Test
     counting.kill.join
   end
 
-  def test_ten_thousand_receivers_cancelled_in_flight_lose_nothing
-    layer = open_layer(local_capacity: 20_000, remote_capacity: 20_000)
+  { "memory" => -> {}, "rabbitmq" => -> { AMQP } }.each do |broker, host|
+    define_method("test_ten_thousand_receivers_cancelled_in_flight_lose_nothing_on_#{broker}") do
+      options = { host: host.call, local_capacity: 20_000, remote_capacity: 20_000 }.compact
+      cancel_in_flight(open_layer(**options).wait_ready)
+    end
+  end
+
+  def cancel_in_flight(layer, count: 4_000)
     channel = layer.new_channel
     taken = []
-    sender = Thread.new { 2_000.times { |n| layer.send_async(channel, { "n" => n }) } }
-    10_000.times { layer.receive(channel) { |message| taken << message["n"] }.cancel }
+    sender = Thread.new { count.times { |n| layer.send_async(channel, { "n" => n }) } }
+    given_back = 0
+    10_000.times do |n|
+      receiver = layer.receive(channel) do |message|
+        if (n % 3).zero?
+          given_back += 1
+          next :decline
+        end
+        taken << message["n"]
+      end
+      Thread.pass if n.even?
+      receiver.cancel
+    end
+    in_flight = taken.size
     within { sender.join }
     rest = layer.receive(channel) { |message| taken << message["n"] }
-    eventually("the last message") { taken.size >= 2_000 }
+    eventually("the last message") { taken.size >= count }
     rest.cancel
-    assert_equal (0...2_000).to_a, taken
+    assert_equal (0...count).to_a, taken
     assert_equal 0, layer.stat(:receivers)
+    # Else nothing was in flight.
+    assert_operator in_flight, :>, 0
+    assert_operator given_back, :>, 0
+  end
+
+  # The layer's own thread, which nobody should touch.
+  def thread_of
+    before = Thread.list
+    layer = yield
+    own = (Thread.list - before).find { |thread| thread.name == "channel_layer" }
+    refute_nil own
+    [layer, own]
+  end
+
+  def test_waits_raise_when_the_thread_of_the_layer_is_killed
+    layer, own = thread_of { open_layer(host: "amqp://guest:guest@127.0.0.1:1/none", timeout: 60) }
+    channel = layer.new_channel
+    receiver = layer.receive(layer.new_channel) { flunk }
+    waits = [-> { layer.send("q!c", {}) }, -> { layer.group_send("g", {}) },
+             -> { layer.group_add("g", channel) }, -> { layer.receive_next(channel) },
+             -> { receiver.wait }]
+    threads = waits.map do |wait|
+      Thread.new { raises(ChannelLayer::ThreadKilled, "was killed", "open another") { wait.call } }
+    end
+    eventually("the waits") { layer.stat(:receivers) == 2 && threads.all?(&:stop?) }
+    own.kill
+    threads.each { |thread| within { thread.value } }
+    waits.each { |wait| raises(ChannelLayer::ThreadKilled, "was killed") { within { wait.call } } }
+    raises(ChannelLayer::Closed) { layer.receive(channel) { flunk } }
+    raises(ChannelLayer::Closed) { layer.send_async(channel, {}) }
+    within { layer.close }
+    assert_equal :closed, layer.state
+  end
+
+  def test_a_block_that_kills_its_thread_ends_the_waits_too
+    layer = open_layer
+    channel = layer.new_channel
+    layer.receive(channel) { Thread.current.kill }
+    other = layer.receive(layer.new_channel) { flunk }
+    layer.send_packed_async(channel, "\x80".b)
+    assert_raises(ChannelLayer::ThreadKilled) { within { other.wait } }
+    assert_raises(ChannelLayer::ThreadKilled) { within { layer.receive_next(channel) } }
   end
 
   def test_pulls_of_many_threads_share_a_channel

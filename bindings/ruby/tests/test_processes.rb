@@ -99,32 +99,36 @@ class TestProcesses < Minitest::Test
       layer = open_layer(host:, timeout: 2).wait_ready(timeout: 30)
       channel = layer.new_channel
       layer.group_add("g", channel)
-      received = 0
-      layer.receive(channel) { received += 1 }
+      received = []
+      layer.receive(channel) { |message| received << message["n"] }
       stop = false
       failed = []
       sender = Thread.new do
-        until stop
+        0.step do |n|
+          break if stop
+
           begin
-            layer.group_send("g", { "n" => 1 })
+            layer.group_send("g", { "n" => n })
           rescue ChannelLayer::Disconnected, ChannelLayer::Unconfirmed, ChannelLayer::TimedOut,
                  ChannelLayer::Busy, ChannelLayer::Full => e
             failed << e
           end
         end
       end
-      eventually("the first messages") { received > 100 }
+      eventually("the first messages") { received.size > 100 }
       orders.puts("kill9")
       within(60) { answers.gets }
       orders.puts("start")
       within(90) { answers.gets }
       layer.wait_ready(timeout: 30)
-      before = received
-      eventually("messages after the restart") { received > before + 100 }
+      before = received.size
+      eventually("messages after the restart") { received.size > before + 100 }
       stop = true
       within { sender.join }
       assert_operator layer.stat(:generation), :>=, 2
+      refute_empty failed
       layer.close
+      assert_equal received.uniq, received, "a message came twice"
       orders.close
     end
   end

@@ -27,6 +27,16 @@ module ChannelLayer
       ENTRIES.delete(number)
     end
 
+    # Tells all who wait for calls on the thread of this dispatcher that none will come.
+    def self.abandon(dispatcher)
+      # A copy, since other threads add to the table meanwhile.
+      ENTRIES.values.each do |entry| # rubocop:disable Style/HashEachMethods
+        next unless entry.respond_to?(:abandoned) && entry.dispatcher.equal?(dispatcher)
+
+        entry.abandoned(ThreadKilled.new)
+      end
+    end
+
     # For tests: how many objects the library may still call.
     def self.kept
       ENTRIES.size
@@ -107,6 +117,8 @@ module ChannelLayer
     end
 
     # Registers a receiver that calls `entry`, and returns its number.
+    # The entry's dispatcher may end at any moment: it either finds the entry in the table, or is
+    # found to have ended once the entry is there.
     def self.receive(handle, channel, entry)
       number = FFI::MemoryPointer.new(:uint64)
       userdata = keep(entry)
@@ -118,6 +130,7 @@ module ChannelLayer
         release(userdata)
         raise
       end
+      entry.abandoned(ThreadKilled.new) if entry.dispatcher.lost?
       number.read(:uint64)
     end
 

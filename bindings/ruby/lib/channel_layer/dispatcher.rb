@@ -14,6 +14,8 @@ module ChannelLayer
 
     def initialize(handle)
       @handle = handle
+      @over = false
+      @lost = false
       @io = IO.for_fd(Native.layer_fd(handle), autoclose: false)
       # Masked from its first instruction on.
       @thread = Callbacks.shielded { Thread.new { run } }
@@ -25,7 +27,18 @@ module ChannelLayer
     def stop
       return if @thread == Thread.current
 
+      @over = true
       @thread.kill
+    end
+
+    # Whether the thread has ended though nobody closed the layer.
+    def lost?
+      @lost
+    end
+
+    # Raises where what is about to begin could never be told of.
+    def check
+      raise ThreadKilled if @lost
     end
 
     private
@@ -37,7 +50,16 @@ module ChannelLayer
         poll
       end
     rescue Closed
+      @over = true
       @handle.autorelease = true
+    ensure
+      # Killed, or raised at; at the end of the program too, where nobody waits any more.
+      lose unless @over
+    end
+
+    def lose
+      @lost = true
+      Callbacks.abandon(self)
     end
 
     def poll

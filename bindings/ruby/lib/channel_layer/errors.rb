@@ -40,6 +40,19 @@ module ChannelLayer
   class Cancelled < Error; end
   # The layer is closed.
   class Closed < Error; end
+
+  # Somebody killed the thread of this gem that runs the layer's callbacks: nothing that is waited
+  # for can come. The layer is of no use but to be closed.
+  class ThreadKilled < Closed
+    TEXT = "the thread that runs this layer's blocks was killed, so that nothing can come any " \
+           "more: close the layer and open another, and leave threads alone that are not yours"
+    private_constant :TEXT
+
+    def initialize
+      super(TEXT, Native::LAYER_CLOSED)
+    end
+  end
+
   # The call would have waited inside a block that the layer called.
   class WouldDeadlock < Error; end
   # The layer was opened by the parent of this process, before a fork.

@@ -181,7 +181,8 @@ module ChannelLayer
     def receive(channel, &block)
       raise ArgumentError, "receive needs a block" unless block
 
-      Receiver.new(@handle, channel, &block)
+      @dispatcher.check
+      Receiver.new(@handle, @dispatcher, channel, &block)
     end
 
     # Waits for the next message of a channel, at most `timeout` seconds (nil: for ever; 0 only
@@ -205,7 +206,7 @@ module ChannelLayer
                              Native::LAYER_TIMEOUT)
         end
 
-        Callbacks.shielded { Watch.new(@handle, channel).wait(left) }
+        Callbacks.shielded { Watch.new(@handle, @dispatcher, channel).wait(left) }
         retry
       end
     end
@@ -273,7 +274,8 @@ module ChannelLayer
     end
 
     def begin_async(block)
-      pending = Pending.new(&block)
+      @dispatcher.check
+      pending = Pending.new(@dispatcher, &block)
       userdata = Callbacks.keep(pending)
       begin
         Error.check { |error| yield userdata, error }
@@ -282,6 +284,8 @@ module ChannelLayer
         Callbacks.release(userdata)
         raise
       end
+      # It may have ended since, and not have seen this one.
+      pending.abandoned(ThreadKilled.new) if @dispatcher.lost?
       pending
     end
 

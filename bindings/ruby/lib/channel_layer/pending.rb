@@ -3,7 +3,12 @@
 module ChannelLayer
   # The outcome of an async call, once it is there.
   class Pending
-    def initialize(&block)
+    # @api private
+    attr_reader :dispatcher
+
+    # @api private
+    def initialize(dispatcher, &block)
+      @dispatcher = dispatcher
       @block = block
       @queue = Thread::Queue.new
       @error = nil
@@ -19,6 +24,14 @@ module ChannelLayer
     # Whether the outcome is there.
     def done?
       @queue.closed?
+    end
+
+    # Ends the waits, since no outcome will come; the block may still be called when the layer is
+    # closed.
+    # @api private
+    def abandoned(error)
+      @error = error
+      @queue.close
     end
 
     # Called once, by the thread that runs callbacks.

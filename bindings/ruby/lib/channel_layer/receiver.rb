@@ -6,10 +6,13 @@ module ChannelLayer
   # closed.
   class Receiver
     attr_reader :channel
+    # @api private
+    attr_reader :dispatcher
 
     # @api private
-    def initialize(handle, channel, &block)
+    def initialize(handle, dispatcher, channel, &block)
       @handle = handle
+      @dispatcher = dispatcher
       @channel = channel
       @block = block
       @with_delivery = block.arity > 1 || block.arity < -2
@@ -31,8 +34,8 @@ module ChannelLayer
       end
     end
 
-    # Waits until it has ended. Raises Cancelled (the channel was discarded), Closed, or what the
-    # block raised; returns where its user ended it.
+    # Waits until it has ended. Raises Cancelled (the channel was discarded), Closed, ThreadKilled,
+    # or what the block raised; returns where its user ended it.
     def wait
       @ended.pop # closed at the end
       raise @error if @error
@@ -50,6 +53,12 @@ module ChannelLayer
         return Native::LAYER_STOP
       end
       Callbacks.guarded(Native::LAYER_STOP, @failed) { flow(give(message)) }
+    end
+
+    # @api private
+    def abandoned(error)
+      @error = error
+      @ended.close
     end
 
     # @api private

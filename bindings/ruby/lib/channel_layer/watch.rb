@@ -4,8 +4,11 @@ module ChannelLayer
   # Waits for a channel to have a message, without taking it: a receiver that declines. Thus what
   # ends the wait, Timeout or Thread#kill, cannot lose one.
   class Watch
-    def initialize(handle, channel)
+    attr_reader :dispatcher
+
+    def initialize(handle, dispatcher, channel)
       @handle = handle
+      @dispatcher = dispatcher
       @channel = channel
       @mutex = Thread::Mutex.new
       @changed = Thread::ConditionVariable.new
@@ -26,15 +29,23 @@ module ChannelLayer
     end
 
     def called(status, _message)
-      @error = Error.of(status) unless status == Native::LAYER_OK
-      @mutex.synchronize do
-        @over = true
-        @changed.signal
-      end
+      over(status == Native::LAYER_OK ? nil : Error.of(status))
       Native::LAYER_DECLINE
     end
 
+    def abandoned(error)
+      over(error)
+    end
+
     private
+
+    def over(error)
+      @mutex.synchronize do
+        @error = error
+        @over = true
+        @changed.signal
+      end
+    end
 
     def wait_for_news(seconds)
       deadline = seconds && (Process.clock_gettime(Process::CLOCK_MONOTONIC) + seconds)
