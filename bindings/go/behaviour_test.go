@@ -389,10 +389,19 @@ func TestABrokerRestartedUnderLoadGoesOn(t *testing.T) {
 	receiving := open(t, broker.url, "timeout", "2")
 	channel := newChannel(t, receiving)
 	ctx, cancel := context.WithCancel(context.Background())
-	var received, failed atomic.Int64
+	var received, failed, numbers atomic.Int64
+	seen := make(map[int64]bool) // the handler's alone
 	handled := make(chan error, 1)
 	go func() {
-		handled <- receiving.Handle(ctx, channel, func(*channellayer.Message) channellayer.Flow {
+		handled <- receiving.Handle(ctx, channel, func(message *channellayer.Message) channellayer.Flow {
+			found, err := message.Map()
+			if number, ok := found["n"].(int64); err != nil || !ok {
+				t.Errorf("a message is %v, %v", found, err)
+			} else if seen[number] {
+				t.Errorf("message %d came twice", number)
+			} else {
+				seen[number] = true
+			}
 			received.Add(1)
 			return channellayer.Continue
 		})
@@ -403,7 +412,7 @@ func TestABrokerRestartedUnderLoadGoesOn(t *testing.T) {
 		go func() {
 			defer wait.Done()
 			for ctx.Err() == nil {
-				err := sending.Send(ctx, channel, map[string]any{"n": 1})
+				err := sending.Send(ctx, channel, map[string]any{"n": numbers.Add(1)})
 				switch {
 				case err == nil, ctx.Err() != nil:
 				case errors.Is(err, channellayer.ErrInvalid), errors.Is(err, channellayer.ErrClosed),
