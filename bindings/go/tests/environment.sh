@@ -3,6 +3,7 @@
 # against the library in CHANNEL_LAYER_TEST_LIBRARY, with the modules of Debian's packages and no
 # network. Nothing of it is in the module itself.
 
+: "${scratch:?}" # else what is meant for it would be done to the module
 root=$(cd ../.. && pwd)
 sources=/usr/share/gocode/src/github.com/vmihailenco
 if [ ! -d "$sources/msgpack/v5" ]; then
