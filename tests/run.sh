@@ -7,8 +7,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-stages=(fmt clippy rustdoc build rust fuzz counts doctest fixture benches c cpp go ruby python fleet
-    interop tls faults install demo rabbitmq4)
+stages=(fmt clippy rustdoc build rust fuzz counts doctest fixture benches c cpp go ruby python cases
+    fleet interop tls faults install demo rabbitmq4)
 # Parts of others, run only by name.
 parts=(broker)
 
@@ -25,6 +25,15 @@ for name in "${chosen[@]}"; do
         exit 2
     fi
 done
+if [[ " ${chosen[*]} " == *" cases "* ]]; then
+    for name in cpp go ruby python; do
+        if [[ " ${chosen[*]} " != *" $name "*"cases "* ]]; then
+            echo "run.sh: stage 'cases' shows the stages cpp, go, ruby and python of the same run:" \
+                "choose '$name' too, before it" >&2
+            exit 2
+        fi
+    done
+fi
 if [ -z "${CHANNEL_LAYER_TEST_AMQP:-}" ]; then
     echo "run.sh: CHANNEL_LAYER_TEST_AMQP names no broker; start this by 'make test'" >&2
     exit 2
@@ -116,12 +125,19 @@ stage_c() {
     tests/c/run.sh
 }
 
+# What the bindings record of the cases that they share; none of an earlier run.
+rm -rf "$logs/cases" && mkdir "$logs/cases" && table=$(cd "$logs/cases" && pwd) || exit 1
+
 # The bindings, each by the usual runner of its language; tests/bindings says what all are tested with.
 in_language() { # in_language FOLDER
     CHANNEL_LAYER_TEST_LIBRARY=$(cd "$target/debug" && pwd) || return
     CHANNEL_LAYER_TEST_API=$(cd "$logs" && pwd)/api.json || return
     export CHANNEL_LAYER_TEST_LIBRARY CHANNEL_LAYER_TEST_API
-    "$python" tests/bindings/api.py >"$CHANNEL_LAYER_TEST_API" || return
+    # Written beside and moved, since another binding may be reading it.
+    "$python" tests/bindings/api.py >"$CHANNEL_LAYER_TEST_API.$1" || return
+    mv "$CHANNEL_LAYER_TEST_API.$1" "$CHANNEL_LAYER_TEST_API" || return
+    export CHANNEL_LAYER_TEST_TABLE=$table/$1
+    rm -f "$CHANNEL_LAYER_TEST_TABLE"
     timeout -k 10 600 "bindings/$1/tests/run.sh"
 }
 
@@ -129,6 +145,12 @@ stage_cpp() { in_language cpp; }
 stage_go() { in_language go; }
 stage_ruby() { in_language ruby; }
 stage_python() { in_language python; }
+
+# The table of what each binding made of each case, in this run.
+stage_cases() {
+    "$python" tests/bindings/test_table.py || return
+    "$python" tests/bindings/table.py "$table"
+}
 
 # A process in each of these languages and a Django consumer, in one group.
 stage_fleet() {
@@ -241,8 +263,9 @@ is_chosen() {
 # By name, the process of each stage that was begun before its turn.
 declare -A begun=()
 
-begin_stage() { # begin_stage NAME: run_stage says what became of it, in its turn
+begin_stage() { # begin_stage NAME [PROCESS]: run_stage says what became of it, in its turn
     {
+        [ -z "${2:-}" ] || tail --pid="$2" -f /dev/null # it begins when that process has ended
         began=$SECONDS
         "stage_$1" >"$logs/$1.log" 2>&1 </dev/null
         status=$?
@@ -250,6 +273,19 @@ begin_stage() { # begin_stage NAME: run_stage says what became of it, in its tur
         exit "$status"
     } &
     begun[$1]=$!
+}
+
+# By name, the stages that have had their turn.
+declare -A had=()
+
+begin_stages() { # begin_stages NAME...: those of them that are yet to come, one after the other
+    local name before=
+    for name in "$@"; do
+        if is_chosen "$name" && [ -z "${begun[$name]:-}${had[$name]:-}" ]; then
+            begin_stage "$name" "$before"
+            before=${begun[$name]}
+        fi
+    done
 }
 
 # RabbitMQ 4 is fetched and unpacked, in a minute; its stage waits for it, or says what became of it.
@@ -306,10 +342,13 @@ run_stage() { # run_stage NAME [COUNTER]
 ! is_chosen fixture || begin_stage fixture
 
 for name in "${chosen[@]}"; do
+    had[$name]=1
+    # These two compile for most of their time; those start nodes, and wait.
+    [[ $name != c && $name != cpp ]] || begin_stages python ruby interop tls
     case $name in
     broker) run_stage "$name" count_chosen ;;
     benches | counts | fixture | interop | tls) run_stage "$name" count_unittest ;;
-    c | cpp | go | ruby | python | fleet | faults | install | demo) run_stage "$name" count_closing_line ;;
+    c | cpp | go | ruby | python | cases | fleet | faults | install | demo) run_stage "$name" count_closing_line ;;
     rabbitmq4) run_stage "$name" count_summary ;;
     rust | fuzz | doctest) run_stage "$name" count_rust ;;
     build)

@@ -1,19 +1,13 @@
 #!/bin/bash
 # The tests of the C++ binding: run.sh
 #
-# Needs in the environment CHANNEL_LAYER_TEST_AMQP (a RabbitMQ node), CHANNEL_LAYER_TEST_LIBRARY (the
-# folder of the library) and CHANNEL_LAYER_TEST_API (what tests/bindings/api.py has written).
+# tests/bindings/README.md says what it finds in the environment.
 # Each program prints `ok NAME` or `not ok NAME` for a test; this closes with the sum of them.
 
 set -uo pipefail
 cd "$(dirname "$0")/../../.." || exit 1
 
-for name in CHANNEL_LAYER_TEST_AMQP CHANNEL_LAYER_TEST_LIBRARY CHANNEL_LAYER_TEST_API; do
-    if [ -z "${!name:-}" ]; then
-        echo "bindings/cpp/tests: $name is not set" >&2
-        exit 2
-    fi
-done
+. tests/bindings/environment.sh
 binding=$PWD/bindings/cpp
 scratch=$(mktemp -d) || exit 1
 trap 'rm -rf "$scratch"' EXIT

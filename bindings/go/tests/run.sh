@@ -1,17 +1,19 @@
 #!/bin/sh
-# Runs the tests of the Go binding: go vet, gofmt, go test -race. It takes
-#   CHANNEL_LAYER_TEST_AMQP     the URL of a RabbitMQ node
-#   CHANNEL_LAYER_TEST_LIBRARY  the absolute folder of libchannel_layer.so
-#   CHANNEL_LAYER_TEST_API      what tests/bindings/api.py has written
-# and gives further arguments to go test. Its last line counts the tests.
+# Runs the tests of the Go binding: go vet, gofmt, go test -race, with further arguments for go test.
+# tests/bindings/README.md says what it finds in the environment. Its last line counts the tests.
 set -eu
 cd "$(dirname "$0")/.."
-: "${CHANNEL_LAYER_TEST_AMQP:?}" "${CHANNEL_LAYER_TEST_LIBRARY:?}" "${CHANNEL_LAYER_TEST_API:?}"
+. ../../tests/bindings/environment.sh
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 1' HUP INT TERM
 . tests/environment.sh
+
+if grep -n '^replace' go.mod; then
+    echo "go.mod names folders of one machine"
+    exit 1
+fi
 
 unformatted=$(gofmt -l .)
 if [ -n "$unformatted" ]; then

@@ -1,19 +1,13 @@
 #!/bin/bash
 # The tests of the Python binding: run.sh [PYTEST ARGUMENT...]
 #
-# Needs in the environment CHANNEL_LAYER_TEST_AMQP (a RabbitMQ node), CHANNEL_LAYER_TEST_LIBRARY (the
-# folder of the library) and CHANNEL_LAYER_TEST_API (what tests/bindings/api.py has written). The
-# packages go into a virtual environment below the target folder.
+# tests/bindings/README.md says what it finds in the environment. The packages go into a virtual
+# environment below the target folder.
 
 set -uo pipefail
 cd "$(dirname "$0")/../../.." || exit 1
 
-for name in CHANNEL_LAYER_TEST_AMQP CHANNEL_LAYER_TEST_LIBRARY CHANNEL_LAYER_TEST_API; do
-    if [ -z "${!name:-}" ]; then
-        echo "bindings/python/tests: $name is not set" >&2
-        exit 2
-    fi
-done
+. tests/bindings/environment.sh
 environment=$(tests/interop/environment.sh python-venv bindings/python/tests/requirements.txt) || exit 1
 python=$(cd "$environment" && pwd)/bin/python
 results=$environment/results.xml

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Runs the tests of the Ruby binding; tests/bindings/README.md names the environment.
+# Runs the tests of the Ruby binding; tests/bindings/README.md says what it finds in the environment.
 set -u
 cd "$(dirname "$0")/.." || exit 1
+. ../../tests/bindings/environment.sh
 output=$(mktemp) || exit 1
 trap 'rm -f "$output"' EXIT
 status=0
