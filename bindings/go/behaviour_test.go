@@ -119,6 +119,18 @@ func TestAnOtherProgramIsStartedBesideAnOpenLayer(t *testing.T) {
 	}
 }
 
+func TestALayerFromBeforeAForkSaysSo(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "fork")
+	if output, err := exec.Command("go", "build", "-o", program, "./tests/fork").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	onEachBroker(t, func(t *testing.T, host string) {
+		if output, err := exec.CommandContext(soon(t), program, host).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, output)
+		}
+	})
+}
+
 // --- waiting ------------------------------------------------------------------------------------
 
 func TestAContextEndsAWait(t *testing.T) {
