@@ -58,7 +58,7 @@ class TestProcesses < Minitest::Test
   RUBY
 
   def test_a_program_exits_with_an_open_layer_under_load
-    runs = Integer(ENV.fetch("CHANNEL_LAYER_TEST_EXITS", "20"))
+    runs = Integer(ENV.fetch("CHANNEL_LAYER_TEST_EXITS", "100"))
     runs.times do |n|
       out, status = ruby(EXIT, n.even? ? AMQP : memory)
       assert status.success?, "run #{n}: #{status} #{out}"
