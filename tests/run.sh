@@ -140,7 +140,7 @@ in_language() { # in_language FOLDER
     # A hundred where a binding is tested by itself; the time is better spent on other tests here.
     export CHANNEL_LAYER_TEST_EXITS=${CHANNEL_LAYER_TEST_EXITS:-20}
     rm -f "$CHANNEL_LAYER_TEST_TABLE"
-    timeout -k 10 600 "bindings/$1/tests/run.sh"
+    timeout -k 10 900 "bindings/$1/tests/run.sh"
 }
 
 stage_cpp() { in_language cpp; }

@@ -99,12 +99,12 @@ for program in "${programs[@]}"; do
         not_ok "$program compiles"
         continue
     fi
-    timeout -k 5 120 "$scratch/$program" | tee "$scratch/output"
+    timeout -k 5 300 "$scratch/$program" | tee "$scratch/output"
     sum "$scratch/output" "${PIPESTATUS[0]}" "$program"
 done
 
 if [ -x "$scratch/chat" ]; then
-    timeout -k 5 90 python3 "$binding/tests/chat_test.py" "$scratch/chat" | tee "$scratch/output"
+    timeout -k 5 180 python3 "$binding/tests/chat_test.py" "$scratch/chat" | tee "$scratch/output"
     sum "$scratch/output" "${PIPESTATUS[0]}" chat_test.py
 elif [ -e "$chat" ]; then
     cat "$scratch/chat.log"

@@ -23,7 +23,7 @@ fi
 go vet ./...
 status=0
 # In one package one after the other: the bounds on time are for a machine that does one thing.
-go test -race -count=1 -v -timeout 300s "$@" ./... >"$scratch/output" 2>&1 || status=$?
+go test -race -count=1 -v -timeout 600s "$@" ./... >"$scratch/output" 2>&1 || status=$?
 grep -v -e '^=== ' "$scratch/output" || true
 
 # A test that has subtests is not one more.

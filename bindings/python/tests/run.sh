@@ -21,7 +21,7 @@ rm -f "$results"
 export CHANNEL_LAYER_LIBRARY=$CHANNEL_LAYER_TEST_LIBRARY
 export PYTHONPATH=$PWD/bindings/python/src
 export PYTHONDONTWRITEBYTECODE=1
-timeout -k 10 300 "$python" -m pytest -c bindings/python/pyproject.toml -p no:cacheprovider \
+timeout -k 10 600 "$python" -m pytest -c bindings/python/pyproject.toml -p no:cacheprovider \
     --junit-xml "$results" bindings/python/tests "$@"
 status=$?
 

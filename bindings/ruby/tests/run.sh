@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.." || exit 1
 output=$(mktemp) || exit 1
 trap 'rm -f "$output"' EXIT
 status=0
-{ timeout -k 5 240 ruby -w -I tests -e 'Dir["tests/test_*.rb"].sort.each { |file| require "./#{file}" }' \
+{ timeout -k 5 600 ruby -w -I tests -e 'Dir["tests/test_*.rb"].sort.each { |file| require "./#{file}" }' \
     2>&1; echo "status=$?"; } | tee "$output"
 status=$(sed -n 's/^status=//p' "$output" | tail -n 1)
 # 60 runs, 300 assertions, 0 failures, 0 errors, 0 skips
