@@ -29,7 +29,7 @@ C_SOURCES = $(shell find bindings/c bindings/cpp bindings/go tests benches -name
 
 .DELETE_ON_ERROR:
 .PHONY: help build release demo test fleet wheel test-rabbitmq4 faults fuzz sanitize deps install uninstall \
-	bench bench-full bench-report bench-pure counts c-sources fmt lint clean
+	bench bench-full bench-bindings bench-report bench-pure counts c-sources fmt lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile \
@@ -115,6 +115,10 @@ bench: release ## measure the bars beside other ways to do it, in a quarter of a
 bench-full: release ## measure all there is, in 45 minutes
 	@tests/deps.sh bench
 	@$(PYTHON) benches/run.py --full $(OPTIONS)
+
+bench-bindings: release ## measure C++, Go, Ruby and Python beside C and channels_rabbitmq, in 6 minutes
+	@tests/deps.sh bench
+	@$(PYTHON) benches/run.py --bindings $(OPTIONS)
 
 bench-report: ## make BENCHMARKS.md and its chart anew from benches/results
 	@$(PYTHON) benches/report.py

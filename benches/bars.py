@@ -1,6 +1,7 @@
 """The bars: what the library is held to, as ratios within one run. Pure."""
 
 import figures
+import workloads
 
 LEAST, MOST, BELOW = "≥", "≤", "<"
 
@@ -121,4 +122,23 @@ def _bars():
                     "mb_per_second", "librabbitmq")
 
 
+def _bindings_bars():
+    # What a message costs is processor time of the client, not messages per second: those are the
+    # broker's, too, and it has most of the time.
+    for name, title, most in (("cpp", "C++", 1.1), ("go", "Go", 1.5)):
+        yield Ratio(f"{title}, client CPU per message, async: of C", MOST, most, "bindings-200",
+                    "cpu_us_per_message", "layer", series=name, pairs=7)
+    for name, title in (("ruby", "Ruby"), ("python", "Python"), ("django", "Python with Django")):
+        yield Ratio(f"{title}, send to receive, messages/s: of channels_rabbitmq", LEAST, 3.0,
+                    "bindings-200", "per_second", "channels_rabbitmq", series=name, pairs=5)
+        yield Ratio(f"{title}, latency at rest, p50: of channels_rabbitmq", MOST, 1.0,
+                    "bindings-latency", "p50_us", "channels_rabbitmq", series=name, pairs=5)
+
+
 BARS = list(_bars())
+BINDINGS_BARS = list(_bindings_bars())
+
+
+def of(kind):
+    """The bars of a kind of run."""
+    return BINDINGS_BARS if kind == workloads.BINDINGS else BARS

@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ROOT / "benches" / "programs"
+BINDINGS = ROOT / "bindings"
 
 
 class Missing(Exception):
@@ -79,10 +80,19 @@ class CProgram(Contender):
         return [str(self._folder / program), *measure, *arguments(parameters)]
 
 
+MAKE_RELEASE = "`make release` builds the library"
+
+
+def library(target):
+    """The library that all programs of ours are run with."""
+    path = target / "release" / "libchannel_layer.so"
+    if not path.exists():
+        raise Missing(f"there is no {path}")
+    return path
+
+
 def library_flags(target):
-    release = target / "release"
-    if not (release / "libchannel_layer.so").exists():
-        raise Missing(f"there is no {release}/libchannel_layer.so")
+    release = library(target).parent
     return [f"-I{ROOT}/include", f"-L{release}", "-lchannel_layer", f"-Wl,-rpath,{release}"]
 
 
@@ -111,16 +121,92 @@ class Lapin(Contender):
         return [str(self._program), f"measure={workload}", *arguments(parameters)]
 
 
+class Binding(Contender):
+    """A program of a binding: that of single messages, in its language. `start` is what starts it,
+    once it is built."""
+
+    start = ()
+
+    def prepare(self, target):
+        """Builds the program, and gives the words that start it."""
+        raise NotImplementedError
+
+    def build(self, target):
+        try:
+            library(target)
+        except Missing as missing:
+            raise Missing(f"{missing}\n{MAKE_RELEASE}") from missing
+        (target / "benches").mkdir(parents=True, exist_ok=True)
+        self.start = [str(word) for word in self.prepare(target)]
+
+    def command(self, workload, parameters):
+        if workload not in ("throughput", "latency"):
+            return None
+        return [*self.start, f"measure={workload}", *arguments(parameters)]
+
+
+class Cpp(Binding):
+    name = "cpp"
+    title = "channel-layer (C++)"
+    settings = ("two layers in one process, as in C; the program in C++ does what that in C does, "
+                "with a lambda for each send")
+
+    def prepare(self, target):
+        program = target / "benches" / "layer_send_cpp"
+        run([*shlex.split(os.environ.get("CXX", "c++")), "-std=c++17", "-O2", "-Wall", "-Wextra",
+             "-Werror", "-pthread", f"-I{BINDINGS}/cpp/include",
+             BINDINGS / "cpp/bench/layer_send.cpp", "-o", program, *library_flags(target)],
+            self.title)
+        return [program]
+
+
+class Go(Binding):
+    name = "go"
+    title = "channel-layer (Go)"
+    settings = ("two layers in one process; a goroutine sends with SendAsync, a closure for each "
+                "send; Handle receives; for latency Send")
+
+    def prepare(self, target):
+        release, folder = library(target).parent, target / "benches"
+        scratch = folder / "go"
+        scratch.mkdir(exist_ok=True)
+        # In the surroundings of the binding's own tests: no network, Debian's packages.
+        run(["env", f"scratch={scratch}", f"CHANNEL_LAYER_TEST_LIBRARY={release}", "sh", "-eu",
+             "-c", 'cd "$1" && . tests/environment.sh && go build -o "$2" ./bench', "sh",
+             BINDINGS / "go", folder / "layer_send_go"], self.title)
+        return ["env", f"LD_LIBRARY_PATH={release}", folder / "layer_send_go"]
+
+
+class Ruby(Binding):
+    name = "ruby"
+    title = "channel-layer (Ruby)"
+    settings = ("two layers in one process, each with a thread of Ruby that runs its blocks; a "
+                "third sends Hashes with send_async, a lambda for each send; for latency send")
+
+    def prepare(self, target):
+        run(["ruby", "-e", 'require "ffi"; require "msgpack"'], self.title)
+        return ["env", f"CHANNEL_LAYER_LIBRARY={library(target)}", "ruby",
+                BINDINGS / "ruby/bench/layer_send.rb"]
+
+
 class PythonLayer(Contender):
-    """One of the layers that python_layers.py drives."""
+    """One of the layers that python_layers.py drives; `ours` says whether it is of our binding."""
 
     environment = None  # that of all of them, once it is made
 
-    def __init__(self, name, title, settings, needs_redis=False):
+    def __init__(self, name, title, settings, needs_redis=False, ours=False):
         self.name, self.title, self.settings = name, title, settings
-        self.needs_redis = needs_redis
+        self.needs_redis, self._ours = needs_redis, ours
+        self._before = []
 
-    def build(self, _target):
+    def build(self, target):
+        if self._ours:
+            try:
+                path = library(target)
+            except Missing as missing:
+                raise Missing(f"{missing}\n{MAKE_RELEASE}") from missing
+            self._before = ["env", f"CHANNEL_LAYER_LIBRARY={path}",
+                            f"PYTHONPATH={BINDINGS}/python/src", "PYTHONDONTWRITEBYTECODE=1"]
         if PythonLayer.environment is None:
             made = run([ROOT / "tests/interop/environment.sh", "benches-venv",
                         "benches/requirements.txt"], self.title)
@@ -129,8 +215,8 @@ class PythonLayer(Contender):
             run(["redis-server", "--version"], self.title)
 
     def command(self, workload, parameters):
-        return [str(PythonLayer.environment / "bin/python"), str(PROGRAMS / "python_layers.py"),
-                self.name, workload, *arguments(parameters)]
+        return [*self._before, str(PythonLayer.environment / "bin/python"),
+                str(PROGRAMS / "python_layers.py"), self.name, workload, *arguments(parameters)]
 
 
 def roster():
@@ -143,7 +229,19 @@ def roster():
             {"throughput": "layer_send", "latency": "layer_send", "connect": "layer_connect",
              "fanout": "layer_fanout", "broadcast": "layer_broadcast", "groups": "layer_groups",
              "idle": "layer_idle", "slow": "layer_slow"},
-            library_flags, "`make release` builds the library"),
+            library_flags, MAKE_RELEASE),
+        Cpp(),
+        Go(),
+        Ruby(),
+        PythonLayer(
+            "python", "channel-layer (Python)",
+            "two layers in one event loop, 64 coroutines that each await their send; "
+            "prefetch_count 1000, local_capacity and remote_capacity 100000", ours=True),
+        PythonLayer(
+            "django", "channel-layer's backend for Django Channels (Python)",
+            "two layers in one event loop, 64 coroutines that each await their send; "
+            "local_capacity (which is its prefetch) 1000, remote_capacity 100000, as "
+            "channels_rabbitmq has it", ours=True),
         CProgram(
             "librabbitmq", "librabbitmq (C)",
             "two connections with a blocking thread each; at most 1000 messages wait for their "

@@ -58,21 +58,33 @@ def locked_version(package):
     return found[1] if found else "unknown"
 
 
-def versions(url, environment):
+def bindings_versions():
+    """Of what the bindings stand on."""
+    return {
+        "C++ compiler": output(*shlex.split(os.environ.get("CXX", "c++")), "--version"),
+        "Go": output("go", "version").removeprefix("go version "),
+        "Ruby": output("ruby", "--version"),
+        "ffi (gem)": output("ruby", "-e", 'require "ffi"; puts FFI::VERSION'),
+        "msgpack (gem)": output("ruby", "-e", 'require "msgpack"; puts MessagePack::VERSION'),
+    }
+
+
+def versions(url, environment, bindings=False):
     """Of the broker at `url`, of the contenders and of what built them; `environment` is the
-    folder of the Python packages, None without."""
+    folder of the Python packages, None without; `bindings` says whether they take part."""
     address = urlsplit(url)
     broker = server_version.server_properties(address.hostname, address.port or 5672)
     found = {
         "channel-layer": locked_version("channel-layer"),
         "RabbitMQ": broker.get("version", "unknown"),
         "Erlang": broker.get("platform", "unknown").removeprefix("Erlang/OTP "),
-        "librabbitmq": output("pkg-config", "--modversion", "librabbitmq"),
+        **({} if bindings else {
+            "librabbitmq": output("pkg-config", "--modversion", "librabbitmq")}),
         "lapin": locked_version("lapin"),
         "tokio": locked_version("tokio"),
         "rustc": output("rustc", "--version").removeprefix("rustc "),
         "C compiler": output(*shlex.split(os.environ.get("CC", "cc")), "--version"),
-        "Redis": redis_version(),
+        **(bindings_versions() if bindings else {"Redis": redis_version()}),
         "Python": platform.python_version(),
     }
     if environment is not None:
@@ -90,15 +102,29 @@ def versions(url, environment):
 MEASURED = ["src", "include", "build.rs", "cbindgen.toml", "Cargo.toml", "Cargo.lock",
             "benches/programs", "benches/requirements.txt", "benches/contenders.py",
             "benches/workloads.py", "benches/run.py"]
+# The same for the bindings; not their tests, examples and documents.
+BINDINGS_MEASURED = [
+    "bindings/cpp/include", "bindings/cpp/bench",
+    *(f"bindings/go/{name}" for name in
+      ("bench", "calls.go", "enums.go", "errors.go", "layer.go", "message.go", "raw.go",
+       "receive.go", "send.go", "shim.c", "shim.h", "values.go", "go.mod", "go.sum",
+       "tests/environment.sh")),
+    "bindings/ruby/lib", "bindings/ruby/bench", "bindings/python/src"]
 
 
-def commit():
+def measured(bindings):
+    return [*MEASURED, *BINDINGS_MEASURED] if bindings else MEASURED
+
+
+def commit(bindings=False):
     """The commit that is measured, whether what is measured has changes beside it, and a hash of
-    that: two commits with the same one are measured as one."""
+    that: two commits with the same one are measured as one. `bindings` says whether they are
+    measured too."""
+    paths = measured(bindings)
     described = output("git", "describe", "--always", "--tags")
-    status = subprocess.run(["git", "status", "--porcelain", "--", *MEASURED],
+    status = subprocess.run(["git", "status", "--porcelain", "--", *paths],
                             cwd=ROOT, capture_output=True, text=True, check=False)
-    tree = subprocess.run(["git", "ls-tree", "-r", "HEAD", "--", *MEASURED],
+    tree = subprocess.run(["git", "ls-tree", "-r", "HEAD", "--", *paths],
                           cwd=ROOT, capture_output=True, check=False)
     return {"name": described, "dirty": bool(status.stdout.strip()) or status.returncode != 0,
             "source": hashlib.sha256(tree.stdout).hexdigest()[:16]}

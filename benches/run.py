@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The harness: runs the contenders in turn on one broker, and keeps what they measured.
 
-    run.py [--full] [--only CASE...] [--pairs N] [--seconds S] [--without CONTENDER...]
+    run.py [--full|--bindings] [--only CASE...] [--pairs N] [--seconds S] [--without CONTENDER...]
 
 A complete run is kept in benches/results, and BENCHMARKS.md and the chart are made anew. One that
 --only, --pairs, --seconds or --without changed is kept in the target folder instead, with a report
@@ -80,7 +80,7 @@ def plan_of(cases, options):
     for case in cases:
         entries = {}
         # A case that `make bench` does not have can still be asked for.
-        full = options.full or not any(entry.rounds for entry in case.entries)
+        full = options.kind == workloads.FULL or not any(entry.rounds for entry in case.entries)
         most = max(workloads.rounds_of(entry, full) for entry in case.entries)
         for entry in case.entries:
             rounds = workloads.rounds_of(entry, full)
@@ -177,7 +177,7 @@ def environment_of(url, redis_url):
 
 def show_bars(run):
     say()
-    for bar in bars.BARS:
+    for bar in bars.of(run.data["kind"]):
         verdict = bar.judge(run)
         if verdict.state != bars.NOT_RUN or verdict.note:
             value = report.number(verdict.value) + (bar.unit if verdict.value is not None else "")
@@ -193,19 +193,25 @@ def keep(data, complete):
     path = folder / name
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     if complete:
-        for written, text in report.made_of(report.newest()).items():
+        for written, text in report.made_of().items():
             written.write_text(text, encoding="utf-8")
             say(f"wrote {written.relative_to(ROOT)}")
     else:
-        path.with_suffix(".md").write_text(report.document([figures.Run(data)]), encoding="utf-8")
-        path.with_suffix(".svg").write_text(report.drawing([figures.Run(data)]), encoding="utf-8")
+        text, drawing = report.of_one(figures.Run(data))
+        path.with_suffix(".md").write_text(text, encoding="utf-8")
+        if drawing:
+            path.with_suffix(".svg").write_text(drawing, encoding="utf-8")
     return path
 
 
 def options_of(arguments):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="all cases, not only those of the bars")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--full", dest="kind", action="store_const", const=workloads.FULL,
+                       default=workloads.BENCH, help="all cases, not only those of the bars")
+    kinds.add_argument("--bindings", dest="kind", action="store_const", const=workloads.BINDINGS,
+                       help="the cases of the bindings instead")
     parser.add_argument("--only", nargs="+", default=[], metavar="CASE", help="these cases alone")
     parser.add_argument("--pairs", type=int, metavar="N",
                         help="rounds of those that are compared pair by pair")
@@ -221,7 +227,7 @@ def options_of(arguments):
         if name not in known:
             parser.error(f"there is no contender {name}; there are: {' '.join(known)}")
     try:
-        options.cases = workloads.chosen(options.full, options.only)
+        options.cases = workloads.chosen(options.kind, options.only)
     except ValueError as error:
         parser.error(str(error))
     return options
@@ -230,6 +236,7 @@ def options_of(arguments):
 def run(options):
     plan = plan_of(options.cases, options)
     roster, missing = build(plan, options)
+    bindings = options.kind == workloads.BINDINGS
     load_before = machine.load()
     processors = len(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
@@ -241,11 +248,11 @@ def run(options):
             redis_url = stack.enter_context(redis_server.Redis()).url
         data = {
             "format": 1,
-            "kind": "bench-full" if options.full else "bench",
+            "kind": options.kind,
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "commit": machine.commit(),
+            "commit": machine.commit(bindings),
             "machine": machine.describe(),
-            "versions": machine.versions(url, contenders.PythonLayer.environment),
+            "versions": machine.versions(url, contenders.PythonLayer.environment, bindings),
             "settings": {name: contender.settings for name, contender in roster.items()},
             "options": {"only": options.only, "pairs": options.pairs, "seconds": options.seconds,
                         "without": options.without},

@@ -20,6 +20,7 @@ import bars  # noqa: E402
 import chart  # noqa: E402
 import contenders  # noqa: E402
 import figures  # noqa: E402
+import machine  # noqa: E402
 import report  # noqa: E402
 import run  # noqa: E402
 import workloads  # noqa: E402
@@ -61,6 +62,24 @@ def good_samples():
 
 def good_run(**other):
     return figures.Run(data_of(good_samples(), **other))
+
+
+def bindings_run(plant=None, started="2026-01-02T03:04:05+00:00", **other):
+    """A run in which each binding is where its bars want it. `plant` has figures that are other
+    ones, by case and series."""
+    samples = []
+    for number in range(7):
+        for series, per_second, used, latency in (
+                ("layer", 50000, 10.0, 120.0), ("cpp", 50000, 10.5, 120.0),
+                ("go", 45000, 14.0, 150.0), ("ruby", 20000, 30.0, 160.0),
+                ("python", 15000, 40.0, 170.0), ("django", 12000, 50.0, 180.0),
+                ("channels_rabbitmq", 3000, 300.0, 200.0)):
+            for case, values in (
+                    ("bindings-200", {"per_second": per_second, "cpu_us_per_message": used}),
+                    ("bindings-latency", {"p50_us": latency, "p99_us": 300.0, "p999_us": 900.0})):
+                values.update((plant or {}).get((case, series), {}))
+                samples.append(sample(case, series, number, **values))
+    return figures.Run(data_of(samples, started=started, kind=workloads.BINDINGS, **other))
 
 
 class Figures(unittest.TestCase):
@@ -144,10 +163,41 @@ class Bars(unittest.TestCase):
         verdict = bar.judge(run)
         self.assertEqual((verdict.state, verdict.value), (bars.MISSED, 0.7))
 
-    def test_each_bar_is_of_a_case_and_series_that_make_bench_runs(self):
+    def test_a_binding_that_is_at_its_bars_meets_them_and_one_that_is_not_misses_its_own(self):
+        def missed(plant=None):
+            run = bindings_run(plant)
+            return [bar.title for bar in bars.of(workloads.BINDINGS)
+                    if bar.judge(run).state != bars.MET]
+
+        self.assertEqual(missed(), [])
+        planted = {
+            "C++, client CPU": {("bindings-200", "cpp"): {"cpu_us_per_message": 11.1}},
+            "Go, client CPU": {("bindings-200", "go"): {"cpu_us_per_message": 15.1}},
+            "Ruby, send to receive": {("bindings-200", "ruby"): {"per_second": 8900}},
+            "Python, send to receive": {("bindings-200", "python"): {"per_second": 8900}},
+            "Python with Django, send to receive": {
+                ("bindings-200", "django"): {"per_second": 8900}},
+            "Ruby, latency": {("bindings-latency", "ruby"): {"p50_us": 201.0}},
+            "Python, latency": {("bindings-latency", "python"): {"p50_us": 201.0}},
+            "Python with Django, latency": {("bindings-latency", "django"): {"p50_us": 201.0}},
+        }
+        for title, plant in planted.items():
+            found = missed(plant)
+            self.assertEqual(len(found), 1, found)
+            self.assertTrue(found[0].startswith(title), found)
+        self.assertEqual(len(planted), len(bars.BINDINGS_BARS))
+
+    def test_bars_of_bindings_want_all_their_pairs(self):
+        data = bindings_run().data
+        data["samples"] = [each for each in data["samples"] if each["round"] < 4]
+        notes = [bar.judge(figures.Run(data)).note for bar in bars.BINDINGS_BARS]
+        self.assertEqual(set(notes), {"4 of 7 pairs", "4 of 5 pairs"})
+
+    def test_each_bar_is_of_a_case_and_series_that_is_run(self):
         ran = {(case.name, entry.series): {figure for figure, _, _ in case.figures}
-               for case in workloads.chosen(False) for entry in case.entries if entry.rounds}
-        for bar in bars.BARS:
+               for kind in (workloads.BENCH, workloads.BINDINGS)
+               for case in workloads.chosen(kind) for entry in case.entries if entry.rounds}
+        for bar in [*bars.BARS, *bars.BINDINGS_BARS]:
             wanted = [(getattr(bar, name), series)
                       for name in ("case", "base") if hasattr(bar, name)
                       for series in (getattr(bar, "series", "layer"), getattr(bar, "other", None))
@@ -170,12 +220,29 @@ class Order(unittest.TestCase):
         self.assertEqual(workloads.schedule([]), [])
 
     def test_make_bench_takes_no_more_than_its_time(self):
-        def minutes(full):
-            return sum(workloads.estimate(entry, case) * workloads.rounds_of(entry, full)
-                       for case in workloads.chosen(full) for entry in case.entries) / 60
+        def minutes(kind):
+            return sum(workloads.estimate(entry, case)
+                       * workloads.rounds_of(entry, kind == workloads.FULL)
+                       for case in workloads.chosen(kind) for entry in case.entries) / 60
 
-        self.assertLess(minutes(False), 22)  # of 25: machines differ
-        self.assertGreater(minutes(True), minutes(False))
+        self.assertLess(minutes(workloads.BENCH), 22)  # of 25: machines differ
+        self.assertGreater(minutes(workloads.FULL), minutes(workloads.BENCH))
+        self.assertLess(minutes(workloads.BINDINGS), 7)
+
+    def test_bindings_are_measured_in_turn_with_c_and_with_the_python_package(self):
+        for case in workloads.chosen(workloads.BINDINGS):
+            order = workloads.schedule([(entry.series, entry.rounds) for entry in case.entries])
+            first = [series for number, series in order if number == 0]
+            self.assertEqual(first, ["layer", "cpp", "go", "ruby", "python", "django",
+                                     "channels_rabbitmq"])
+            self.assertEqual(case.parameters["prefetch"], 1000)
+
+    def test_a_kind_of_run_has_its_own_cases_alone(self):
+        with self.assertRaisesRegex(ValueError, "there are: bindings-200, bindings-latency"):
+            workloads.chosen(workloads.BINDINGS, ["async-200"])
+        with self.assertRaisesRegex(ValueError, "no case bindings-200"):
+            workloads.chosen(workloads.FULL, ["bindings-200"])
+        self.assertEqual(run.options_of(["--bindings"]).cases, workloads.BINDINGS_CASES)
 
     def test_the_pairs_of_the_bars_are_seven(self):
         for name in ("async-200", "blocking-200-from-16", "latency-at-rest"):
@@ -183,12 +250,12 @@ class Order(unittest.TestCase):
             self.assertEqual([entry.rounds for entry in case.entries[:2]], [7, 7])
 
     def test_half_load_brings_the_case_it_stands_on(self):
-        names = [case.name for case in workloads.chosen(False, ["latency-at-half-load"])]
+        names = [case.name for case in workloads.chosen(workloads.BENCH, ["latency-at-half-load"])]
         self.assertEqual(names, ["async-200", "latency-at-half-load"])
 
     def test_an_unknown_case_is_named_and_the_known_ones_are_told(self):
         with self.assertRaisesRegex(ValueError, "no case nonsense; there are: async-200"):
-            workloads.chosen(False, ["nonsense"])
+            workloads.chosen(workloads.BENCH, ["nonsense"])
 
     def test_each_entry_is_of_a_contender_that_has_the_workload(self):
         roster = {contender.name: contender for contender in contenders.roster()}
@@ -196,14 +263,57 @@ class Order(unittest.TestCase):
         with environment, tempfile.TemporaryDirectory() as folder:
             for contender in roster.values():
                 with mock.patch.object(contenders, "run", return_value=""), \
+                        mock.patch.object(contenders, "library",
+                                          lambda target: target / "library.so"), \
                         mock.patch.object(contenders, "library_flags", return_value=[]):
-                    if not isinstance(contender, contenders.PythonLayer):
-                        contender._flags = lambda _target: []
-                        contender.build(Path(folder))
-            for case in workloads.CASES:
+                    contender._flags = lambda _target: []
+                    contender.build(Path(folder))
+            for case in [*workloads.CASES, *workloads.BINDINGS_CASES]:
                 for entry in case.entries:
                     command = roster[entry.contender].command(case.workload, {"a": 1})
                     self.assertEqual(command[-1], "a=1", (case.name, entry.series))
+
+    def test_each_binding_is_run_with_the_library_that_c_is_run_with(self):
+        with tempfile.TemporaryDirectory() as name:
+            target = Path(name)
+            ours = [contender for contender in contenders.roster()
+                    if contender.name in ("cpp", "go", "ruby", "python", "django")]
+            ran = []
+
+            def take(command, _what):
+                ran.append(" ".join(str(word) for word in command))
+                return ""
+
+            environment = mock.patch.object(contenders.PythonLayer, "environment", Path("venv"))
+            with environment, mock.patch.object(contenders, "run", take):
+                for contender in ours:
+                    with self.assertRaisesRegex(contenders.Missing, "make release"):
+                        contender.build(target)
+                (target / "release").mkdir()
+                (target / "release/libchannel_layer.so").touch()
+                for contender in ours:
+                    ran.clear()
+                    contender.build(target)
+                    said = " ".join([*ran, *contender.command("throughput", {})])
+                    self.assertIn(str(target / "release"), said, contender.name)
+
+    def test_the_hash_of_the_bindings_is_of_all_that_they_run(self):
+        files = contenders.run(["git", "ls-files", "--", *machine.BINDINGS_MEASURED],
+                               "git").splitlines()
+        for path in machine.BINDINGS_MEASURED:
+            self.assertTrue(any(file.startswith(path) for file in files), path)
+        # Each source of a binding, but for its tests and examples.
+        sources = [path.relative_to(contenders.ROOT) for pattern in
+                   ("cpp/include/*.hpp", "go/*.go", "go/*.[ch]", "ruby/lib/**/*.rb",
+                    "python/src/**/*.py", "*/bench/*")
+                   for path in contenders.BINDINGS.glob(pattern)
+                   if path.is_file() and not path.name.endswith("_test.go")]
+        self.assertGreater(len(sources), 30)
+        for source in sources:
+            self.assertTrue(any(str(source).startswith(path)
+                                for path in machine.BINDINGS_MEASURED), source)
+        self.assertEqual(machine.measured(False), machine.MEASURED)
+        self.assertLess(set(machine.MEASURED), set(machine.measured(True)))
 
     def test_the_programs_of_c_compile(self):
         for program in sorted(contenders.PROGRAMS.glob("layer_*.c")):
@@ -211,8 +321,18 @@ class Order(unittest.TestCase):
                             "-Wall", "-Wextra", "-Werror", "-pthread",
                             f"-I{contenders.ROOT}/include", program], program.name)
 
+    def test_the_programs_of_the_bindings_can_be_read(self):
+        bindings = contenders.BINDINGS
+        contenders.run([*shlex.split(os.environ.get("CXX", "c++")), "-std=c++17", "-fsyntax-only",
+                        "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{contenders.ROOT}/include",
+                        f"-I{bindings}/cpp/include", bindings / "cpp/bench/layer_send.cpp"], "C++")
+        contenders.run(["gofmt", "-e", bindings / "go/bench/main.go"], "Go")
+        contenders.run(["ruby", "-wc", bindings / "ruby/bench/layer_send.rb"], "Ruby")
+        compile((contenders.PROGRAMS / "python_layers.py").read_text(encoding="utf-8"),
+                "python_layers.py", "exec")
+
     def test_in_one_case_each_series_is_there_once(self):
-        for case in workloads.CASES:
+        for case in [*workloads.CASES, *workloads.BINDINGS_CASES]:
             series = [entry.series for entry in case.entries]
             self.assertEqual(len(series), len(set(series)), case.name)
 
@@ -221,6 +341,68 @@ class Order(unittest.TestCase):
         self.assertEqual(workloads.window_of(1 << 20), 32)
         self.assertEqual(workloads.backlog_of(200), 50000)
         self.assertEqual(workloads.backlog_of(1 << 20), 64)
+
+
+class PythonProgram(unittest.TestCase):
+    """That a layer which gives wrong results is no figure."""
+
+    # Layers of one queue in memory, in place of those that need packages and a broker.
+    PROGRAM = """
+import asyncio, sys
+from unittest import mock
+
+sys.modules.update({name: mock.MagicMock() for name in ("msgpack", "channels",
+                                                        "channels.exceptions")})
+import python_layers
+
+queue, until = asyncio.Queue(), python_layers.until
+
+class Honest:
+    async def new_channel(self):
+        return "channel"
+
+    async def send(self, _channel, message):
+        await asyncio.sleep(0)
+        queue.put_nowait(message)
+
+    async def receive(self, _channel):
+        return await queue.get()
+
+class Doubles(Honest):
+    async def send(self, channel, message):
+        await super().send(channel, message)
+        if message["seq"] == python_layers.FIRST_SEQ + 99:
+            await super().send(channel, message)
+
+class Loses(Honest):
+    async def send(self, channel, message):
+        if message["seq"] != python_layers.FIRST_SEQ + 99:
+            await super().send(channel, message)
+
+python_layers.LAYERS = {layer.__name__: lambda capacity, layer=layer: layer()
+                        for layer in (Honest, Doubles, Loses)}
+python_layers.message_of = lambda body: {"type": "bench.message"}
+python_layers.until = lambda condition, seconds, what: until(condition, 0.2, what)
+python_layers.main(sys.argv[1:])
+"""
+
+    def measure(self, layer):
+        environment = dict(os.environ, PYTHONPATH=str(contenders.PROGRAMS),
+                           PYTHONDONTWRITEBYTECODE="1")
+        return run.run_sample(
+            [sys.executable, "-c", self.PROGRAM, layer, "throughput", "senders=4", "backlog=50",
+             "seconds=0.1", "warmup=0.1"], environment)[0]
+
+    def test_an_honest_layer_is_measured(self):
+        self.assertGreater(self.measure("Honest")["per_second"], 0)
+
+    def test_a_message_that_comes_twice_fails_the_run(self):
+        with self.assertRaisesRegex(run.SampleFailed, "message 99 was received twice"):
+            self.measure("Doubles")
+
+    def test_a_message_that_does_not_come_fails_the_run(self):
+        with self.assertRaisesRegex(run.SampleFailed, r"of \d+ messages \d+ came through"):
+            self.measure("Loses")
 
 
 class Harness(unittest.TestCase):
@@ -295,7 +477,7 @@ class Harness(unittest.TestCase):
 class Report(unittest.TestCase):
     def test_both_runs_are_shown_with_their_verdicts(self):
         later = good_run(started="2026-01-02T05:00:00+00:00")
-        text = report.document([good_run(), later])
+        text = report.document([good_run(), later], None)
         self.assertIn("| Async send to callback, prefetch_count=1000: of librabbitmq | ≥ 1 × | "
                       "1.10 × (3 pairs) | met | 1.10 × (3 pairs) | met |", text)
         self.assertIn("| **missed** |", text)
@@ -306,18 +488,18 @@ class Report(unittest.TestCase):
 
     def test_runs_within_an_hour_are_no_pair(self):
         later = good_run(started="2026-01-02T03:59:05+00:00")
-        self.assertIn("began 55 minutes apart", report.document([good_run(), later]))
+        self.assertIn("began 55 minutes apart", report.document([good_run(), later], None))
 
     def test_one_run_is_said_to_be_one(self):
-        self.assertIn("There is one run", report.document([good_run()]))
-        self.assertIn("no run yet", report.document([]))
+        self.assertIn("There is one run", report.document([good_run()], None))
+        self.assertIn("no run yet", report.document([], None))
 
     def test_void_missing_and_uncommitted_stand_before_the_first_table(self):
         samples = good_samples()
         samples.append(sample("async-200", "lapin", 0, per_second=49000))
         data = data_of(samples, missing=[{"contender": "redis_core", "reason": "not to be had"}],
                        commit={"name": "abc1234", "dirty": True, "source": "1"})
-        top = report.document([figures.Run(data)]).split("\n|")[0]
+        top = report.document([figures.Run(data)], None).split("\n|")[0]
         self.assertIn("VOID: run 1", top)
         self.assertIn("MISSING in run 1: redis_core: not to be had", top)
         self.assertIn("not committed", top)
@@ -327,7 +509,7 @@ class Report(unittest.TestCase):
         for source, said in (("2", True), ("1", False)):
             other = good_run(started="2026-01-02T05:00:00+00:00",
                              commit={"name": "def5678", "dirty": False, "source": source})
-            text = report.document([good_run(), other])
+            text = report.document([good_run(), other], None)
             self.assertEqual("different sources" in text, said)
 
     def test_the_sentences_are_of_the_newest_run_and_stand_between_their_marks(self):
@@ -351,15 +533,52 @@ class Report(unittest.TestCase):
             for hour in ("05", "03", "04"):
                 data = data_of([], started=f"2026-01-02T{hour}:00:00+00:00")
                 (folder / f"2026-01-02-{hour}0000.json").write_text(json.dumps(data))
-            hours = [report.started(run).hour for run in report.newest(folder)]
+            hours = [report.started(run).hour for run in report.newest(folder=folder)]
         self.assertEqual(hours, [4, 5])
+
+    def test_runs_of_the_bindings_have_a_section_of_their_own(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for made in (good_run(started="2026-01-02T03:00:00+00:00"),
+                         bindings_run(started="2026-01-02T04:00:00+00:00"),
+                         good_run(started="2026-01-02T05:00:00+00:00"),
+                         bindings_run(started="2026-01-02T06:00:00+00:00"),
+                         bindings_run({("bindings-200", "go"): {"cpu_us_per_message": 16.0}},
+                                      started="2026-01-02T07:00:00+00:00")):
+                hour = made.data["started"][:13].replace("T", "-")
+                (folder / f"{hour}0000.json").write_text(json.dumps(made.data))
+            text = report.made_of(folder)[report.DOCUMENT]
+        general, bindings = text.split("## Bindings\n")
+        self.assertIn("| Started (UTC) | 2026-01-02 03:00 | 2026-01-02 05:00 |", general)
+        self.assertIn("| Started (UTC) | 2026-01-02 06:00 | 2026-01-02 07:00 |", bindings)
+        self.assertNotIn("Go, client CPU", general)
+        self.assertNotIn("librabbitmq", bindings)
+        self.assertIn("| Go, client CPU per message, async: of C | ≤ 1.5 × | 1.40 × (7 pairs) | "
+                      "met | 1.60 × (7 pairs) | **missed** |", bindings)
+        self.assertIn("| channels_rabbitmq (Python) | 3,000 | 3,000 | 300 | 300 |", bindings)
+        self.assertIn("| channel-layer (Go) | 45,000 |", bindings)
+
+    def test_a_run_of_the_bindings_alone_has_no_chart(self):
+        text, drawing = report.of_one(bindings_run())
+        self.assertIsNone(drawing)
+        self.assertIn("There is one run", text)
+        self.assertNotIn("chart.svg", text)
+        text, drawing = report.of_one(good_run())
+        self.assertIsNotNone(drawing)
+        self.assertNotIn("## Bindings", text)
+
+    def test_the_bindings_have_their_own_first_words_of_doubt(self):
+        doubtful = bindings_run(missing=[{"contender": "ruby", "reason": "not to be had"}])
+        general, bindings = report.document([good_run()], [doubtful]).split("## Bindings\n")
+        self.assertNotIn("MISSING", general)
+        self.assertIn("MISSING in run 1: ruby: not to be had", bindings.split("\n|")[0])
 
     def test_the_report_of_a_run_changes_with_a_figure(self):
         data = data_of(good_samples())
         other = copy.deepcopy(data)
         other["samples"][0]["figures"]["per_second"] += 1000
         before, after = figures.Run(data), figures.Run(other)
-        self.assertNotEqual(report.document([before]), report.document([after]))
+        self.assertNotEqual(report.document([before], None), report.document([after], None))
 
     def test_the_chart_is_well_formed_and_shows_each_contender(self):
         drawing = report.drawing([good_run()])
@@ -377,7 +596,7 @@ class Report(unittest.TestCase):
         self.assertEqual([float(width) for width in widths], [chart.LONGEST, chart.LONGEST / 2])
 
     def test_what_is_in_the_tree_is_made_of_the_results_in_the_tree(self):
-        for path, text in report.made_of(report.newest()).items():
+        for path, text in report.made_of().items():
             self.assertEqual(path.read_text(encoding="utf-8"), text,
                              f"{path.name} is not what benches/report.py makes of benches/results")
 

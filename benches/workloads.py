@@ -1,5 +1,8 @@
 """What is measured: the table of cases. Each has the contenders that run it, how often, and with
-which parameters. `make bench` runs the cases of the bars, `make bench-full` all."""
+which parameters. `make bench` runs the cases of the bars, `make bench-full` all;
+`make bench-bindings` those of the bindings, which are a table of their own."""
+
+BENCH, FULL, BINDINGS = "bench", "bench-full", "bench-bindings"  # kinds of runs, as make calls them
 
 MIB = 1 << 20
 IN_FLIGHT_BYTES = 32 * MIB  # for large bodies, less than a window of 1000 messages
@@ -10,7 +13,8 @@ PYTHON_BACKLOG = 500  # what they have on their way; see python_layers.py
 
 class Entry:
     """One contender in a case. `series` tells apart what one contender runs with several settings.
-    `rounds` are of `make bench`, 0 for none; `full_rounds` those of `make bench-full`."""
+    `rounds` are of `make bench` or `make bench-bindings`, 0 for none; `full_rounds` those of
+    `make bench-full`."""
 
     def __init__(self, contender, rounds, full_rounds=None, series=None, title=None, seconds=None,
                  estimate=0.0, **parameters):
@@ -199,30 +203,63 @@ def process_cases():
                 *python_peers(0, 3)], seconds=2)
 
 
+def bindings_cases():
+    """The same job through each binding, beside C and beside the Python package. C++ and Go have
+    the window and the backlog of the program in C, and so does Ruby; Python what the Python package
+    has."""
+    c_like = ("layer", "cpp", "go", "ruby")
+    python_like = ("python", "django", "channels_rabbitmq")
+
+    def entries(rounds, c_parameters, python_parameters):
+        return [Entry(name, rounds[name], estimate=1.0,
+                      **(c_parameters if name in c_like else python_parameters))
+                for name in (*c_like, *python_like)]
+
+    rounds = {**dict.fromkeys(("layer", "cpp", "go"), 7),
+              **dict.fromkeys(("ruby", *python_like), 5)}
+    yield Case("bindings-200", "Throughput of the bindings: 200-byte messages, prefetch 1000",
+               "throughput", (PER_SECOND, CPU),
+               entries(rounds, {"window": window_of(200)},
+                       {"senders": SENDERS, "backlog": PYTHON_BACKLOG}),
+               seconds=3, warmup=1, body=200, prefetch=1000)
+    rounds = {**dict.fromkeys(("layer", "cpp", "go"), 3),
+              **dict.fromkeys(("ruby", *python_like), 5)}
+    yield Case("bindings-latency", "Latency of the bindings from send to receive, at rest (200 "
+                                   "bytes, prefetch 1000)", "latency", LATENCIES,
+               entries(rounds, {}, {}), seconds=3, warmup=1, body=200, prefetch=1000)
+
+
 # Groups last: the broker needs a while to forget 100,000 of them.
 CASES = [*throughput_cases(), *latency_cases(), *process_cases(), *group_cases()]
+BINDINGS_CASES = list(bindings_cases())
+
+
+def cases_of(kind):
+    """All cases that a run of this kind can have."""
+    return BINDINGS_CASES if kind == BINDINGS else CASES
 
 
 def case_named(name):
-    return next(case for case in CASES if case.name == name)
+    return next(case for case in [*CASES, *BINDINGS_CASES] if case.name == name)
 
 
 def rounds_of(entry, full):
     return entry.full_rounds if full else entry.rounds
 
 
-def chosen(full, only=()):
+def chosen(kind, only=()):
     """The cases of a run, in order. With `only`, those cases and what they stand on."""
+    cases = cases_of(kind)
     if only:
-        known = {case.name for case in CASES}
+        known = {case.name for case in cases}
         unknown = sorted(set(only) - known)
         if unknown:
             raise ValueError(f"there is no case {', '.join(unknown)}; there are: "
-                             + ", ".join(case.name for case in CASES))
-        wanted = set(only) | {case.half_of for case in CASES if case.name in only and case.half_of}
-        return [case for case in CASES if case.name in wanted]
-    return [case for case in CASES
-            if any(rounds_of(entry, full) for entry in case.entries)]
+                             + ", ".join(case.name for case in cases))
+        wanted = set(only) | {case.half_of for case in cases if case.name in only and case.half_of}
+        return [case for case in cases if case.name in wanted]
+    return [case for case in cases
+            if any(rounds_of(entry, kind == FULL) for entry in case.entries)]
 
 
 def schedule(rounds):

@@ -18,6 +18,14 @@ need() { # need PACKAGE COMMAND...: the package is there if the command succeeds
 need g++ "${CXX:-g++}" --version
 need pkg-config pkg-config --version
 need openssl openssl version
+if [ "${1:-test}" != sanitize ]; then
+    need golang-go go version
+    need golang-github-vmihailenco-msgpack.v5-dev \
+        test -d /usr/share/gocode/src/github.com/vmihailenco/msgpack/v5
+    need ruby ruby --version
+    need ruby-ffi ruby -e 'require "ffi"'
+    need ruby-msgpack ruby -e 'require "msgpack"'
+fi
 if [ "${1:-test}" = bench ]; then
     need librabbitmq-dev pkg-config --exists librabbitmq
     need redis-server redis-server --version
@@ -29,12 +37,6 @@ else
     need clang-format clang-format --version
     need libboost-dev test -e /usr/include/boost/beast.hpp
     need nlohmann-json3-dev test -e /usr/include/nlohmann/json.hpp
-    need golang-go go version
-    need golang-github-vmihailenco-msgpack.v5-dev \
-        test -d /usr/share/gocode/src/github.com/vmihailenco/msgpack/v5
-    need ruby ruby --version
-    need ruby-ffi ruby -e 'require "ffi"'
-    need ruby-msgpack ruby -e 'require "msgpack"'
     need ruby-minitest ruby -e 'require "minitest"'
     need ruby-rack ruby -e 'require "rack"'
     need puma puma --version

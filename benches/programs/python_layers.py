@@ -1,8 +1,10 @@
 """The Python channel layers, each driven as its users would: all workloads in one program.
 
-    python_layers.py channels_rabbitmq|redis_core|redis_pubsub WORKLOAD [NAME=VALUE]...
+    python_layers.py LAYER WORKLOAD [NAME=VALUE]...
 
-The broker's address is in CHANNEL_LAYER_TEST_AMQP, that of Redis in CHANNEL_LAYER_BENCH_REDIS.
+LAYER is channels_rabbitmq, redis_core or redis_pubsub; or our own: python, the plain API, or
+django, the backend for Django Channels. The broker's address is in CHANNEL_LAYER_TEST_AMQP, that of
+Redis in CHANNEL_LAYER_BENCH_REDIS.
 Prints one line of JSON, with the figures that the C programs print for the same workload.
 
 One event loop, two layer objects: one sends, one receives. These layers have no window of
@@ -70,6 +72,43 @@ def new_channels_rabbitmq(capacity=1000, default=False):
     return RabbitmqChannelLayer(host=url, local_capacity=capacity, remote_capacity=CAPACITY)
 
 
+def new_python(capacity=1000, default=False):
+    """As the programs in C have it."""
+    from channel_layer import Layer
+
+    url = os.environ["CHANNEL_LAYER_TEST_AMQP"]
+    if default:
+        return PlainLayer(Layer(host=url))
+    return PlainLayer(Layer(host=url, prefetch_count=capacity, local_capacity=CAPACITY,
+                            remote_capacity=CAPACITY))
+
+
+class PlainLayer:
+    """The plain API under the names of Channels, where they differ; what is measured is the
+    layer's own."""
+
+    def __init__(self, layer):
+        self.layer = layer
+        self.send, self.receive, self.close = layer.send, layer.receive, layer.close
+        self.group_add, self.group_send = layer.group_add, layer.group_send
+
+    async def new_channel(self):
+        return self.layer.new_channel()
+
+    async def group_discard(self, group, channel):
+        self.layer.group_discard(group, channel)
+
+
+def new_django(capacity=1000, default=False):
+    """Its options mean what they mean to channels_rabbitmq."""
+    from channel_layer.django import RabbitmqChannelLayer
+
+    url = os.environ["CHANNEL_LAYER_TEST_AMQP"]
+    if default:
+        return RabbitmqChannelLayer(host=url)
+    return RabbitmqChannelLayer(host=url, local_capacity=capacity, remote_capacity=CAPACITY)
+
+
 def redis_hosts():
     """Each call that is under way has a connection of its own; the client's pool allows 100 unless
     told otherwise, and refuses the next. The client gives up on an answer after 5 seconds, which is
@@ -99,6 +138,8 @@ async def connected(layer):
     group, and what is sent to a layer that is not connected is lost."""
     if hasattr(layer, "carehare_connection"):
         await layer.carehare_connection
+    elif hasattr(layer, "layer"):  # ours
+        await layer.layer.wait_ready()
     return layer
 
 
@@ -111,6 +152,8 @@ async def close(layer):
 
 
 LAYERS = {
+    "python": new_python,
+    "django": new_django,
     "channels_rabbitmq": new_channels_rabbitmq,
     "redis_core": new_redis_core,
     "redis_pubsub": new_redis_pubsub,

@@ -12,16 +12,25 @@ require "json"
 
 $stdout.sync = true
 
-OPTIONS = { "measure" => "throughput", "body" => "200", "window" => "1000", "prefetch" => "1000",
-            "seconds" => "5", "warmup" => "1" }.merge(ARGV.to_h { |word| word.split("=", 2) })
-BODY = OPTIONS["body"].to_i
-WINDOW = OPTIONS["window"].to_i
-SECONDS = OPTIONS["seconds"].to_f
-WARMUP = OPTIONS["warmup"].to_f
+# Ends the program from any of its threads, at once.
+def fail_with(text)
+  warn("layer_send.rb: #{text}")
+  exit!(1)
+end
+
+DEFAULTS = { "measure" => "throughput", "body" => "200", "window" => "1000", "prefetch" => "1000",
+             "seconds" => "5", "warmup" => "1" }.freeze
+GIVEN = ARGV.to_h { |word| word.partition("=").values_at(0, 2) }
+GIVEN.each_key { |name| fail_with("there is no argument #{name}") unless DEFAULTS.key?(name) }
+OPTIONS = DEFAULTS.merge(GIVEN)
+BODY = Integer(OPTIONS["body"])
+WINDOW = Integer(OPTIONS["window"])
+SECONDS = Float(OPTIONS["seconds"])
+WARMUP = Float(OPTIONS["warmup"])
+CAPACITY = 100_000
+BACKLOG = 50_000 # messages on their way, at most
 FIRST_SEQ = 1 << 40 # so that MessagePack gives each number 9 bytes
-# What a body holds beside its filling, of which the length takes two or more bytes.
-REST = MessagePack.pack({ "type" => "bench", "n" => FIRST_SEQ, "data" => "" }).size + 1
-FILL = "x" * [BODY - REST, 0].max
+fail_with("window or seconds cannot be so") unless WINDOW.between?(1, BACKLOG) && SECONDS.positive?
 
 def now
   Process.clock_gettime(Process::CLOCK_MONOTONIC)
@@ -31,13 +40,23 @@ def cpu_time
   Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID)
 end
 
-def message(seq)
-  { "type" => "bench", "n" => FIRST_SEQ + seq, "data" => FILL }
+def message(seq, fill = FILL)
+  { "type" => "bench", "n" => FIRST_SEQ + seq, "data" => fill }
 end
+
+# What makes a message take so many bytes of MessagePack.
+def fill_of(body)
+  [1, 2, 3, 5].each do |header| # of the text, which begins with its length
+    fill = "x" * [body - MessagePack.pack(message(0, "")).size + 1 - header, 0].max
+    return fill if MessagePack.pack(message(0, fill)).size == body
+  end
+  fail_with("there is no message of #{body} bytes")
+end
+FILL = fill_of(BODY)
 
 def open_layer
   ChannelLayer.open(host: ENV.fetch("CHANNEL_LAYER_TEST_AMQP"), prefetch_count: OPTIONS["prefetch"],
-                    local_capacity: 1000, remote_capacity: 100_000).wait_ready
+                    local_capacity: CAPACITY, remote_capacity: CAPACITY, expiry: 60).wait_ready
 end
 
 def throughput(sending, receiving, channel)
@@ -45,19 +64,20 @@ def throughput(sending, receiving, channel)
   room = Thread::Queue.new
   receiver = receiving.receive(channel) do |got|
     if got["n"] != FIRST_SEQ + received
-      abort("message #{got["n"] - FIRST_SEQ} where #{received} was due")
+      fail_with("message #{got["n"] - FIRST_SEQ} where #{received} was due")
     end
     received += 1
+    room << true if (received % (BACKLOG / 4)).zero?
   end
   stop = false
   outcome = lambda do |error|
-    abort("a send failed: #{error.message}") if error
+    fail_with("a send failed: #{error.message}") if error
     confirmed += 1
     room << true if (confirmed % 64).zero?
   end
   sender = Thread.new do
     until stop
-      room.pop while sent - confirmed >= WINDOW
+      room.pop while sent - confirmed >= WINDOW || sent - received >= BACKLOG
       sending.send_async(channel, message(sent), &outcome)
       sent += 1
     end
@@ -76,6 +96,7 @@ def throughput(sending, receiving, channel)
   sender.join
   sleep 0.001 while complete.call < sent
   receiver.cancel
+  fail_with("no message was confirmed and received in the time that was measured") if count.zero?
   puts JSON.generate(seconds: seconds.round(3), messages: count,
                      per_second: (count / seconds).round(1),
                      mb_per_second: (count * BODY / seconds / 1e6).round(3),
@@ -95,19 +116,24 @@ def latency(sending, receiving, channel)
     seq += 1
   end
   receiver.cancel
+  fail_with("no message arrived in the time that was measured") if samples.empty?
   samples.sort!
-  at = ->(part) { (samples[[(samples.size * part).floor, samples.size - 1].min] * 1e6).round(1) }
-  puts JSON.generate(messages: samples.size, p50_us: at[0.5], p90_us: at[0.9], p99_us: at[0.99],
-                     p999_us: at[0.999], max_us: (samples.last * 1e6).round(1))
+  at = ->(percent) { (samples[(percent / 100.0 * samples.size).ceil - 1] * 1e6).round(1) }
+  puts JSON.generate(messages: samples.size, p50_us: at[50], p99_us: at[99], p999_us: at[99.9],
+                     max_us: (samples.last * 1e6).round(1))
 end
 
+Thread.new do
+  sleep SECONDS + WARMUP + 60
+  fail_with("it hangs")
+end
 receiving = open_layer
 sending = open_layer
 channel = receiving.new_channel("bench.")
-if OPTIONS["measure"] == "latency"
-  latency(sending, receiving, channel)
-else
-  throughput(sending, receiving, channel)
+case OPTIONS["measure"]
+when "throughput" then throughput(sending, receiving, channel)
+when "latency" then latency(sending, receiving, channel)
+else fail_with("measure=#{OPTIONS["measure"]}: throughput or latency can be measured")
 end
 sending.close
 receiving.close
