@@ -5,11 +5,19 @@ import "runtime"
 // Message is a message that was received. It can be read by many goroutines, and outlives its layer.
 type Message struct {
 	raw    rawMessage
-	packed []byte
+	length int
+	large  []byte // what does not fit
+	// Most messages are small, and are one object of Go. That it is not a tiny one matters, too: to
+	// add a finalizer takes the longer, the more objects of that size share a page.
+	small [216]byte
 }
 
+// newMessage takes C's message, and copies its bytes.
 func newMessage(raw rawMessage, packed []byte) *Message {
-	message := &Message{raw: raw, packed: packed}
+	message := &Message{raw: raw, length: len(packed)}
+	if copy(message.small[:], packed) < len(packed) {
+		message.large = append([]byte(nil), packed...)
+	}
 	// C's part is as large as ours, so that the collector, which sees ours alone, comes in time.
 	runtime.SetFinalizer(message, (*Message).free)
 	return message
@@ -18,10 +26,15 @@ func newMessage(raw rawMessage, packed []byte) *Message {
 func (m *Message) free() { rawMessageFree(m.raw) }
 
 // Map decodes the message; see Unpack for the types. Each call makes a map of its own.
-func (m *Message) Map() (map[string]any, error) { return Unpack(m.packed) }
+func (m *Message) Map() (map[string]any, error) { return Unpack(m.Packed()) }
 
 // Packed gives the message as MessagePack. It is not to be changed.
-func (m *Message) Packed() []byte { return m.packed }
+func (m *Message) Packed() []byte {
+	if m.large != nil {
+		return m.large
+	}
+	return m.small[:m.length:m.length]
+}
 
 // JSON gives the message as JSON text; bytes become a string of U+FFFF followed by base64. It fails
 // with ErrInvalid where a foreign sender sent what JSON cannot hold.

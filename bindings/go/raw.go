@@ -32,11 +32,14 @@ static void go_name_free(const char *text, const char room[LAYER_NAME_SIZE]) {
     }
 }
 
-static cl_result go_send(layer_t *layer, cl_sink *sink, int to_group, _GoString_ name,
+// What is called for each message takes its handles as numbers. Their types are incomplete: cgo
+// would allocate for each such pointer, to look whether it is one of Go's.
+static cl_result go_send(uintptr_t layer, uintptr_t sink, int to_group, _GoString_ name,
                          uint8_t *message, size_t length, uint64_t token) {
     char room[LAYER_NAME_SIZE];
     const char *text = go_name(name, room);
-    cl_result result = cl_send(layer, sink, to_group, text, message, length, token);
+    cl_result result = cl_send((const layer_t *)layer, (cl_sink *)sink, to_group, text, message,
+                               length, token);
     go_name_free(text, room);
     return result;
 }
@@ -78,13 +81,15 @@ static cl_received go_wake(layer_t *layer, cl_sink *sink, _GoString_ channel, ui
     return received;
 }
 
-static cl_pulled go_pull(layer_t *layer, _GoString_ channel) {
+static cl_pulled go_pull(uintptr_t layer, _GoString_ channel) {
     char room[LAYER_NAME_SIZE];
     const char *text = go_name(channel, room);
-    cl_pulled pulled = cl_pull(layer, text);
+    cl_pulled pulled = cl_pull((const layer_t *)layer, text);
     go_name_free(text, room);
     return pulled;
 }
+
+static void go_message_free(uintptr_t message) { layer_message_free((layer_message_t *)message); }
 */
 import "C"
 
@@ -211,6 +216,9 @@ func rawClose(layer rawLayer, milliseconds uint32) error {
 	return takeError("close", C.layer_close(layer, C.uint32_t(milliseconds), &raw), raw)
 }
 
+// asNumber is how go_send and the like take a handle.
+func asNumber(handle unsafe.Pointer) C.uintptr_t { return C.uintptr_t(uintptr(handle)) }
+
 // rawDrain runs up to max callbacks and gives what they told. The events belong to the sink, and
 // live until the next call. more says that callbacks may still be due, ended that none will come.
 func rawDrain(layer rawLayer, sink rawSink, max int) (events []rawEvent, more, ended bool) {
@@ -237,11 +245,12 @@ func rawSend(layer rawLayer, sink rawSink, toGroup bool, name string, packed []b
 	if toGroup {
 		group = 1
 	}
-	if len(packed) == 0 {
-		return C.go_send(layer, sink, group, name, nil, 0, C.uint64_t(token))
+	var message *C.uint8_t
+	if len(packed) != 0 {
+		message = (*C.uint8_t)(unsafe.Pointer(&packed[0]))
 	}
-	return C.go_send(layer, sink, group, name, (*C.uint8_t)(unsafe.Pointer(&packed[0])),
-		C.size_t(len(packed)), C.uint64_t(token))
+	return C.go_send(asNumber(unsafe.Pointer(layer)), asNumber(unsafe.Pointer(sink)), group, name,
+		message, C.size_t(len(packed)), C.uint64_t(token))
 }
 
 // rawSendJSON waits inside C: the API has no other form for JSON.
@@ -282,21 +291,20 @@ func rawReceiveCancel(layer rawLayer, receiver uint64) error {
 }
 
 // rawPull gives the next message of a channel, or nil where there is none.
-func rawPull(layer rawLayer, channel string) (rawMessage, []byte, error) {
-	pulled := C.go_pull(layer, channel)
+func rawPull(layer rawLayer, channel string) (*Message, error) {
+	pulled := C.go_pull(asNumber(unsafe.Pointer(layer)), channel)
 	if pulled.result.status == C.LAYER_TIMEOUT {
 		C.layer_error_free(pulled.result.error)
-		return nil, nil, nil
+		return nil, nil
 	}
 	if pulled.result.status != C.LAYER_OK {
-		return nil, nil, rawTake("receive on "+channel, pulled.result)
+		return nil, rawTake("receive on "+channel, pulled.result)
 	}
-	packed := make([]byte, int(pulled.length))
-	copy(packed, unsafe.Slice((*byte)(unsafe.Pointer(pulled.data)), int(pulled.length)))
-	return pulled.message, packed, nil
+	data := unsafe.Slice((*byte)(unsafe.Pointer(pulled.data)), int(pulled.length))
+	return newMessage(pulled.message, data), nil
 }
 
-func rawMessageFree(message rawMessage) { C.layer_message_free(message) }
+func rawMessageFree(message rawMessage) { C.go_message_free(asNumber(unsafe.Pointer(message))) }
 func rawMessageChannel(message rawMessage) string {
 	return C.GoString(C.layer_message_channel(message))
 }

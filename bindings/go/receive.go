@@ -161,11 +161,7 @@ func (l *Layer) pull(channel string) (*Message, error) {
 			return message, nil
 		}
 	}
-	raw, packed, err := rawPull(l.raw, channel)
-	if raw == nil {
-		return nil, err
-	}
-	return newMessage(raw, packed), nil
+	return rawPull(l.raw, channel)
 }
 
 // next waits for the next message.
