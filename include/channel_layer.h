@@ -209,7 +209,8 @@ enum layer_stat_t
     LAYER_STAT_SENDS_FULL = 2,
     // Counts sends to a channel whose queue does not exist.
     LAYER_STAT_SENDS_NO_CHANNEL = 3,
-    // Counts sends that were handed over and never confirmed in time: nobody knows.
+    // Counts sends of which nobody knows whether they arrived: those that timed out and those that
+    // stayed unconfirmed.
     LAYER_STAT_SENDS_UNKNOWN = 4,
     // Counts sends that were accepted and certainly not handed over.
     LAYER_STAT_SENDS_UNSENT = 5,
@@ -253,6 +254,22 @@ enum layer_stat_t
     LAYER_STAT_PUBLISHERS_BLOCKED = 24,
     // The number of deliveries that are held, so that the broker sends no more.
     LAYER_STAT_DELIVERIES_HELD = 25,
+    // Counts sends that were accepted; each has one outcome, or is still under way.
+    LAYER_STAT_SENDS_ACCEPTED = 26,
+    // Counts sends that were handed over and not confirmed within option `timeout`.
+    LAYER_STAT_SENDS_TIMED_OUT = 27,
+    // Counts sends that were handed over before the connection was lost or the layer closed.
+    LAYER_STAT_SENDS_UNCONFIRMED = 28,
+    // Counts consuming connections after the first.
+    LAYER_STAT_RECONNECTS = 29,
+    // Counts callbacks that have run: of receivers, of async calls, of log and state.
+    LAYER_STAT_CALLBACKS = 30,
+    // Counts the nanoseconds that threads have spent on callbacks. Told at the end of a turn, which
+    // runs what is due, at most 32 callbacks of each channel; what the library does between two of
+    // them is part of it.
+    LAYER_STAT_CALLBACK_NANOSECONDS = 31,
+    // 1 while both connections stand and every group is bound, else 0.
+    LAYER_STAT_READY = 32,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -274,9 +291,13 @@ typedef struct layer_message_t layer_message_t;
 // An open layer: one queue on the broker, with any number of channels. Usable from any thread.
 typedef struct layer_t layer_t;
 
-// Takes a log record. `target` and `message` are borrowed until the callback returns.
+// Takes a log record. `id` says what it is about, in words that never change their meaning, as
+// "connection_lost"; docs/log-records.md lists them, with what to do about each. `target` is the
+// part of the library that says it, `message` what happened, for people. All three are borrowed
+// until the callback returns.
 typedef void (*layer_log_cb)(void *userdata,
                              layer_log_level_t level,
+                             const char *id,
                              const char *target,
                              const char *message);
 
@@ -450,6 +471,29 @@ layer_status_t layer_stat(const layer_t *layer,
                           uint32_t which,
                           uint64_t *value,
                           layer_error_t **error);
+
+// All counters and gauges as text that Prometheus reads: its text format 0.0.4, to be served as
+// `text/plain; version=0.0.4`. docs/statistics.md lists the metrics. The numbers are read one after
+// the other, while the layer goes on.
+//
+// Two calls: with NULL and size 0 it only tells in `length` how long the text can get with these
+// labels, whatever the numbers will be; with room for that and a NUL it writes the text. The room
+// can be kept for all later calls with these labels.
+//
+// `labels`: borrowed; NULL or "" for none; what each series gets, as `site="a",zone="b"`, with \\,
+// \" and \n for a backslash, a quote and a line's end; not `outcome` or `reason`, which are ours.
+// `text`: receives the NUL-terminated text. `size`: the room at `text` in bytes. `length`: receives
+// the length without the NUL; may be NULL where `text` is not. `error`: see the conventions. Never
+// blocks; any thread; allowed from a callback. Returns `LAYER_OK`, for a closed layer too;
+// `LAYER_INVALID` (NULL, bad labels, too little room: the error names the size that is always
+// enough, and nothing was written); `LAYER_FORKED`.
+LAYER_MUST_USE
+layer_status_t layer_stats_prometheus(const layer_t *layer,
+                                      const char *labels,
+                                      char *text,
+                                      size_t size,
+                                      size_t *length,
+                                      layer_error_t **error);
 
 // Makes up a new channel name, `<queue name>!<prefix><12 random letters>`. Nothing is registered:
 // a channel begins with its first message or receiver.

@@ -87,6 +87,11 @@ impl<J> Turn<J> {
         Some((self.jobs.pop_front()?, left.min(TURN)))
     }
 
+    /// How many callbacks have run so far.
+    pub(crate) fn callbacks(&self) -> usize {
+        self.ran
+    }
+
     /// The last job has run so many callbacks. `again`: what is still due of it.
     pub(crate) fn ran(&mut self, count: usize, again: Option<J>) {
         self.ran += count;

@@ -24,6 +24,7 @@ mod index;
 pub mod layer;
 mod mailbox;
 mod name;
+mod prometheus;
 mod runtime;
 mod sync;
 mod wire;

@@ -1,4 +1,4 @@
-//! Log records, and how often one of a kind may be written.
+//! Log records: their table, what is made of it, and how often one of a kind may be written.
 
 use std::time::{Duration, Instant};
 
@@ -16,15 +16,173 @@ pub enum Level {
     Debug = 4,
 }
 
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Level::Error => "error",
+            Level::Warn => "warn",
+            Level::Info => "info",
+            Level::Debug => "debug",
+        }
+    }
+}
+
+macro_rules! records {
+    ($($name:ident = $id:literal, $level:ident, $target:literal, $meaning:literal, $advice:literal;)*) => {
+        /// What a record is about. Its id, level and target never change their meaning; later
+        /// versions add some.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum RecordId {
+            $(#[doc = $meaning] $name,)*
+        }
+
+        impl RecordId {
+            /// Every one, in the order of the table.
+            pub const ALL: &[RecordId] = &[$(RecordId::$name,)*];
+
+            /// The id that users and programs see, as `connection_lost`.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(RecordId::$name => $id,)*
+                }
+            }
+
+            /// How grave such a record is.
+            pub const fn level(self) -> Level {
+                match self {
+                    $(RecordId::$name => Level::$level,)*
+                }
+            }
+
+            /// The part of the library that says it, as `channel_layer::broker`.
+            pub const fn target(self) -> &'static str {
+                match self {
+                    $(RecordId::$name => $target,)*
+                }
+            }
+
+            /// What it means, in a sentence or two.
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(RecordId::$name => $meaning,)*
+                }
+            }
+
+            /// What to do about it.
+            pub const fn advice(self) -> &'static str {
+                match self {
+                    $(RecordId::$name => $advice,)*
+                }
+            }
+        }
+
+        /// Calls a macro with the name, level and target of each record, for what needs them as
+        /// literals.
+        #[cfg(feature = "tracing")]
+        macro_rules! for_each_record {
+            ($then:ident) => {
+                $then!($($name, $level, $target;)*)
+            };
+        }
+        #[cfg(feature = "tracing")]
+        pub(crate) use for_each_record;
+    };
+}
+
+records! {
+    Connected = "connected", Info, "channel_layer::broker",
+        "The layer is connected and its groups are bound; the text names the host and counts the \
+         connections.",
+        "Nothing. With a number above 1, messages may have been missed since the connection before.";
+    ConnectionLost = "connection_lost", Warn, "channel_layer::broker",
+        "A connection that stood is gone; the text says why. The layer connects again by itself, \
+         at first after 0.1 s, later each second.",
+        "If it happens often: look at the broker's log of that moment, at the network and at the \
+         option `heartbeat`.";
+    ConnectionFailed = "connection_failed", Warn, "channel_layer::broker",
+        "No host could be connected to; the text says why for each. Attempts go on for ever, and \
+         are written again only where the reason is a new one.",
+        "See that a broker runs at the option `host`, that its name resolves and its port can be \
+         reached, and that no other layer has the same `queue_name`.";
+    Refused = "refused", Error, "channel_layer::broker",
+        "Each host refused the last attempt for credentials, vhost or TLS: calls fail with \
+         `LAYER_REFUSED`. Attempts go on.",
+        "Mend what the text names: the user, its password and its permissions, the vhost, or the \
+         options `tls_...`.";
+    PublishersBlocked = "publishers_blocked", Warn, "channel_layer::layer",
+        "The broker takes no messages, for want of memory or disk. Async sends return `LAYER_BUSY`, \
+         blocking ones wait within `timeout`.",
+        "Give the broker memory or disk, or remove what fills it: `rabbitmqctl list_queues` names \
+         the biggest queues.";
+    PublishersUnblocked = "publishers_unblocked", Info, "channel_layer::layer",
+        "The broker takes messages again.",
+        "Nothing.";
+    ChannelFullDropped = "channel_full_dropped", Warn, "channel_layer::inbox",
+        "A channel held `channel_capacity` messages and lost its newest. At most one such record in \
+         5 seconds; it counts those held back.",
+        "Make the receivers of that process faster, or raise `channel_capacity`.";
+    ExpiredDropped = "expired_dropped", Warn, "channel_layer::inbox",
+        "Messages that nobody received within `local_expiry` were dropped; the text names the \
+         biggest queues. At most one such record in 5 seconds.",
+        "Receive from those channels, or give them up by `layer_channel_discard` when their client \
+         goes away.";
+    MalformedDropped = "malformed_dropped", Warn, "channel_layer::inbox",
+        "Something was published to the queue that is not one MessagePack map with one recipient, \
+         and was dropped. At most one such record in 5 seconds.",
+        "Find the program that publishes to the queue or to the groups exchange and is no channel \
+         layer, or one with another serializer.";
+    RedeliveredDropped = "redelivered_dropped", Warn, "channel_layer::inbox",
+        "The broker flagged a message as perhaps delivered before, and it was dropped: delivery is \
+         at most once. At most one such record in 5 seconds.",
+        "Nothing if it is rare; else look at what ends the consumer on the broker.";
+    MembershipsLapsed = "memberships_lapsed", Info, "channel_layer::membership",
+        "Memberships ended because they were not added again within `group_expiry`.",
+        "If their channels still live: add them again in time, or raise `group_expiry`. Else \
+         discard them when their client goes away.";
+    ReceiverPanicked = "receiver_panicked", Error, "channel_layer::receivers",
+        "A receiver written in Rust panicked and was ended; the text says with what.",
+        "Mend the receiver.";
+    CallbackPanicked = "callback_panicked", Error, "channel_layer::layer",
+        "A callback written in Rust, for an outcome, the log or the state, panicked; the text says \
+         with what.",
+        "Mend the callback.";
+}
+
+/// The table of records for people.
+pub fn records_as_markdown() -> String {
+    let mut table = String::from("| Id | Level | Meaning | What to do |\n|---|---|---|---|\n");
+    for id in RecordId::ALL {
+        table += &format!(
+            "| `{}` | {} | {} | {} |\n",
+            id.as_str(),
+            id.level().name(),
+            id.meaning(),
+            id.advice()
+        );
+    }
+    table
+}
+
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// How grave it is.
-    pub level: Level,
-    /// The part of the library that says it, as `channel_layer::broker`.
-    pub target: &'static str,
+    /// What it is about.
+    pub id: RecordId,
     /// What it says; never a password.
     pub message: String,
+}
+
+impl Record {
+    /// How grave it is.
+    pub fn level(&self) -> Level {
+        self.id.level()
+    }
+
+    /// The part of the library that says it, as `channel_layer::broker`.
+    pub fn target(&self) -> &'static str {
+        self.id.target()
+    }
 }
 
 /// Lets one record of a kind through per interval and counts those that it held back.
@@ -60,6 +218,29 @@ impl RateLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_words_for_programs_and_no_two_are_the_same() {
+        for (index, id) in RecordId::ALL.iter().enumerate() {
+            let text = id.as_str();
+            assert!(
+                text.chars().all(|c| c.is_ascii_lowercase() || c == '_'),
+                "{text}"
+            );
+            assert!(
+                RecordId::ALL
+                    .iter()
+                    .skip(index + 1)
+                    .all(|other| other.as_str() != text)
+            );
+            assert!(id.target().starts_with("channel_layer::"), "{text}");
+            for sentence in [id.meaning(), id.advice()] {
+                assert!(sentence.ends_with('.'), "{text}: {sentence}");
+                // It stands in a cell of a table.
+                assert!(!sentence.contains(['|', '\n']), "{text}: {sentence}");
+            }
+        }
+    }
 
     #[test]
     fn one_record_per_interval_and_the_others_are_counted() {

@@ -1,11 +1,13 @@
-//! What the documents say of options, statuses and versions is what the code says.
+//! What the documents say of options, statuses, statistics, log records and versions is what the
+//! code says.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
 use std::path::PathBuf;
 
-use channel_layer::config;
+use channel_layer::stats::Stat;
+use channel_layer::{config, log, stats};
 
 fn read(name: &str) -> String {
     fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -23,15 +25,58 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
         .trim()
 }
 
+/// That `document` has a table, between markers that name it, as the code makes it.
+fn has_table(document: &str, name: &str, wanted: &str) {
+    let text = read(document);
+    let (start, end) = (
+        format!("<!-- {name} -->"),
+        format!("<!-- end of {name} -->"),
+    );
+    assert!(
+        between(&text, &start, &end) == wanted.trim(),
+        "the table of {name} in {document} is to be:\n\n{wanted}"
+    );
+}
+
 #[test]
 fn readme_has_the_table_of_options() {
-    let readme = read("README.md");
-    let table = between(&readme, "<!-- options -->", "<!-- end of options -->");
-    let wanted = config::options_as_markdown();
-    assert!(
-        table == wanted.trim(),
-        "the table of options in README.md is to be:\n\n{wanted}"
+    has_table("README.md", "options", &config::options_as_markdown());
+}
+
+#[test]
+fn the_page_of_statistics_has_their_table() {
+    has_table(
+        "docs/statistics.md",
+        "statistics",
+        &stats::stats_as_markdown(),
     );
+}
+
+#[test]
+fn the_page_of_log_records_has_their_table() {
+    has_table(
+        "docs/log-records.md",
+        "log records",
+        &log::records_as_markdown(),
+    );
+}
+
+#[test]
+fn the_header_says_of_each_statistic_what_the_table_says() {
+    let header = read("include/channel_layer.h");
+    let entries = between(&header, "enum layer_stat_t", "};");
+    let mut meaning = String::new();
+    let mut said = Vec::new();
+    for line in entries.lines().map(str::trim) {
+        if let Some(text) = line.strip_prefix("//") {
+            meaning += text;
+        } else if line.starts_with("LAYER_STAT_") {
+            said.push(meaning.trim().to_owned());
+            meaning.clear();
+        }
+    }
+    let wanted: Vec<&str> = Stat::ALL.iter().map(|stat| stat.meaning()).collect();
+    assert_eq!(said, wanted);
 }
 
 #[test]

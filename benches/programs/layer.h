@@ -21,11 +21,11 @@ static inline void check(layer_status_t status, layer_error_t *const *error, con
     }
 }
 
-static inline void print_log(void *userdata, layer_log_level_t level, const char *target,
-                             const char *message) {
+static inline void print_log(void *userdata, layer_log_level_t level, const char *id,
+                             const char *target, const char *message) {
     (void)userdata;
     if (level <= LAYER_LOG_WARN) {
-        fprintf(stderr, "%s: %s\n", target, message);
+        fprintf(stderr, "%s: %s: %s\n", target, id, message);
     }
 }
 

@@ -113,7 +113,7 @@ static int32_t on_wake(void *userdata, layer_status_t status, const layer_messag
     return LAYER_DECLINE;
 }
 
-static void on_log(void *userdata, layer_log_level_t level, const char *target,
+static void on_log(void *userdata, layer_log_level_t level, const char *id, const char *target,
                    const char *message) {
     put(userdata, (cl_event){
                       .kind = CL_LOG,

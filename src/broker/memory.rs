@@ -18,11 +18,9 @@ use crate::broker::{
     Publication, Route, Token,
 };
 use crate::config::Settings;
-use crate::log::Level;
+use crate::log::RecordId;
 use crate::runtime::ProcessLocal;
 use crate::sync::Mutex;
-
-const TARGET: &str = "channel_layer::broker";
 
 /// The only generation there is: nothing is ever lost here.
 const GENERATION: Generation = 1;
@@ -386,7 +384,7 @@ impl Worker {
                     shared.named.name, shared.queue
                 );
                 let message = format!("not connected, trying on: {reason}");
-                host.log(Level::Warn, TARGET, message);
+                host.log(RecordId::ConnectionFailed, message);
                 host.state_changed(BrokerState::Disconnected(reason));
             }
             freed.await;
@@ -406,7 +404,7 @@ impl Worker {
                 "connected to memory://{} as queue '{}'",
                 self.shared.named.name, self.shared.queue
             );
-            host.log(Level::Info, TARGET, message);
+            host.log(RecordId::Connected, message);
             host.state_changed(BrokerState::Ready(GENERATION));
         }
         while let Some(host) = self.host.upgrade() {

@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log::Level;
+use crate::log::RecordId;
 
 /// Names one send from its hand-over to its outcome. Never reused by a layer.
 pub(crate) type Token = u64;
@@ -104,7 +104,7 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn state_changed(&self, state: BrokerState);
 
     /// Something that a person may want to know.
-    fn log(&self, level: Level, target: &'static str, message: String);
+    fn log(&self, id: RecordId, message: String);
 }
 
 /// A future that a broker gives away.

@@ -10,7 +10,7 @@ use crate::broker::{
     Token,
 };
 use crate::config::{Config, Settings};
-use crate::log::Level;
+use crate::log::RecordId;
 use crate::sync::Mutex;
 
 /// Opens a broker for a layer with this queue.
@@ -49,7 +49,7 @@ pub(crate) struct Record {
     pub(crate) bindings: Vec<(Generation, Arc<str>, BindingChange)>,
     pub(crate) blocked: Vec<bool>,
     pub(crate) states: Vec<BrokerState>,
-    pub(crate) logs: Vec<(Level, String)>,
+    pub(crate) logs: Vec<(RecordId, String)>,
     closed: bool,
     /// What no broker may do.
     violations: Vec<String>,
@@ -119,8 +119,8 @@ impl Host for FakeHost {
         self.lock().states.push(state);
     }
 
-    fn log(&self, level: Level, _target: &'static str, message: String) {
-        self.lock().logs.push((level, message));
+    fn log(&self, id: RecordId, message: String) {
+        self.lock().logs.push((id, message));
     }
 }
 

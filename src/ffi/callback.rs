@@ -42,11 +42,15 @@ pub type layer_receive_cb = Option<
     ) -> i32,
 >;
 
-/// Takes a log record. `target` and `message` are borrowed until the callback returns.
+/// Takes a log record. `id` says what it is about, in words that never change their meaning, as
+/// "connection_lost"; docs/log-records.md lists them, with what to do about each. `target` is the
+/// part of the library that says it, `message` what happened, for people. All three are borrowed
+/// until the callback returns.
 pub type layer_log_cb = Option<
     unsafe extern "C" fn(
         userdata: *mut c_void,
         level: layer_log_level_t,
+        id: *const c_char,
         target: *const c_char,
         message: *const c_char,
     ),
@@ -207,7 +211,13 @@ c_callback!(
 c_callback!(
     /// A `layer_log_cb`.
     LogCallback,
-    unsafe extern "C" fn(*mut c_void, layer_log_level_t, *const c_char, *const c_char)
+    unsafe extern "C" fn(
+        *mut c_void,
+        layer_log_level_t,
+        *const c_char,
+        *const c_char,
+        *const c_char,
+    )
 );
 c_callback!(
     /// A `layer_state_cb`.
@@ -266,12 +276,14 @@ impl OnLog for LogCallback {
             bytes.retain(|byte| *byte != 0);
             CString::new(bytes).unwrap_or_default()
         };
-        let (target, message) = (text(record.target), text(&record.message));
-        // SAFETY: the caller gave this function for this userdata; both strings outlive the call.
+        let (id, target) = (text(record.id.as_str()), text(record.target()));
+        let message = text(&record.message);
+        // SAFETY: the caller gave this function for this userdata; the strings outlive the call.
         unsafe {
             (self.function)(
                 self.userdata.pointer,
-                record.level.into(),
+                record.level().into(),
+                id.as_ptr(),
                 target.as_ptr(),
                 message.as_ptr(),
             );

@@ -13,7 +13,8 @@ pub enum layer_stat_t {
     LAYER_STAT_SENDS_FULL = 2,
     /// Counts sends to a channel whose queue does not exist.
     LAYER_STAT_SENDS_NO_CHANNEL = 3,
-    /// Counts sends that were handed over and never confirmed in time: nobody knows.
+    /// Counts sends of which nobody knows whether they arrived: those that timed out and those that
+    /// stayed unconfirmed.
     LAYER_STAT_SENDS_UNKNOWN = 4,
     /// Counts sends that were accepted and certainly not handed over.
     LAYER_STAT_SENDS_UNSENT = 5,
@@ -57,6 +58,22 @@ pub enum layer_stat_t {
     LAYER_STAT_PUBLISHERS_BLOCKED = 24,
     /// The number of deliveries that are held, so that the broker sends no more.
     LAYER_STAT_DELIVERIES_HELD = 25,
+    /// Counts sends that were accepted; each has one outcome, or is still under way.
+    LAYER_STAT_SENDS_ACCEPTED = 26,
+    /// Counts sends that were handed over and not confirmed within option `timeout`.
+    LAYER_STAT_SENDS_TIMED_OUT = 27,
+    /// Counts sends that were handed over before the connection was lost or the layer closed.
+    LAYER_STAT_SENDS_UNCONFIRMED = 28,
+    /// Counts consuming connections after the first.
+    LAYER_STAT_RECONNECTS = 29,
+    /// Counts callbacks that have run: of receivers, of async calls, of log and state.
+    LAYER_STAT_CALLBACKS = 30,
+    /// Counts the nanoseconds that threads have spent on callbacks. Told at the end of a turn, which
+    /// runs what is due, at most 32 callbacks of each channel; what the library does between two of
+    /// them is part of it.
+    LAYER_STAT_CALLBACK_NANOSECONDS = 31,
+    /// 1 while both connections stand and every group is bound, else 0.
+    LAYER_STAT_READY = 32,
 }
 
 // cbindgen reads no macro, so the list stands twice; this keeps the two the same.
@@ -88,6 +105,16 @@ const _: () = {
         (C::LAYER_STAT_GROUPS_BOUND, Stat::GroupsBound),
         (C::LAYER_STAT_PUBLISHERS_BLOCKED, Stat::PublishersBlocked),
         (C::LAYER_STAT_DELIVERIES_HELD, Stat::DeliveriesHeld),
+        (C::LAYER_STAT_SENDS_ACCEPTED, Stat::SendsAccepted),
+        (C::LAYER_STAT_SENDS_TIMED_OUT, Stat::SendsTimedOut),
+        (C::LAYER_STAT_SENDS_UNCONFIRMED, Stat::SendsUnconfirmed),
+        (C::LAYER_STAT_RECONNECTS, Stat::Reconnects),
+        (C::LAYER_STAT_CALLBACKS, Stat::Callbacks),
+        (
+            C::LAYER_STAT_CALLBACK_NANOSECONDS,
+            Stat::CallbackNanoseconds,
+        ),
+        (C::LAYER_STAT_READY, Stat::Ready),
     ];
     let mut index = 0;
     while index < PAIRS.len() {

@@ -112,7 +112,7 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::Level;
+    use crate::log::RecordId;
     use std::sync::Arc;
 
     use super::super::callbacks::{OnLog, OnState};
@@ -134,8 +134,7 @@ mod tests {
 
     fn record(message: &str) -> Record {
         Record {
-            level: Level::Info,
-            target: "test",
+            id: RecordId::Connected,
             message: message.to_owned(),
         }
     }

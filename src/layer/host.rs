@@ -2,17 +2,17 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::broker::{
     BindingChange, BrokerState, Delivery, Generation, Host, Outcome, Publication, Token,
 };
 use crate::dispatch::{self, Runner, Turn};
 use crate::error::panic_text;
-use crate::log::Level;
+use crate::log::RecordId;
+use crate::stats::Stat;
 
 use super::shared::{Job, Shared};
-
-const TARGET: &str = "channel_layer::layer";
 
 impl Host for Shared {
     fn take_publications(&self, limit: usize, batch: &mut Vec<Publication>) {
@@ -26,12 +26,15 @@ impl Host for Shared {
 
     fn publishers_blocked(&self, blocked: bool) {
         self.outbox.set_blocked(blocked);
-        let (level, what) = if blocked {
-            (Level::Warn, "blocks publishers, for want of memory or disk")
+        let (id, what) = if blocked {
+            (
+                RecordId::PublishersBlocked,
+                "blocks publishers, for want of memory or disk",
+            )
         } else {
-            (Level::Info, "takes messages again")
+            (RecordId::PublishersUnblocked, "takes messages again")
         };
-        self.log(level, TARGET, format!("the broker {what}"));
+        self.log(id, format!("the broker {what}"));
     }
 
     fn begin_generation(&self, generation: Generation) -> Vec<Arc<str>> {
@@ -74,8 +77,8 @@ impl Host for Shared {
         }
     }
 
-    fn log(&self, level: Level, target: &'static str, message: String) {
-        Shared::log(self, level, target, message);
+    fn log(&self, id: RecordId, message: String) {
+        Shared::log(self, id, message);
     }
 }
 
@@ -84,6 +87,8 @@ impl Runner for Shared {
 
     fn run(&self, turn: &mut Turn<Job>) {
         let _inside = dispatch::enter_callback();
+        // Once for a turn: reading the clock twice for each callback would be felt.
+        let begin = Instant::now();
         let mut next = turn.next();
         while let Some((job, most)) = next {
             next = match job {
@@ -101,6 +106,9 @@ impl Runner for Shared {
                 }
             };
         }
+        self.counters.add(Stat::Callbacks, turn.callbacks());
+        let spent = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.counters.add_many(Stat::CallbackNanoseconds, spent);
     }
 }
 
@@ -123,10 +131,42 @@ impl Shared {
     fn run_user_code(&self, what: &str, body: impl FnOnce()) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
             self.log(
-                Level::Error,
-                TARGET,
+                RecordId::CallbackPanicked,
                 format!("{what} panicked: {}", panic_text(&*panic)),
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::layer::Layer;
+
+    #[test]
+    fn connections_after_the_first_are_reconnects_and_what_nobody_knows_is_a_sum() {
+        let mut config = Config::new();
+        config.set("host", "memory://reconnects").unwrap();
+        let layer = Layer::new(&config).unwrap();
+        layer.wait_ready(Duration::from_secs(20)).unwrap();
+        assert_eq!(layer.stat(Stat::Reconnects), 0);
+        layer.shared.begin_generation(2);
+        layer.shared.begin_generation(3);
+        assert_eq!(layer.stat(Stat::Generation), 3);
+        assert_eq!(layer.stat(Stat::Reconnects), 2);
+
+        layer.shared.counters.add(Stat::SendsTimedOut, 2);
+        layer.shared.counters.add(Stat::SendsUnconfirmed, 3);
+        assert_eq!(layer.stat(Stat::SendsUnknown), 5);
+
+        assert_eq!(layer.stat(Stat::Ready), 1);
+        layer
+            .shared
+            .state_changed(BrokerState::Disconnected("cut".to_owned()));
+        assert_eq!(layer.stat(Stat::Ready), 0);
+        layer.close(Duration::from_secs(20)).unwrap();
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::broker::{Delivery, Generation};
 use crate::error::Error;
-use crate::log::Level;
+use crate::log::RecordId;
 use crate::mailbox::Delivered;
 use crate::stats::Stat;
 use crate::wire::{self, Decoded, OwnedRecipient};
@@ -15,8 +15,6 @@ use super::shared::{Job, Shared};
 
 /// A message expires at most this part of its time too late: it spares looking at each arrival.
 const EXPIRY_GRAIN: u32 = 64;
-
-const TARGET: &str = "channel_layer::inbox";
 
 impl Local {
     fn deliver(
@@ -60,8 +58,7 @@ impl Local {
             shared.counters.add(Stat::DroppedChannelFull, dropped);
             if let Some(others) = self.warnings.channel_full.permit(now) {
                 shared.log(
-                    Level::Warn,
-                    TARGET,
+                    RecordId::ChannelFullDropped,
                     format!(
                         "a channel holds as many messages as option 'channel_capacity' allows and \
                          lost its newest: its receiver is too slow ({others} earlier warnings \
@@ -73,22 +70,20 @@ impl Local {
     }
 
     fn warn_of(&mut self, what: Dropped, now: Instant, shared: &Shared) {
-        let (limit, text) = match &what {
+        let (limit, id, text) = match &what {
             Dropped::Malformed(error) => (
                 &mut self.warnings.malformed,
+                RecordId::MalformedDropped,
                 format!("dropped a message that no channel layer has sent: {error}"),
             ),
             Dropped::Redelivered => (
                 &mut self.warnings.redelivered,
+                RecordId::RedeliveredDropped,
                 "dropped a message that may have been delivered before".to_owned(),
             ),
         };
         if let Some(others) = limit.permit(now) {
-            shared.log(
-                Level::Warn,
-                TARGET,
-                format!("{text} ({others} earlier warnings held back)"),
-            );
+            shared.log(id, format!("{text} ({others} earlier warnings held back)"));
         }
     }
 }
@@ -193,8 +188,7 @@ impl Shared {
                 .map(|(channel, count)| format!("{channel} ({count})"))
                 .collect();
             self.log(
-                Level::Warn,
-                TARGET,
+                RecordId::ExpiredDropped,
                 format!(
                     "{dropped} messages that nobody received within option 'local_expiry' were \
                      dropped; biggest queues: {} ({others} earlier warnings held back)",

@@ -7,14 +7,12 @@ use crate::broker::{BindingChange, Generation, Token};
 use crate::dispatch;
 use crate::error::Error;
 use crate::groups::Change;
-use crate::log::Level;
+use crate::log::RecordId;
 
 use super::callbacks::{Done, Rejected};
 use super::calls::{Calls, Completion, Waiter};
 use super::local::Wait;
 use super::shared::Shared;
-
-const TARGET: &str = "channel_layer::membership";
 
 impl Shared {
     /// Adds a member. The result is `Some` if the caller has its answer, `None` if it comes later.
@@ -213,8 +211,7 @@ impl Shared {
         };
         if lapsed > 0 {
             self.log(
-                Level::Info,
-                TARGET,
+                RecordId::MembershipsLapsed,
                 format!(
                     "{lapsed} memberships have lapsed: they were not added again within option \
                      'group_expiry'"

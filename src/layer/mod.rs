@@ -14,6 +14,8 @@ mod receivers;
 mod shared;
 mod shutdown;
 mod timekeeper;
+#[cfg(feature = "tracing")]
+mod tracing_log;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -27,10 +29,13 @@ use crate::dispatch;
 use crate::error::Error;
 use crate::message::Message;
 use crate::name;
+use crate::prometheus::{self, Labels};
 use crate::stats::Stat;
 use crate::wire::{self, Recipient};
 
 pub use self::callbacks::{Done, Hooks, OnLog, OnState, Receive, Rejected, State};
+#[cfg(feature = "tracing")]
+pub use self::tracing_log::TracingLog;
 pub use crate::mailbox::{Ended, Flow};
 
 use calls::Completion;
@@ -161,6 +166,13 @@ impl Layer {
     /// A counter or gauge.
     pub fn stat(&self, stat: Stat) -> u64 {
         self.shared.stat(stat)
+    }
+
+    /// All counters and gauges in the text format of Prometheus, with `labels` on each, as
+    /// `site="a",zone="b"`; empty for none.
+    pub fn prometheus(&self, labels: &str) -> Result<String, Error> {
+        let labels = Labels::parse(labels)?;
+        Ok(prometheus::text(&labels, |stat| self.stat(stat)))
     }
 
     /// Makes up a new channel name.

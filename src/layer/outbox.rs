@@ -28,6 +28,8 @@ struct Inner {
     queue: VecDeque<Publication>,
     /// Places taken: sends, and callbacks of ended sends that have not run.
     places: usize,
+    /// Sends that were ever accepted.
+    accepted: u64,
     link: BrokerState,
     blocked: bool,
     closed: bool,
@@ -49,6 +51,7 @@ impl Outbox {
                 sends: Calls::new(),
                 queue: VecDeque::new(),
                 places: 0,
+                accepted: 0,
                 link: BrokerState::Disconnected("no connection has been made yet".to_owned()),
                 blocked: false,
                 closed: false,
@@ -62,6 +65,10 @@ impl Outbox {
 
     pub(super) fn in_flight(&self) -> usize {
         self.inner.lock().places
+    }
+
+    pub(super) fn accepted(&self) -> u64 {
+        self.inner.lock().accepted
     }
 
     pub(super) fn blocked(&self) -> bool {
@@ -188,7 +195,7 @@ impl Outbox {
             .into_iter()
             .map(|(_, send)| {
                 let error = if send.handed_over {
-                    counters.add(Stat::SendsUnknown, 1);
+                    counters.add(Stat::SendsTimedOut, 1);
                     Error::new(
                         ErrorKind::Timeout,
                         format!(
@@ -273,7 +280,7 @@ impl Outbox {
                 )),
             })
             .collect();
-        counters.add(Stat::SendsUnknown, handed_over.len());
+        counters.add(Stat::SendsUnconfirmed, handed_over.len());
         self.after_end(&mut inner, &handed_over);
         ended.extend(handed_over);
         ended
@@ -322,6 +329,7 @@ impl Inner {
         );
         self.queue.push_back(Publication { token, route, body });
         self.places += 1;
+        self.accepted += 1;
     }
 
     /// Why no send is accepted now.
@@ -386,7 +394,7 @@ fn explain(outcome: Outcome) -> (Stat, Result<(), Error>) {
             )),
         ),
         Outcome::Unconfirmed(reason) => (
-            Stat::SendsUnknown,
+            Stat::SendsUnconfirmed,
             Err(Error::new(
                 ErrorKind::Unconfirmed,
                 format!(
@@ -395,5 +403,35 @@ fn explain(outcome: Outcome) -> (Stat, Result<(), Error>) {
                 ),
             )),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_timed_out_is_counted_apart_from_what_a_lost_connection_left_unconfirmed() {
+        let outbox = Outbox::new(10, Duration::from_secs(5));
+        let counters = Counters::new();
+        outbox.link_changed(&BrokerState::Ready(1), &counters);
+        let begin = Instant::now();
+        for body in 0..4 {
+            let route = Route::Queue("queue".to_owned());
+            outbox.submit_waiting(route, vec![body]).unwrap();
+        }
+        let mut batch = Vec::new();
+        outbox.take(3, &mut batch);
+        let lost = batch.first().unwrap().token;
+        let mut outcomes = vec![(lost, Outcome::Unconfirmed("cut".to_owned()))];
+        let ended = outbox.outcomes(&mut outcomes, &counters);
+        assert_eq!(ended.len(), 1);
+        let expired = outbox.expire(begin + Duration::from_secs(60), &counters);
+        assert_eq!(expired.len(), 3);
+
+        assert_eq!(outbox.accepted(), 4);
+        assert_eq!(counters.get(Stat::SendsUnconfirmed), 1);
+        assert_eq!(counters.get(Stat::SendsTimedOut), 2);
+        assert_eq!(counters.get(Stat::SendsUnsent), 1);
     }
 }

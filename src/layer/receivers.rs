@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::dispatch::{self, Turn};
 use crate::error::{Error, ErrorKind, panic_text};
-use crate::log::Level;
+use crate::log::RecordId;
 use crate::mailbox::{
     Call, Cancel, CheckedIn, CheckedOut, Discarded, Ended, Flow, MailboxKey, ReceiverId,
 };
@@ -17,8 +17,6 @@ use crate::sync::MutexGuard;
 use super::callbacks::{Receive, Rejected};
 use super::local::{After, Local, Pull, Woken};
 use super::shared::{Job, Shared, far};
-
-const TARGET: &str = "channel_layer::receivers";
 
 impl Shared {
     pub(super) fn add_receiver<R: Receive>(
@@ -107,8 +105,7 @@ impl Shared {
         }))
         .unwrap_or_else(|panic| {
             self.log(
-                Level::Error,
-                TARGET,
+                RecordId::ReceiverPanicked,
                 format!("a receiver panicked and was ended: {}", panic_text(&*panic)),
             );
             Flow::Stop

@@ -13,7 +13,7 @@ use crate::config::{Config, Dispatch, Settings};
 use crate::dispatch::Dispatcher;
 use crate::endpoint::Hosts;
 use crate::error::{Error, ErrorKind};
-use crate::log::{Level, Record};
+use crate::log::{Record, RecordId};
 use crate::mailbox::MailboxKey;
 use crate::name;
 use crate::runtime::{self, Runtime};
@@ -254,12 +254,8 @@ impl Shared {
         .min()
     }
 
-    pub(super) fn log(&self, level: Level, target: &'static str, message: String) {
-        self.pushed(self.events.log(Record {
-            level,
-            target,
-            message,
-        }));
+    pub(super) fn log(&self, id: RecordId, message: String) {
+        self.pushed(self.events.log(Record { id, message }));
     }
 
     pub(super) fn tell_state(&self, state: State, generation: Generation) {
@@ -277,7 +273,13 @@ impl Shared {
     pub(super) fn stat(&self, stat: Stat) -> u64 {
         let gauge = |count: usize| count as u64;
         match stat {
+            Stat::SendsAccepted => self.outbox.accepted(),
+            Stat::SendsUnknown => {
+                self.counters.get(Stat::SendsTimedOut) + self.counters.get(Stat::SendsUnconfirmed)
+            }
             Stat::Generation => self.link.generation(),
+            Stat::Reconnects => self.link.generation().saturating_sub(1),
+            Stat::Ready => u64::from(self.link.state() == State::Ready),
             Stat::InFlight => gauge(self.outbox.in_flight()),
             Stat::PublishersBlocked => u64::from(self.outbox.blocked()),
             Stat::Received => self.inbox.local.lock().mailboxes.taken(),

@@ -131,10 +131,11 @@ static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
 static char *log_lines[4096];
 static size_t log_count;
 
-static void on_log(void *userdata, layer_log_level_t level, const char *target,
+static void on_log(void *userdata, layer_log_level_t level, const char *id, const char *target,
                    const char *message) {
     (void)userdata;
     (void)level;
+    (void)id;
     (void)target;
     pthread_mutex_lock(&log_lock);
     /* What is too much would be more than any test expects. */
@@ -293,10 +294,10 @@ static void obey(const layer_t *layer, char *line) {
 
 /* --- The process ----------------------------------------------------------------------------- */
 
-static void print_record(void *userdata, layer_log_level_t level, const char *target,
-                         const char *message) {
+static void print_record(void *userdata, layer_log_level_t level, const char *id,
+                         const char *target, const char *message) {
     (void)userdata;
-    fprintf(stderr, "log %d %s %s\n", (int)level, target, message);
+    fprintf(stderr, "log %d %s %s %s\n", (int)level, id, target, message);
 }
 
 /* Whether `name` was one of our own words and no option. */

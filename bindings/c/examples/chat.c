@@ -278,10 +278,10 @@ static void on_destroy(void *userdata) {
     pthread_mutex_unlock(&member->chat->mutex);
 }
 
-static void on_log(void *userdata, layer_log_level_t level, const char *target,
+static void on_log(void *userdata, layer_log_level_t level, const char *id, const char *target,
                    const char *message) {
     if (level <= LAYER_LOG_WARN) {
-        problem(userdata, "%s: %s", target, message);
+        problem(userdata, "%s: %s: %s", target, id, message);
     }
 }
 

@@ -54,10 +54,8 @@ use self::topology::Topology;
 use crate::broker::{BindingChange, Broker, BrokerFuture, BrokerState, Generation, Host};
 use crate::config::Settings;
 use crate::endpoint::Endpoint;
-use crate::log::Level;
+use crate::log::RecordId;
 use crate::sync::Mutex;
-
-const TARGET: &str = "channel_layer::broker";
 
 /// A session that lasted this long was a good one: the next attempt needs no wait.
 const GOOD_SESSION: Duration = Duration::from_secs(1);
@@ -227,9 +225,9 @@ impl Supervisor {
     fn say(&mut self, state: BrokerState) {
         let news = self.said.as_ref() != Some(&state);
         if let Some(host) = self.shared.host.upgrade() {
-            let (level, message) = match &state {
+            let (id, message) = match &state {
                 BrokerState::Ready(generation) => (
-                    Level::Info,
+                    RecordId::Connected,
                     format!(
                         "connected to {} (connection {generation} of queue '{}')",
                         self.endpoint_name(),
@@ -237,15 +235,19 @@ impl Supervisor {
                     ),
                 ),
                 BrokerState::Disconnected(reason) => {
-                    (Level::Warn, format!("not connected, trying on: {reason}"))
+                    let id = match self.said {
+                        Some(BrokerState::Ready(_)) => RecordId::ConnectionLost,
+                        _ => RecordId::ConnectionFailed,
+                    };
+                    (id, format!("not connected, trying on: {reason}"))
                 }
                 BrokerState::Refused(reason) => (
-                    Level::Error,
+                    RecordId::Refused,
                     format!("refused by every host, trying on: {reason}"),
                 ),
             };
             if news {
-                host.log(level, TARGET, message);
+                host.log(id, message);
             }
             // Always: an attempt that failed may have begun a generation.
             host.state_changed(state.clone());

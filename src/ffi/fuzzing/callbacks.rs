@@ -8,6 +8,7 @@ use std::thread;
 use crate::ffi::callback::{layer_log_level_t, layer_state_t};
 use crate::ffi::message::layer_message_t;
 use crate::ffi::status::{layer_error_t, layer_status_t as Status};
+use crate::log::RecordId;
 
 use super::model::{Held, Kind, SECRET, Taken, Token, lock};
 
@@ -196,19 +197,32 @@ fn keep(token: &Token, message: *const layer_message_t, channel: &str) {
 pub(super) unsafe extern "C" fn on_log(
     userdata: *mut c_void,
     level: layer_log_level_t,
+    id: *const c_char,
     target: *const c_char,
     message: *const c_char,
 ) {
     // SAFETY: the library gives back what it was given.
     let token = unsafe { token(userdata) };
     enter(token, Kind::Log);
-    if target.is_null() || message.is_null() {
+    if id.is_null() || target.is_null() || message.is_null() {
         token
             .world
             .wrong(format!("a log record of {level:?} without words"));
     } else {
-        // SAFETY: both are strings that are borrowed until we return.
-        let (target, message) = unsafe { (CStr::from_ptr(target), CStr::from_ptr(message)) };
+        // SAFETY: all are strings that are borrowed until we return.
+        let (id, target, message) = unsafe {
+            (
+                CStr::from_ptr(id),
+                CStr::from_ptr(target),
+                CStr::from_ptr(message),
+            )
+        };
+        let known = RecordId::ALL
+            .iter()
+            .any(|known| id.to_str() == Ok(known.as_str()));
+        if !known {
+            token.world.wrong(format!("a log record of id {id:?}"));
+        }
         let said = message.to_string_lossy();
         if target.to_str().is_err() || message.to_str().is_err() || said.contains(SECRET) {
             token

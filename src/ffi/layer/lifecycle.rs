@@ -8,6 +8,7 @@ use crate::ffi::config::layer_config_t;
 use crate::ffi::handle;
 use crate::ffi::status::{guard, guard_value, layer_error_t, layer_status_t};
 use crate::layer::Layer;
+use crate::prometheus::{self, Labels};
 use crate::stats::Stat;
 
 use super::{layer_t, milliseconds, open};
@@ -104,6 +105,68 @@ pub unsafe extern "C" fn layer_stat(
         })?;
         // SAFETY: the caller passes NULL, refused above, or a place for a number.
         unsafe { out.write(layer.stat(stat)) };
+        Ok(())
+    })
+}
+
+/// All counters and gauges as text that Prometheus reads: its text format 0.0.4, to be served as
+/// `text/plain; version=0.0.4`. docs/statistics.md lists the metrics. The numbers are read one after
+/// the other, while the layer goes on.
+///
+/// Two calls: with NULL and size 0 it only tells in `length` how long the text can get with these
+/// labels, whatever the numbers will be; with room for that and a NUL it writes the text. The room
+/// can be kept for all later calls with these labels.
+///
+/// `labels`: borrowed; NULL or "" for none; what each series gets, as `site="a",zone="b"`, with \\,
+/// \" and \n for a backslash, a quote and a line's end; not `outcome` or `reason`, which are ours.
+/// `text`: receives the NUL-terminated text. `size`: the room at `text` in bytes. `length`: receives
+/// the length without the NUL; may be NULL where `text` is not. `error`: see the conventions. Never
+/// blocks; any thread; allowed from a callback. Returns `LAYER_OK`, for a closed layer too;
+/// `LAYER_INVALID` (NULL, bad labels, too little room: the error names the size that is always
+/// enough, and nothing was written); `LAYER_FORKED`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn layer_stats_prometheus(
+    layer: *const layer_t,
+    labels: *const c_char,
+    text: *mut c_char,
+    size: usize,
+    length: *mut usize,
+    error: *mut *mut layer_error_t,
+) -> layer_status_t {
+    guard(error, || {
+        // SAFETY: the caller passes NULL or a layer that is not being freed, and NULL or a C string.
+        let (layer, labels) = unsafe { (open(layer)?, handle::optional_text(labels, "labels")?) };
+        let labels = Labels::parse(labels.unwrap_or_default())?;
+        if text.is_null() {
+            if size > 0 {
+                return Err(Error::invalid(format!(
+                    "argument 'text' is NULL with size {size}: NULL goes only with size 0, which \
+                     asks for the length"
+                )));
+            }
+            let out = handle::out(length, "length")?;
+            // SAFETY: the caller passes NULL, refused above, or a place for a number.
+            unsafe { out.write(prometheus::most(&labels)) };
+            return Ok(());
+        }
+        let statistics = prometheus::text(&labels, |stat| layer.stat(stat));
+        if statistics.len() >= size {
+            return Err(Error::invalid(format!(
+                "argument 'size' is {size}: with these labels {} bytes are always enough",
+                prometheus::most(&labels) + 1
+            )));
+        }
+        // SAFETY: `text` is not NULL and has room for `size` bytes, which is more than the length of
+        // the statistics; the two do not overlap, as the string is ours. `length` is NULL or a place
+        // for a number.
+        unsafe {
+            text.copy_from_nonoverlapping(statistics.as_ptr().cast(), statistics.len());
+            text.add(statistics.len()).write(0);
+            if let Some(length) = length.as_mut() {
+                *length = statistics.len();
+            }
+        }
         Ok(())
     })
 }

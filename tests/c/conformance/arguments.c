@@ -39,6 +39,9 @@ CASE(null_for_each_argument_is_invalid_and_named) {
     CHECK_NAMES("state", layer_state(layer, NULL, ERR));
     CHECK_NAMES("layer", layer_stat(NULL, LAYER_STAT_BACKLOG, &number, ERR));
     CHECK_NAMES("value", layer_stat(layer, LAYER_STAT_BACKLOG, NULL, ERR));
+    CHECK_NAMES("layer", layer_stats_prometheus(NULL, "", name, sizeof name, NULL, ERR));
+    CHECK_NAMES("text", layer_stats_prometheus(layer, "", NULL, 1, NULL, ERR));
+    CHECK_NAMES("length", layer_stats_prometheus(layer, "", NULL, 0, NULL, ERR));
     CHECK_NAMES("layer", layer_new_channel(NULL, "", name, sizeof name, ERR));
     CHECK_NAMES("name", layer_new_channel(layer, "", NULL, sizeof name, ERR));
     CHECK_NAMES("layer", layer_close(NULL, 0, ERR));

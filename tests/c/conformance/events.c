@@ -127,16 +127,21 @@ CASE(a_second_callback_replaces_the_first_for_layers_made_later) {
     CHECK_SEEN(unused, calls, 0);
 }
 
-static bool warned(const struct probe *log, const char *of) {
+static bool logged_at(const char *level, const struct probe *log, const char *of) {
     bool found = false;
     for (size_t i = 0; i < sizeof log->lines / sizeof *log->lines; i++) {
-        found = found || (log->lines[i] != NULL && strncmp(log->lines[i], "WARN ", 5) == 0 &&
-                          strstr(log->lines[i], of) != NULL);
+        found =
+            found || (log->lines[i] != NULL && strncmp(log->lines[i], level, strlen(level)) == 0 &&
+                      strstr(log->lines[i], of) != NULL);
     }
     return found;
 }
 
-CASE(on_log_gets_records_with_level_and_target) {
+static bool warned(const struct probe *log, const char *of) { return logged_at("WARN ", log, of); }
+
+static bool logged(const struct probe *log, const char *of) { return logged_at("", log, of); }
+
+CASE(on_log_gets_records_with_level_id_and_target) {
     layer_config_t *config = new_config("local_expiry", "0.2");
     struct probe *log = probe_new("log");
     CHECK_OK(on_log(config, log));
@@ -144,6 +149,10 @@ CASE(on_log_gets_records_with_level_and_target) {
     CHECK_OK(layer_wait_ready(layer, 20000, ERR));
     const char *channel = new_channel(layer);
     CHECK_OK(send_number(layer, channel, 1));
+    WAIT_FOR(warned(log, "WARN expired_dropped channel_layer::inbox: "),
+             "of %u records, none has the id of expired messages", log->calls);
+    WAIT_FOR(logged(log, "INFO connected channel_layer::broker: "),
+             "of %u records, none has the id of a connection", log->calls);
     WAIT_FOR(warned(log, channel), "of %u records, none warns of the message that expired",
              log->calls);
     CHECK_STAT(layer, LAYER_STAT_EVENTS_DROPPED, 0);

@@ -96,12 +96,13 @@ void probe_done(void *userdata, layer_status_t status, const layer_error_t *erro
     leave(probe);
 }
 
-void probe_log(void *userdata, layer_log_level_t level, const char *target, const char *message) {
+void probe_log(void *userdata, layer_log_level_t level, const char *id, const char *target,
+               const char *message) {
     static const char *const names[] = {"?", "ERROR", "WARN", "INFO", "DEBUG"};
     struct probe *probe = userdata;
     char line[2048];
     bool known = level >= LAYER_LOG_ERROR && level <= LAYER_LOG_DEBUG;
-    snprintf(line, sizeof line, "%s %s: %s", names[known ? level : 0], target, message);
+    snprintf(line, sizeof line, "%s %s %s: %s", names[known ? level : 0], id, target, message);
     harness_lock();
     EXPECT(known, "%s: level %d", probe->name, (int)level);
     char **place = &probe->lines[probe->calls % (sizeof probe->lines / sizeof probe->lines[0])];

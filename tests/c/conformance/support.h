@@ -199,7 +199,8 @@ void probes_settle(bool failed, bool late);
 /* The callbacks that take a probe as userdata. */
 int32_t probe_receive(void *probe, layer_status_t status, const layer_message_t *message);
 void probe_done(void *probe, layer_status_t status, const layer_error_t *error);
-void probe_log(void *probe, layer_log_level_t level, const char *target, const char *message);
+void probe_log(void *probe, layer_log_level_t level, const char *id, const char *target,
+               const char *message);
 void probe_state(void *probe, layer_state_t state, uint64_t generation);
 void probe_destroy(void *probe);
 

@@ -15,14 +15,15 @@
 static atomic_llong outcomes[LAYER_INTERNAL + 1], ended;
 static atomic_int warnings, expiry_warnings, records;
 
-static void on_log(void *userdata, layer_log_level_t level, const char *target,
+static void on_log(void *userdata, layer_log_level_t level, const char *id, const char *target,
                    const char *message) {
     (void)userdata;
     (void)target;
+    (void)message;
     atomic_fetch_add(&records, 1);
     if (level <= LAYER_LOG_WARN) {
         atomic_fetch_add(&warnings, 1);
-        atomic_fetch_add(&expiry_warnings, strstr(message, "local_expiry") != NULL);
+        atomic_fetch_add(&expiry_warnings, strcmp(id, "expired_dropped") == 0);
     }
 }
 

@@ -176,10 +176,11 @@ static void on_destroy(void *userdata) {
     atomic_fetch_add(&destroyed, 1);
 }
 
-static void on_log(void *userdata, layer_log_level_t level, const char *target,
+static void on_log(void *userdata, layer_log_level_t level, const char *id, const char *target,
                    const char *message) {
     (void)userdata;
-    fprintf(stderr, "%llu log %d %s: %s\n", (unsigned long long)now(), (int)level, target, message);
+    fprintf(stderr, "%llu log %d %s %s: %s\n", (unsigned long long)now(), (int)level, id, target,
+            message);
 }
 
 /* The userdata of a send that does not wait. */

@@ -48,10 +48,11 @@ static void on_done(void *userdata, layer_status_t status, const layer_error_t *
     atomic_fetch_add(&asyncs, 1);
 }
 
-static void on_log(void *userdata, layer_log_level_t level, const char *target,
+static void on_log(void *userdata, layer_log_level_t level, const char *id, const char *target,
                    const char *message) {
     (void)userdata;
     (void)level;
+    (void)id;
     (void)target;
     (void)message;
 }

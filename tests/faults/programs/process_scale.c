@@ -120,9 +120,10 @@ static double cpu_of_broker(void) {
 
 static double cut_at;
 
-static void on_log(void *userdata, layer_log_level_t level, const char *target,
+static void on_log(void *userdata, layer_log_level_t level, const char *id, const char *target,
                    const char *message) {
     (void)userdata;
+    (void)id;
     (void)target;
     if (cut_at > 0 && level <= LAYER_LOG_INFO) {
         printf("%.3f s after the cut: %.150s\n", now() - cut_at, message);
