@@ -595,7 +595,8 @@ layer_status_t layer_receive(const layer_t *layer,
 // `LAYER_INVALID` (NULL); `LAYER_FORKED`.
 layer_status_t layer_receive_cancel(const layer_t *layer, uint64_t receiver, layer_error_t **error);
 
-// Waits for the next message of a channel.
+// Waits for the next message of a channel. While a receiver of the channel, on another thread, is
+// about to decline a message, that one is neither here nor there, and this may give the one after.
 //
 // `channel`: borrowed; a channel of this layer. `timeout_ms`: 0 only looks. `message`: receives a
 // message to be freed by `layer_message_free`. `error`: see the conventions. Blocks up to

@@ -211,7 +211,7 @@ impl Bus {
         let accepted = match route {
             Route::Queue(name) => {
                 let Some(queue) = self.queues.get_mut(name) else {
-                    return Outcome::NoChannel;
+                    return Outcome::no_channel(name, body);
                 };
                 queue.offer(now, body, expiry)
             }
@@ -537,7 +537,10 @@ mod tests {
         release(&mut bus, now, "q", 1);
         assert_eq!(sent(&mut bus, "q"), [2]);
         assert_eq!(send(&mut bus, now, "q", 4, 1000), Outcome::Confirmed);
-        assert_eq!(send(&mut bus, now, "none", 5, 1000), Outcome::NoChannel);
+        assert_eq!(
+            send(&mut bus, now, "none", 5, 1000),
+            Outcome::NoChannel("none".to_owned())
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::log::RecordId;
+use crate::wire::{self, Decoded, OwnedRecipient};
 
 /// Names one send from its hand-over to its outcome. Never reused by a layer.
 pub(crate) type Token = u64;
@@ -45,10 +46,23 @@ pub(crate) enum Outcome {
     Confirmed,
     /// At least one queue that it goes to is full.
     Full,
-    /// There is no such queue.
-    NoChannel,
+    /// There is no such queue; the text is the channel that was sent to.
+    NoChannel(String),
     /// The connection ended first; the text says how.
     Unconfirmed(String),
+}
+
+impl Outcome {
+    /// Of a publication that came back, since there is no `queue`. The body knows the whole channel.
+    fn no_channel(queue: &str, body: Vec<u8>) -> Self {
+        Self::NoChannel(match wire::decode(body) {
+            Ok(Decoded {
+                recipient: OwnedRecipient::Channel(channel),
+                ..
+            }) => channel,
+            _ => queue.to_owned(),
+        })
+    }
 }
 
 /// One message from the broker, undecoded.

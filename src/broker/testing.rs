@@ -327,7 +327,7 @@ pub(crate) async fn each_publication_gets_its_own_outcome(open: Open) {
                 bodies.push(body.to_vec());
                 (to(&live.queue), Outcome::Confirmed)
             }
-            3..5 => (to(&missing), Outcome::NoChannel),
+            3..5 => (to(&missing), Outcome::NoChannel(missing.clone())),
             5 => (to(&full.queue), Outcome::Full),
             6 => (Route::Group("nobody".to_owned()), Outcome::Confirmed),
             _ => (Route::Group(to_full.to_string()), Outcome::Full),

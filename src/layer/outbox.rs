@@ -386,11 +386,13 @@ fn explain(outcome: Outcome) -> (Stat, Result<(), Error>) {
                  receivers are too slow",
             )),
         ),
-        Outcome::NoChannel => (
+        Outcome::NoChannel(channel) => (
             Stat::SendsNoChannel,
             Err(Error::new(
                 ErrorKind::NoChannel,
-                "no process has this channel now: its owner is gone or reconnecting",
+                format!(
+                    "no process has channel '{channel}' now: its owner is gone or reconnecting"
+                ),
             )),
         ),
         Outcome::Unconfirmed(reason) => (

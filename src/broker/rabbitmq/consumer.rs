@@ -189,8 +189,7 @@ impl Work for Consumer {
         let gather = if may_be_more {
             Duration::ZERO
         } else {
-            let may_follow = usize::try_from(self.acks.may_follow()).unwrap_or(usize::MAX);
-            time_to_gather(count, may_follow)
+            time_to_gather(count, self.acks.may_follow())
         };
         Ok(Turn {
             has_written,

@@ -35,7 +35,7 @@ pub(super) const LINGER: Duration = Duration::from_millis(100);
 /// So many messages at once are a crowd, if at least so many more may follow before somebody waits
 /// for us: who waits for one of a few has nothing else to do.
 const IN_CROWD: usize = 4;
-const MANY: usize = 64;
+const MANY: u64 = 64;
 
 /// How long the thread lets messages gather, for each that came and for each that may follow, the
 /// shorter of the two. So it is a fraction of what all that is under way takes, and long only where
@@ -47,13 +47,14 @@ const GATHER_FOR_EACH_THAT_MAY_FOLLOW: Duration = Duration::from_micros(2);
 
 /// How long to let messages gather where `came` have come at once and `may_follow` more may come
 /// before somebody waits for us.
-pub(super) fn time_to_gather(came: usize, may_follow: usize) -> Duration {
+pub(super) fn time_to_gather(came: usize, may_follow: u64) -> Duration {
     if came < IN_CROWD || may_follow < MANY {
         return Duration::ZERO;
     }
     let times =
-        |each: Duration, count| each.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
-    times(GATHER_FOR_EACH_THAT_CAME, came).min(times(GATHER_FOR_EACH_THAT_MAY_FOLLOW, may_follow))
+        |each: Duration, count: u64| each.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
+    times(GATHER_FOR_EACH_THAT_CAME, came as u64)
+        .min(times(GATHER_FOR_EACH_THAT_MAY_FOLLOW, may_follow))
 }
 
 /// What the thread does for us.

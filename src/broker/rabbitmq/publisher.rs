@@ -23,7 +23,7 @@
 //! which lapin handles an ack, so that none is half done, and collect what else is ready: then the
 //! returns of all that was collected before the lock are known.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -84,7 +84,8 @@ struct Sent {
 struct Answers {
     /// Acked, but perhaps returned.
     acked: Vec<Token>,
-    returned: HashSet<Token>,
+    /// With what it comes to, if it was acked.
+    returned: HashMap<Token, Outcome>,
     outcomes: Vec<(Token, Outcome)>,
     /// What ended the connection or the AMQP channel.
     failed: Option<String>,
@@ -117,8 +118,11 @@ impl Answers {
             }
         };
         let returned = attached.and_then(|message| {
-            let id = message.delivery.properties.message_id().as_ref()?;
-            id.as_str().parse::<Token>().ok()
+            let delivery = message.delivery;
+            let id = delivery.properties.message_id().as_ref()?;
+            let token = id.as_str().parse::<Token>().ok()?;
+            let queue = delivery.routing_key.as_str();
+            Some((token, Outcome::no_channel(queue, delivery.data)))
         });
         self.returned.extend(returned);
     }
@@ -132,11 +136,12 @@ impl Answers {
     /// Decides on the first `known` acked publications, the returns of all of which are here.
     fn decide(&mut self, known: usize) {
         for token in self.acked.drain(..known) {
-            let outcome = if !self.returned.is_empty() && self.returned.remove(&token) {
-                Outcome::NoChannel
+            let returned = if self.returned.is_empty() {
+                None
             } else {
-                Outcome::Confirmed
+                self.returned.remove(&token)
             };
+            let outcome = returned.unwrap_or(Outcome::Confirmed);
             self.outcomes.push((token, outcome));
         }
     }
@@ -265,7 +270,7 @@ where
             self.collect();
             let known = self.answers.acked.len();
             self.answers.decide(known);
-            turn.gather = time_to_gather(self.answers.outcomes.len(), self.in_flight.len());
+            turn.gather = time_to_gather(self.answers.outcomes.len(), self.in_flight.len() as u64);
             self.report(&*host);
             if let Some(reason) = self.answers.failed.take() {
                 return Err(reason);
@@ -408,9 +413,12 @@ mod tests {
     use lapin::message::{BasicReturnMessage, Delivery};
 
     use super::*;
+    use crate::wire::{self, Recipient};
 
     fn returned(token: Token) -> Option<BasicReturnMessage> {
-        let mut delivery = Delivery::mock(0, "".into(), "gone".into(), false, Vec::new());
+        let channel = format!("gone!{token}");
+        let body = wire::encode(b"\x80", Recipient::Channel(&channel), usize::MAX).unwrap();
+        let mut delivery = Delivery::mock(0, "".into(), "gone".into(), false, body);
         delivery.properties = BasicProperties::default().with_message_id(token.to_string().into());
         Some(BasicReturnMessage {
             delivery,
@@ -442,13 +450,16 @@ mod tests {
             [
                 (1, Outcome::Confirmed),
                 (2, Outcome::Confirmed),
-                (3, Outcome::NoChannel),
+                (3, Outcome::NoChannel("gone!3".to_owned())),
                 (4, Outcome::Full),
             ]
         );
         answers.add(sent(5), Ok(Confirmation::Ack(None)));
         answers.decide(1);
-        assert_eq!(answers.outcomes, [(5, Outcome::NoChannel)]);
+        assert_eq!(
+            answers.outcomes,
+            [(5, Outcome::NoChannel("gone!5".to_owned()))]
+        );
         assert!(answers.returned.is_empty());
     }
 

@@ -187,7 +187,7 @@ async fn returns_find_their_messages_when_one_ack_is_for_many() {
         for _ in 0..BURST {
             let (route, outcome) = match fastrand::u8(..3) {
                 0 => (to(&peer.queue), Outcome::Confirmed),
-                1 => (to(&missing), Outcome::NoChannel),
+                1 => (to(&missing), Outcome::NoChannel(missing.clone())),
                 _ => (Route::Group("nobody".to_owned()), Outcome::Confirmed),
             };
             expected.insert(peer.send(route, b"x"), outcome);

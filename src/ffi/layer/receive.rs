@@ -72,7 +72,8 @@ pub unsafe extern "C" fn layer_receive_cancel(
     })
 }
 
-/// Waits for the next message of a channel.
+/// Waits for the next message of a channel. While a receiver of the channel, on another thread, is
+/// about to decline a message, that one is neither here nor there, and this may give the one after.
 ///
 /// `channel`: borrowed; a channel of this layer. `timeout_ms`: 0 only looks. `message`: receives a
 /// message to be freed by `layer_message_free`. `error`: see the conventions. Blocks up to

@@ -7,9 +7,13 @@ CASE(a_channel_without_a_queue_is_no_channel) {
     struct numbered message = number_message(1);
     CHECK_STATUS(LAYER_NO_CHANNEL, send_number(layer, channel, 1));
     CHECK_STATUS(LAYER_NO_CHANNEL, layer_send_json(layer, channel, "{}", ERR));
+    CHECK(strstr(error_text(), channel) != NULL, "the error does not name %s: %s", channel,
+          error_text());
     struct probe *done = probe_new("done");
     CHECK_OK(send_async(layer, channel, 2, done));
     WAIT_CALLS(done, 1);
+    CHECK(strstr(SEEN(done, error), channel) != NULL, "the error does not name %s: %s", channel,
+          SEEN(done, error));
     CHECK_SEEN(done, outcomes[LAYER_NO_CHANNEL], 1);
     CHECK_STATUS(LAYER_NO_CHANNEL, layer_send(layer, channel, message.data, message.length, NULL));
     CHECK_STAT(layer, LAYER_STAT_SENDS_NO_CHANNEL, 4);
