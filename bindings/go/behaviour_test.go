@@ -370,11 +370,11 @@ func TestStatesAndLogRecordsAreTold(t *testing.T) {
 			}
 			states <- state
 		},
-		OnLog: func(level channellayer.LogLevel, target, message string) {
-			if target == "" || message == "" || level < channellayer.LogError || level > channellayer.LogDebug {
-				t.Errorf("a record is %d %q %q", level, target, message)
+		OnLog: func(level channellayer.LogLevel, id, target, message string) {
+			if id == "" || target == "" || message == "" || level < channellayer.LogError || level > channellayer.LogDebug {
+				t.Errorf("a record is %d %q %q %q", level, id, target, message)
 			}
-			records <- message
+			records <- id
 		},
 	})
 	for state := range states {
@@ -382,13 +382,39 @@ func TestStatesAndLogRecordsAreTold(t *testing.T) {
 			break
 		}
 	}
-	<-records
+	if id := <-records; id != "connected" {
+		t.Errorf("the first record is of id %q", id)
+	}
 	if err := layer.Close(soon(t)); err != nil {
 		t.Fatal(err)
 	}
 	for state := range states {
 		if state == channellayer.StateClosed {
 			break
+		}
+	}
+}
+
+func TestStatisticsComeAsTextForPrometheus(t *testing.T) {
+	layer := open(t, hostOf(t, "memory"))
+	send := layer.Send(soon(t), newChannel(t, layer), map[string]any{"n": 1})
+	if send != nil {
+		t.Fatal(send)
+	}
+	text, err := layer.Prometheus(map[string]string{"site": "a \"b\"\n\\", "zone": "c"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := `channel_layer_sends_total{site="a \"b\"\n\\",zone="c"} 1` + "\n"
+	if !strings.Contains(text, line) {
+		t.Errorf("there is no %q in %s", line, text)
+	}
+	if text, err = layer.Prometheus(nil); err != nil || !strings.Contains(text, "channel_layer_ready 1\n") {
+		t.Errorf("without labels: %v, %s", err, text)
+	}
+	for _, labels := range []map[string]string{{"1": ""}, {"reason": ""}, {"a": "\x00"}} {
+		if _, err := layer.Prometheus(labels); !errors.Is(err, channellayer.ErrInvalid) {
+			t.Errorf("labels %q: %v", labels, err)
 		}
 	}
 }

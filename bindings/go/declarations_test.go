@@ -95,6 +95,13 @@ var stats = map[string]channellayer.Stat{
 	"GROUPS_BOUND":         channellayer.StatGroupsBound,
 	"PUBLISHERS_BLOCKED":   channellayer.StatPublishersBlocked,
 	"DELIVERIES_HELD":      channellayer.StatDeliveriesHeld,
+	"SENDS_ACCEPTED":       channellayer.StatSendsAccepted,
+	"SENDS_TIMED_OUT":      channellayer.StatSendsTimedOut,
+	"SENDS_UNCONFIRMED":    channellayer.StatSendsUnconfirmed,
+	"RECONNECTS":           channellayer.StatReconnects,
+	"CALLBACKS":            channellayer.StatCallbacks,
+	"CALLBACK_NANOSECONDS": channellayer.StatCallbackNanoseconds,
+	"READY":                channellayer.StatReady,
 }
 
 // notUsed are the functions of the header that this package does without, and why.

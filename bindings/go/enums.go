@@ -64,15 +64,22 @@ const (
 	StatDroppedForeign     Stat = 13
 	StatDroppedDiscarded   Stat = 14
 	// StatEventsDropped counts also what was dropped since OnLog or OnState was too slow.
-	StatEventsDropped     Stat = 15
-	StatGeneration        Stat = 16
-	StatBacklog           Stat = 17
-	StatInFlight          Stat = 18
-	StatChannels          Stat = 19
-	StatReceivers         Stat = 20
-	StatGroups            Stat = 21
-	StatMemberships       Stat = 22
-	StatGroupsBound       Stat = 23
-	StatPublishersBlocked Stat = 24
-	StatDeliveriesHeld    Stat = 25
+	StatEventsDropped       Stat = 15
+	StatGeneration          Stat = 16
+	StatBacklog             Stat = 17
+	StatInFlight            Stat = 18
+	StatChannels            Stat = 19
+	StatReceivers           Stat = 20
+	StatGroups              Stat = 21
+	StatMemberships         Stat = 22
+	StatGroupsBound         Stat = 23
+	StatPublishersBlocked   Stat = 24
+	StatDeliveriesHeld      Stat = 25
+	StatSendsAccepted       Stat = 26
+	StatSendsTimedOut       Stat = 27
+	StatSendsUnconfirmed    Stat = 28
+	StatReconnects          Stat = 29
+	StatCallbacks           Stat = 30
+	StatCallbackNanoseconds Stat = 31
+	StatReady               Stat = 32
 )

@@ -13,6 +13,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,7 +29,7 @@ type Config struct {
 	Options map[string]string
 	// OnLog gets the log records, one at a time and in order, on a goroutine of its own. Where it
 	// falls behind by 1024, records are dropped and counted in StatEventsDropped.
-	OnLog func(level LogLevel, target, message string)
+	OnLog func(level LogLevel, id, target, message string)
 	// OnState gets the changes of state as OnLog gets records. generation counts the consuming
 	// connections so far: where it grew, messages may have been missed in between.
 	OnState func(state State, generation uint64)
@@ -235,9 +236,10 @@ func (l *Layer) take(events []rawEvent, config Config) {
 		event := &events[i]
 		switch event.kind {
 		case eventLog:
-			level, target, message := LogLevel(event.status), takeText(event.more), takeText(event.text)
+			level, id := LogLevel(event.status), takeText(event.id)
+			target, message := takeText(event.more), takeText(event.text)
 			if config.OnLog != nil {
-				l.happen(func() { config.OnLog(level, target, message) })
+				l.happen(func() { config.OnLog(level, id, target, message) })
 			}
 		case eventState:
 			state, generation := State(event.status), uint64(event.number)
@@ -293,6 +295,25 @@ func (l *Layer) Stat(which Stat) (uint64, error) {
 	}
 	return value, err
 }
+
+// Prometheus gives all counters and gauges in the text format of Prometheus, to be served as
+// "text/plain; version=0.0.4", with these labels on each; nil for none. Callbacks are counted there
+// as the library runs them: what goroutines do with a message is not part of their time.
+func (l *Layer) Prometheus(labels map[string]string) (string, error) {
+	defer runtime.KeepAlive(l)
+	pairs := make([]string, 0, len(labels))
+	for name, value := range labels {
+		pairs = append(pairs, name+`="`+labelEscapes.Replace(value)+`"`)
+	}
+	sort.Strings(pairs)
+	text := strings.Join(pairs, ",")
+	if err := checkText("prometheus", text); err != nil {
+		return "", err
+	}
+	return rawPrometheus(l.raw, text)
+}
+
+var labelEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
 // NewChannel makes up a channel name, `<queue name>!<prefix><12 random letters>`. Nothing is
 // registered: a channel begins with its first message or receiver.

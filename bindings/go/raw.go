@@ -199,6 +199,23 @@ func rawStat(layer rawLayer, which Stat) (uint64, error) {
 	return uint64(value), takeError("stat", status, raw)
 }
 
+func rawPrometheus(layer rawLayer, labels string) (string, error) {
+	text := C.CString(labels)
+	defer C.free(unsafe.Pointer(text))
+	var most, length C.size_t
+	var raw *C.layer_error_t
+	status := C.layer_stats_prometheus(layer, text, nil, 0, &most, &raw)
+	if err := takeError("prometheus", status, raw); err != nil {
+		return "", err
+	}
+	room := make([]byte, most+1)
+	status = C.layer_stats_prometheus(layer, text, (*C.char)(unsafe.Pointer(&room[0])), most+1, &length, &raw)
+	if err := takeError("prometheus", status, raw); err != nil {
+		return "", err
+	}
+	return string(room[:length]), nil
+}
+
 func rawNewChannel(layer rawLayer, prefix string) (string, error) {
 	text := C.CString(prefix)
 	defer C.free(unsafe.Pointer(text))

@@ -120,6 +120,7 @@ static void on_log(void *userdata, layer_log_level_t level, const char *id, cons
                       .status = level,
                       .text = copy_of(message),
                       .more = copy_of(target),
+                      .id = copy_of(id),
                   });
 }
 

@@ -13,17 +13,18 @@
 enum {
     CL_DONE,  /* the outcome of the async call `token`: `status`, and `text` where it failed */
     CL_WAKE,  /* the receiver `token` has ended: LAYER_OK, a message is there to be pulled */
-    CL_LOG,   /* `status` is the level, `text` the message, `more` the target */
+    CL_LOG,   /* `status` is the level, `text` the message, `more` the target, `id` */
     CL_STATE, /* `status` is the state, `number` the generation */
 };
 
-/* `text` and `more` are pointers, to be freed by the one who takes the event. They are written as
- * numbers so that cgo has no pointers to look for in the list. */
+/* `text`, `more` and `id` are pointers, to be freed by the one who takes the event. They are
+ * written as numbers so that cgo has no pointers to look for in the list. */
 typedef struct {
     uint64_t token;
     uint64_t number;
     uintptr_t text;
     uintptr_t more;
+    uintptr_t id;
     int32_t kind;
     int32_t status;
 } cl_event;

@@ -291,7 +291,8 @@ void serve(const char *host, unsigned short port) {
     channel_layer::options chosen;
     chosen.set("host", host)
         .set("dispatch", "poll")
-        .on_log([](channel_layer::log_level level, std::string_view, std::string_view text) {
+        .on_log([](channel_layer::log_level level, std::string_view, std::string_view,
+                   std::string_view text) {
             if (level <= channel_layer::log_level::warn) {
                 std::cerr << "chat: " << text << std::endl;
             }

@@ -167,7 +167,7 @@ TEST(an_exception_in_a_callback_goes_to_the_hook_and_ends_the_receiver) {
     options chosen;
     chosen.set("host", check::memory())
         .on_state([](connection_state, std::uint64_t) { throw std::runtime_error("of the state"); })
-        .on_log([](log_level, std::string_view, std::string_view) {
+        .on_log([](log_level, std::string_view, std::string_view, std::string_view) {
             throw std::runtime_error("of the log");
         })
         .on_exception([&](std::exception_ptr problem, const char *where) {
@@ -418,13 +418,15 @@ TEST(states_and_log_records_arrive) {
                 .on_state([&, held = counted(destroyed)](connection_state state, std::uint64_t) {
                     states.put(state);
                 })
-                .on_log([&, held = counted(destroyed)](log_level, std::string_view target,
+                .on_log([&, held = counted(destroyed)](log_level, std::string_view id,
+                                                       std::string_view target,
                                                        std::string_view text) {
-                    records.put(std::string(target) + ": " + std::string(text));
+                    records.put(std::string(id) + " " + std::string(target) + ": " +
+                                std::string(text));
                 });
             const layer layer(chosen);
             layer.wait_ready(check::deadline);
-            check::holds(records.get(), "connected");
+            check::holds(records.get(), "connected channel_layer::broker: connected");
             while (states.get("ready") != connection_state::ready) {
             }
             layer.close(10s);
@@ -433,6 +435,16 @@ TEST(states_and_log_records_arrive) {
         }
         CHECK(destroyed == 2);
     }
+}
+
+TEST(statistics_come_as_text_for_prometheus) {
+    const layer layer(options().set("host", check::memory()));
+    layer.wait_ready(check::deadline);
+    check::holds(layer.prometheus("site=\"a\""), "channel_layer_ready{site=\"a\"} 1\n");
+    const std::string text = layer.prometheus();
+    check::holds(text, "# TYPE channel_layer_callback_seconds_total counter\n");
+    CHECK(text.back() == '\n');
+    CHECK(layer.try_prometheus("reason=\"mine\"").status() == status_code::invalid);
 }
 
 TEST(an_epoll_loop_runs_all_callbacks_on_its_own_thread) {

@@ -14,6 +14,7 @@ from channel_layer import (
     Flow,
     ForkedError,
     InvalidError,
+    LogLevel,
     State,
     TimedOutError,
     _callbacks,
@@ -263,13 +264,25 @@ def test_log_and_states_come_by_poll(open_layer):
     states, records = [], []
     layer = open_layer(
         on_state=lambda state, generation: states.append((state, generation)),
-        on_log=lambda level, target, text: records.append((level, target, text)),
+        on_log=lambda *record: records.append(record),
     )
     layer.blocking.wait_ready(WAIT)
-    while (State.READY, 1) not in states:
+    while (State.READY, 1) not in states or not records:
         layer.poll(WAIT)
     layer.blocking.close()
-    assert all(isinstance(text, str) for _, _, text in records)
+    level, id, target, text = records[0]
+    assert (level, id, target) == (LogLevel.INFO, "connected", "channel_layer::broker")
+    assert text.startswith("connected to")
+
+
+def test_statistics_come_as_text_for_prometheus(open_layer):
+    layer = open_layer()
+    layer.blocking.send(layer.new_channel(), {"n": 1})
+    text = layer.prometheus({"site": 'a "b"\n\\é', "zone": "3"})
+    assert 'channel_layer_sends_total{site="a \\"b\\"\\n\\\\é",zone="3"} 1\n' in text
+    assert "channel_layer_ready 1\n" in layer.prometheus()
+    with pytest.raises(InvalidError, match="the library's own"):
+        layer.prometheus({"reason": "mine"})
 
 
 def test_a_close_while_threads_are_inside_calls_ends_them(open_layer):

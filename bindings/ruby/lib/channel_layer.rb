@@ -14,9 +14,9 @@ require_relative "channel_layer/layer"
 # Messages to named channels and to groups, over RabbitMQ.
 module ChannelLayer
   # Opens a layer, which connects in the background and for ever tries again. Options are those of
-  # the library; durations are seconds, sizes bytes. `on_log` is called with a level, a target and a
-  # text, `on_state` with a state and the number of connections so far, both on the layer's thread.
-  # With a block: gives it the layer, and closes it at the end.
+  # the library; durations are seconds, sizes bytes. `on_log` is called with a level, an id, a
+  # target and a text, `on_state` with a state and the number of connections so far, both on the
+  # layer's thread. With a block: gives it the layer, and closes it at the end.
   def self.open(**options)
     layer = Layer.new(**options)
     return layer unless block_given?

@@ -116,12 +116,23 @@ class TestLayer < Minitest::Test
                        on_log: ->(*told) { logs << told })
     within { layer.wait_ready }
     assert_equal([:ready, 1], within { states.pop })
-    level, target, text = within { logs.pop }
+    level, id, target, text = within { logs.pop }
+    assert_equal :connected, id
     assert_includes ChannelLayer::LEVELS.values, level
     refute_empty target
     assert_equal Encoding::UTF_8, text.encoding
     layer.close
     assert_equal(:closed, within { states.pop }.first)
+  end
+
+  def test_statistics_come_as_text_for_prometheus
+    layer = open_layer
+    layer.send(layer.new_channel, { "n" => 1 })
+    text = layer.prometheus(site: "a \"b\"\n\\\u00e9", zone: 3)
+    line = "channel_layer_sends_total{site=\"a \\\"b\\\"\\n\\\\\u00e9\",zone=\"3\"} 1\n"
+    assert_includes text, line
+    assert_includes layer.prometheus, "channel_layer_ready 1\n"
+    assert_raises(ChannelLayer::Invalid) { layer.prometheus(reason: "mine") }
   end
 
   def test_a_wait_that_is_timed_out_raised_at_or_killed_loses_no_message

@@ -112,13 +112,15 @@ template <class Handler, class End> struct receive_box {
 
 struct log_handler {
     virtual ~log_handler() = default;
-    virtual void call(log_level level, std::string_view target, std::string_view text) = 0;
+    virtual void call(log_level level, std::string_view id, std::string_view target,
+                      std::string_view text) = 0;
 };
 
 template <class Handler> struct log_handler_of final : log_handler {
     explicit log_handler_of(Handler &&taken) : handler(std::move(taken)) {}
-    void call(log_level level, std::string_view target, std::string_view text) override {
-        handler(level, target, text);
+    void call(log_level level, std::string_view id, std::string_view target,
+              std::string_view text) override {
+        handler(level, id, target, text);
     }
     Handler handler;
 };
@@ -140,11 +142,11 @@ struct log_box {
     std::shared_ptr<log_handler> handler;
     std::shared_ptr<exception_hook> hook;
 
-    static void call(void *userdata, ::layer_log_level_t level, const char *target,
+    static void call(void *userdata, ::layer_log_level_t level, const char *id, const char *target,
                      const char *text) noexcept {
         auto *self = static_cast<log_box *>(userdata);
         try {
-            self->handler->call(static_cast<log_level>(level), target, text);
+            self->handler->call(static_cast<log_level>(level), id, target, text);
         } catch (...) {
             report_exception(self->hook.get(), "on_log");
         }

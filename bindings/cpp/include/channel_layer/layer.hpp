@@ -82,6 +82,35 @@ class layer {
         return valued(std::move(done), std::move(value));
     }
 
+    /// All counters and gauges in the text format of Prometheus, to be served as
+    /// `text/plain; version=0.0.4`, with `labels` on each, as `site="a",zone="b"`.
+    std::string prometheus(std::string_view labels = {}) const {
+        return try_prometheus(labels).value();
+    }
+    result<std::string> try_prometheus(std::string_view labels = {}) const noexcept {
+        std::size_t length = 0;
+        auto done = with(
+            labels, [&](const ::layer_t *raw, const char *c_labels, ::layer_error_t **problem) {
+                return ::layer_stats_prometheus(raw, c_labels, nullptr, 0, &length, problem);
+            });
+        if (!done) {
+            return std::move(done).lose();
+        }
+        std::string text;
+        try {
+            text.resize(length + 1); // with room for the NUL
+        } catch (...) {
+            return failure(status_code::internal, "there is no memory for the text");
+        }
+        done = with(labels,
+                    [&](const ::layer_t *raw, const char *c_labels, ::layer_error_t **problem) {
+                        return ::layer_stats_prometheus(raw, c_labels, text.data(), text.size(),
+                                                        &length, problem);
+                    });
+        text.resize(length); // shorter: nothing is allocated
+        return valued(std::move(done), std::move(text));
+    }
+
     /// Makes up a channel name, which begins with `prefix` after its '!'.
     std::string new_channel(std::string_view prefix = {}) const {
         return try_new_channel(prefix).value();

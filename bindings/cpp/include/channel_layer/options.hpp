@@ -70,7 +70,8 @@ class options {
         return try_set(name, std::string_view(text));
     }
 
-    /// Who gets the log records: `void(log_level, std::string_view target, std::string_view text)`.
+    /// Who gets the log records: `void(log_level, std::string_view id, std::string_view target,
+    /// std::string_view text)`.
     /// The handlers here are for layers that are opened later; they are destroyed once these
     /// options and those layers are gone.
     template <class Handler> options &on_log(Handler &&handler) {

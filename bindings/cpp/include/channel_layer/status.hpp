@@ -81,6 +81,13 @@ enum class statistic : std::uint32_t {
     groups_bound = LAYER_STAT_GROUPS_BOUND,
     publishers_blocked = LAYER_STAT_PUBLISHERS_BLOCKED,
     deliveries_held = LAYER_STAT_DELIVERIES_HELD,
+    sends_accepted = LAYER_STAT_SENDS_ACCEPTED,
+    sends_timed_out = LAYER_STAT_SENDS_TIMED_OUT,
+    sends_unconfirmed = LAYER_STAT_SENDS_UNCONFIRMED,
+    reconnects = LAYER_STAT_RECONNECTS,
+    callbacks = LAYER_STAT_CALLBACKS,
+    callback_nanoseconds = LAYER_STAT_CALLBACK_NANOSECONDS,
+    ready = LAYER_STAT_READY,
 };
 
 /// The name of a status as the header has it, as "LAYER_FULL".

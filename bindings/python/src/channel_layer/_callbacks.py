@@ -92,11 +92,11 @@ def _state(token, state, generation):
 
 
 @_declarations.callback_type("layer_log_cb")
-def _log(token, level, target, message):
+def _log(token, level, id, target, message):
     layer = layers.get(token)
     if layer is not None:
         try:
-            layer._logged(level, target.decode(), message.decode("utf-8", "replace"))
+            layer._logged(level, id.decode(), target.decode(), message.decode("utf-8", "replace"))
         except Exception:
             sys.excepthook(*sys.exc_info())
 

@@ -331,8 +331,9 @@ def _check_message(message) -> None:
             raise InvalidError(f"a message must not hold the key {key}: the layer adds it")
 
 
-def _log(level, target, text) -> None:
-    logging.getLogger(target.replace("::", ".")).log(LEVELS[level], "%s", text)
+def _log(level, id, target, text) -> None:
+    logger = logging.getLogger(target.replace("::", "."))
+    logger.log(LEVELS[level], "%s", text, extra={"channel_layer_id": id})
 
 
 _all = weakref.WeakSet()

@@ -59,8 +59,8 @@ class Layer:
     descriptor, and whichever is awake first runs what is due and hands the outcome to the loop that
     waits for it; a loop that ends or is busy holds up no other.
 
-    `on_log(level, target, text)` and `on_state(state, generation)` are called by a loop that
-    watches, or by `poll`, on its thread. They must not wait.
+    `on_log(level, id, target, text)` and `on_state(state, generation)` are called by a loop
+    that watches, or by `poll`, on its thread. They must not wait.
     """
 
     def __init__(self, *, on_log=None, on_state=None, **options) -> None:
@@ -178,9 +178,9 @@ class Layer:
         if self._on_state is not None:
             self._on_state(State(state), generation)
 
-    def _logged(self, level: int, target: str, message: str) -> None:
+    def _logged(self, level: int, id: str, target: str, message: str) -> None:
         if self._on_log is not None:
-            self._on_log(LogLevel(level), target, message)
+            self._on_log(LogLevel(level), id, target, message)
 
     async def _outcome(self, function, *arguments):
         """Makes an async C call and awaits its outcome. Of a task that is cancelled meanwhile the
@@ -257,6 +257,25 @@ class Layer:
     def stats(self) -> dict:
         """All counters and gauges, by name."""
         return {each.name: self.stat(each) for each in Stat}
+
+    def prometheus(self, labels=None) -> str:
+        """All counters and gauges in the text format of Prometheus, to be served as
+        `text/plain; version=0.0.4`, with these labels (a dict of strings) on each."""
+        escapes = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+        pairs = ",".join(
+            f'{name}="{str(of).translate(escapes)}"' for name, of in (labels or {}).items()
+        )
+        given, length, failure = text(pairs, "labels"), ctypes.c_size_t(), Failure()
+        status = quick.layer_stats_prometheus(
+            self._layer, given, None, 0, ctypes.byref(length), failure.at
+        )
+        check(status, failure)
+        room = ctypes.create_string_buffer(length.value + 1)
+        status = quick.layer_stats_prometheus(
+            self._layer, given, room, len(room), ctypes.byref(length), failure.at
+        )
+        check(status, failure)
+        return room.value.decode()
 
     # --- channels and groups ----------------------------------------------------------------
 

@@ -103,8 +103,8 @@ module ChannelLayer
       ENTRIES.delete(userdata).resolve(status.zero? ? nil : Error.of(status, error))
     end
 
-    LOG = Native.callback(:layer_log_cb) do |userdata, level, target, message|
-      ENTRIES.fetch(userdata).called(LEVELS[level], text(target), text(message))
+    LOG = Native.callback(:layer_log_cb) do |userdata, level, id, target, message|
+      ENTRIES.fetch(userdata).called(LEVELS[level], id.to_sym, text(target), text(message))
     end
 
     STATE = Native.callback(:layer_state_cb) do |userdata, state, generation|

@@ -92,6 +92,19 @@ module ChannelLayer
       slot.read(:uint64)
     end
 
+    # All counters and gauges in the text format of Prometheus, to be served as
+    # "text/plain; version=0.0.4", with these labels on each, as `site: "a"`.
+    def prometheus(**labels)
+      text = labels.map { |name, value| "#{name}=\"#{escape(value)}\"" }.join(",")
+      length = FFI::MemoryPointer.new(:size_t)
+      Error.check { |error| Native.layer_stats_prometheus(@handle, text, nil, 0, length, error) }
+      room = FFI::MemoryPointer.new(:char, length.read(:size_t) + 1)
+      Error.check do |error|
+        Native.layer_stats_prometheus(@handle, text, room, room.size, length, error)
+      end
+      room.read_bytes(length.read(:size_t)).force_encoding(Encoding::UTF_8)
+    end
+
     # The name of a new channel of this layer.
     def new_channel(prefix = nil)
       name = FFI::MemoryPointer.new(:char, Native::LAYER_NAME_SIZE)
@@ -255,6 +268,14 @@ module ChannelLayer
     end
 
     private
+
+    LABEL_ESCAPES = { "\\" => "\\\\", '"' => '\"', "\n" => '\n' }.freeze
+    private_constant :LABEL_ESCAPES
+
+    # The value of a label, as it stands between quotes.
+    def escape(value)
+      value.to_s.gsub(/[\\"\n]/, LABEL_ESCAPES)
+    end
 
     def now
       Process.clock_gettime(Process::CLOCK_MONOTONIC)

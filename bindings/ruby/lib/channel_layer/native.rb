@@ -81,7 +81,14 @@ module ChannelLayer
         LAYER_STAT_MEMBERSHIPS: 22,
         LAYER_STAT_GROUPS_BOUND: 23,
         LAYER_STAT_PUBLISHERS_BLOCKED: 24,
-        LAYER_STAT_DELIVERIES_HELD: 25
+        LAYER_STAT_DELIVERIES_HELD: 25,
+        LAYER_STAT_SENDS_ACCEPTED: 26,
+        LAYER_STAT_SENDS_TIMED_OUT: 27,
+        LAYER_STAT_SENDS_UNCONFIRMED: 28,
+        LAYER_STAT_RECONNECTS: 29,
+        LAYER_STAT_CALLBACKS: 30,
+        LAYER_STAT_CALLBACK_NANOSECONDS: 31,
+        LAYER_STAT_READY: 32
       }]
     }.freeze
 
@@ -89,7 +96,9 @@ module ChannelLayer
 
     # Result, then the types of the parameters.
     CALLBACKS = {
-      layer_log_cb: ["void", ["void *", "layer_log_level_t", "const char *", "const char *"]],
+      layer_log_cb: ["void", [
+        "void *", "layer_log_level_t", "const char *", "const char *", "const char *"
+      ]],
       layer_destroy_cb: ["void", ["void *"]],
       layer_state_cb: ["void", ["void *", "layer_state_t", "uint64_t"]],
       layer_done_cb: ["void", ["void *", "layer_status_t", "const layer_error_t *"]],
@@ -123,6 +132,9 @@ module ChannelLayer
       layer_state: ["layer_status_t", ["const layer_t *", "layer_state_t *", "layer_error_t **"]],
       layer_stat: ["layer_status_t", [
         "const layer_t *", "uint32_t", "uint64_t *", "layer_error_t **"
+      ]],
+      layer_stats_prometheus: ["layer_status_t", [
+        "const layer_t *", "const char *", "char *", "size_t", "size_t *", "layer_error_t **"
       ]],
       layer_new_channel: ["layer_status_t", [
         "const layer_t *", "const char *", "char *", "size_t", "layer_error_t **"
