@@ -100,14 +100,15 @@ fn label_value<'a>(text: &str, name: &str, rest: &'a str) -> Result<(&'a str, &'
     while let Some((at, character)) = characters.next() {
         match character {
             '"' => return Ok(rest.split_at(at + 1)),
-            '\\' => {
-                if !matches!(characters.next(), Some((_, '\\' | '"' | 'n'))) {
+            '\\' => match characters.next() {
+                Some((_, '\\' | '"' | 'n')) => {}
+                _ => {
                     return Err(wrong(
                         "has a '\\' that is not one of \\\\, \\\" and \\n, which stand for a \
                          backslash, a quote and a line's end",
                     ));
                 }
-            }
+            },
             control if control.is_control() => {
                 return Err(wrong(&format!("holds the control character {control:?}")));
             }

@@ -61,6 +61,7 @@ stage_fmt() {
 stage_clippy() {
     local status=0
     "$cargo" clippy --locked --workspace --exclude channel-layer-pure --all-targets -- -D warnings || status=1
+    "$cargo" clippy --locked --lib --tests --features tracing -- -D warnings || status=1
     "$cargo" clippy --locked --all-targets --package channel-layer-pure -- -D warnings || status=1
     return "$status"
 }
@@ -79,6 +80,14 @@ stage_build() {
 }
 
 stage_rust() {
+    local status=0
+    rust_by_its_runner || status=1
+    # Without the library for C, which would then be another than the other stages test.
+    "$cargo" test --locked --no-fail-fast --lib --features tracing tracing_log:: || status=1
+    return "$status"
+}
+
+rust_by_its_runner() {
     if "$cargo" nextest --version >/dev/null 2>&1; then
         "$cargo" nextest run --locked --no-fail-fast -E 'not test(/fuzzing::tests::/)'
     else

@@ -13,6 +13,7 @@
  *     receive CHANNEL MS        {"status", "channel", "group", "type", "data": HEX, "json"}
  *     wait-ready MS
  *     stat NUMBER               {"status", "value"}
+ *     prometheus LABELS         {"status", "text"}: labels without a blank
  *     log                       {"status", "log": [TEXT, ...]}: what was logged since the last time
  *
  * A failure is {"status": NAME, "error": TEXT}. The end of the input closes the layer. Two more
@@ -250,6 +251,19 @@ static void stat(const layer_t *layer, const char *number) {
     end_answer();
 }
 
+static void prometheus(const layer_t *layer, const char *labels) {
+    layer_error_t *error = NULL;
+    char text[32768];
+    layer_status_t status = layer_stats_prometheus(layer, labels, text, sizeof text, NULL, &error);
+    if (status != LAYER_OK) {
+        answer(status, error);
+        return;
+    }
+    begin_answer(status);
+    print_field("text", text);
+    end_answer();
+}
+
 static void obey(const layer_t *layer, char *line) {
     char *rest = line;
     const char *command = strsep(&rest, " ");
@@ -268,6 +282,10 @@ static void obey(const layer_t *layer, char *line) {
     }
     if (strcmp(command, "stat") == 0 && first != NULL) {
         stat(layer, first);
+        return;
+    }
+    if (strcmp(command, "prometheus") == 0 && first != NULL) {
+        prometheus(layer, first);
         return;
     }
     if (first == NULL || rest == NULL) {

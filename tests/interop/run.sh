@@ -26,7 +26,7 @@ environment=$(tests/interop/environment.sh)
 "${cc[@]}" -std=c11 -Wall -Wextra -Werror -O1 -g -pthread -Iinclude tests/interop/peer.c \
     -o "$target/interop-peer" -L"$library" -lchannel_layer -Wl,-rpath,"$(cd "$library" && pwd)"
 
-[ $# -gt 0 ] || set -- test_interop test_hostile
+[ $# -gt 0 ] || set -- test_interop test_hostile test_statistics
 CHANNEL_LAYER_TEST_PEER=$(cd "$target" && pwd)/interop-peer
 export CHANNEL_LAYER_TEST_PEER
 # What the packages log and warn of is shown with a failure, and else hides the results.

@@ -216,6 +216,9 @@ class Peer:
     async def stat(self, number):
         return (await self.ask("stat", str(number)))["value"]
 
+    async def prometheus(self, labels):
+        return (await self.ask("prometheus", labels))["text"]
+
     async def log(self):
         return (await self.ask("log"))["log"]
 

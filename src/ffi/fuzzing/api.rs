@@ -40,6 +40,8 @@ table! {
     wait_ready = lifecycle::layer_wait_ready: (*const layer_t, u32, Error) -> Status;
     state = lifecycle::layer_state: (*const layer_t, *mut layer_state_t, Error) -> Status;
     stat = lifecycle::layer_stat: (*const layer_t, u32, *mut u64, Error) -> Status;
+    stats_prometheus = lifecycle::layer_stats_prometheus:
+        (*const layer_t, Text, *mut c_char, usize, *mut usize, Error) -> Status;
     new_channel = lifecycle::layer_new_channel:
         (*const layer_t, Text, *mut c_char, usize, Error) -> Status;
     close = lifecycle::layer_close: (*const layer_t, u32, Error) -> Status;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::ffi::callback::layer_state_t;
 use crate::ffi::config::layer_config_new;
+use crate::ffi::layer::layer_t;
 use crate::ffi::status::layer_status_t::{
     LAYER_CLOSED as CLOSED, LAYER_INVALID as INVALID, LAYER_OK as OK, LAYER_TIMEOUT as TIMEOUT,
     LAYER_WOULD_DEADLOCK as WOULD_DEADLOCK,
@@ -16,6 +17,8 @@ use crate::ffi::fuzzing::callbacks::{on_log, on_state};
 use crate::ffi::fuzzing::model::{
     Arguments, Config, Dice, Facts, Handle, Kind, World, in_callback, lock,
 };
+
+use crate::stats::Stat;
 
 use super::arguments::{Text, give, is_channel, odd, plain, slot};
 
@@ -332,12 +335,58 @@ pub(super) fn stat(world: &Arc<World>, dice: &mut Dice<'_>) {
             // SAFETY: NULL or a layer whose free has not begun; NULL or a place for a number.
             unsafe { (world.api.stat)(layer, which, out, error) }
         });
-        let good = (1..=25).contains(&which) && !no_place;
+        let good = Stat::from_number(which).is_some() && !no_place;
         world.expect("layer_stat", status, handle, false, Arguments::of(good));
         if (status == OK) == (value == UNTOUCHED) {
             world.wrong(format!("layer_stat gave {status:?} and {value}"));
         }
+        prometheus(world, layer, handle, which);
     });
+}
+
+/// Asks for the text for Prometheus, with room, labels and a place for the length by `number`, and
+/// looks at what was written.
+fn prometheus(world: &World, layer: *const layer_t, handle: Option<&Handle>, number: u32) {
+    const ROOM: usize = 32768;
+    let labels = match number % 4 {
+        0 => None,
+        1 => Some(c"site=\"a\""),
+        2 => Some(c""),
+        _ => Some(c"site=\"a\",reason=\"b\""),
+    };
+    let pointer = labels.map_or(ptr::null(), CStr::as_ptr);
+    let size = if number < 8 {
+        ROOM
+    } else {
+        number as usize % 8
+    };
+    let mut buffer = vec![0xa5_u8; ROOM];
+    let mut length = usize::MAX;
+    let status = world.call("layer_stats_prometheus", true, &[OK, INVALID], |error| {
+        let text = buffer.as_mut_ptr().cast();
+        // SAFETY: NULL or a layer whose free has not begun; a place for a number, and the buffer has
+        // as much room as is told.
+        unsafe { (world.api.stats_prometheus)(layer, pointer, text, size, &raw mut length, error) }
+    });
+    let good = number % 4 != 3 && size == ROOM;
+    world.expect(
+        "layer_stats_prometheus",
+        status,
+        handle,
+        false,
+        Arguments::of(good),
+    );
+    let end = buffer.iter().position(|byte| *byte == 0);
+    let tail = end.map_or(0, |end| end + 1);
+    if buffer[tail..].iter().any(|byte| *byte != 0xa5) {
+        world.wrong("layer_stats_prometheus wrote beyond its text".to_owned());
+    }
+    let told = (length != usize::MAX).then_some(length);
+    if (status == OK) != end.is_some() || end != told {
+        world.wrong(format!(
+            "layer_stats_prometheus gave {status:?}, wrote {end:?}, told {told:?}"
+        ));
+    }
 }
 
 /// Makes a channel name in a buffer of which `size` bytes are told, and looks at what was written.
