@@ -94,9 +94,9 @@ func open(o options) *channellayer.Layer {
 	}
 	layer, err := channellayer.Open(channellayer.Config{
 		Options: settings,
-		OnLog: func(level channellayer.LogLevel, target, message string) {
+		OnLog: func(level channellayer.LogLevel, id, target, message string) {
 			if level <= channellayer.LogWarn {
-				fmt.Fprintf(os.Stderr, "%s: %s\n", target, message)
+				fmt.Fprintf(os.Stderr, "%s: %s: %s\n", target, id, message)
 			}
 		},
 	})

@@ -115,9 +115,9 @@ func (s *server) say(w http.ResponseWriter, r *http.Request, room string) error 
 func openLayer(host string) (*channellayer.Layer, error) {
 	return channellayer.Open(channellayer.Config{
 		Options: map[string]string{"host": host},
-		OnLog: func(level channellayer.LogLevel, target, message string) {
+		OnLog: func(level channellayer.LogLevel, id, target, message string) {
 			if level <= channellayer.LogWarn {
-				log.Printf("%s: %s", target, message)
+				log.Printf("%s: %s: %s", target, id, message)
 			}
 		},
 	})
