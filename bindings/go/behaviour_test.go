@@ -397,9 +397,11 @@ func TestStatesAndLogRecordsAreTold(t *testing.T) {
 
 func TestStatisticsComeAsTextForPrometheus(t *testing.T) {
 	layer := open(t, hostOf(t, "memory"))
-	send := layer.Send(soon(t), newChannel(t, layer), map[string]any{"n": 1})
-	if send != nil {
-		t.Fatal(send)
+	if err := layer.WaitReady(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := layer.Send(soon(t), newChannel(t, layer), map[string]any{"n": 1}); err != nil {
+		t.Fatal(err)
 	}
 	text, err := layer.Prometheus(map[string]string{"site": "a \"b\"\n\\", "zone": "c"})
 	if err != nil {

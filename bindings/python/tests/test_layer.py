@@ -277,6 +277,7 @@ def test_log_and_states_come_by_poll(open_layer):
 
 def test_statistics_come_as_text_for_prometheus(open_layer):
     layer = open_layer()
+    layer.blocking.wait_ready(WAIT)
     layer.blocking.send(layer.new_channel(), {"n": 1})
     text = layer.prometheus({"site": 'a "b"\n\\é', "zone": "3"})
     assert 'channel_layer_sends_total{site="a \\"b\\"\\n\\\\é",zone="3"} 1\n' in text

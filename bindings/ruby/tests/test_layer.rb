@@ -127,6 +127,7 @@ class TestLayer < Minitest::Test
 
   def test_statistics_come_as_text_for_prometheus
     layer = open_layer
+    within { layer.wait_ready }
     layer.send(layer.new_channel, { "n" => 1 })
     text = layer.prometheus(site: "a \"b\"\n\\\u00e9", zone: 3)
     line = "channel_layer_sends_total{site=\"a \\\"b\\\"\\n\\\\\u00e9\",zone=\"3\"} 1\n"
