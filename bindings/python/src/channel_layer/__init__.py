@@ -26,8 +26,9 @@ from .errors import (
     UnconfirmedError,
     WouldDeadlockError,
 )
-from .layer import Layer, Receiver
+from .layer import Layer
 from .message import Message
+from .receiver import Receiver
 
 __version__ = "0.1.0"
 __all__ = [

@@ -10,6 +10,7 @@ from . import _declarations
 from .errors import ChannelLayerError, InvalidError, Status, error_of
 
 NAME = "libchannel_layer.so.0"
+DEFAULT_TIMEOUT = 10.0  # seconds
 
 # These can wait for a while, or for a callback that another thread runs: the interpreter's lock is
 # released around them. All others take microseconds and wait for no callback, so that releasing

@@ -1,4 +1,4 @@
-"""The layer: `Layer` for asyncio, `Layer.blocking` for threads without an event loop."""
+"""`Layer`: an open channel layer, for asyncio; `Layer.blocking` is for threads without a loop."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ import inspect
 import os
 import sys
 import threading
-import time
 import weakref
 
 from . import _callbacks
 from ._callbacks import FOREIGN, call_in, outcomes, resolve, running_loop, settle, tokens
 from ._declarations import CONSTANTS
-from ._library import Failure, check, milliseconds, quick, text, waiting
+from ._library import DEFAULT_TIMEOUT, Failure, check, milliseconds, quick, text, waiting
+from .blocking import Blocking
 from .errors import (
     ClosedError,
     DiscardedError,
-    Flow,
     ForkedError,
     InvalidError,
     LogLevel,
@@ -28,13 +27,12 @@ from .errors import (
     TimedOutError,
 )
 from .message import Message, pack
+from .receiver import Receiver
 
 OK, BUSY, TIMEOUT = int(Status.OK), int(Status.BUSY), int(Status.TIMEOUT)
-CANCELLED, CLOSED = int(Status.CANCELLED), int(Status.CLOSED)
+CANCELLED = int(Status.CANCELLED)
 POLL_BATCH = 256  # callbacks in one turn of an event loop, so that its other tasks get theirs
 TURNS = 64  # messages that are received at once before others of the event loop get a turn
-SLICE = 0.25  # seconds after which a blocking receive lets Python look at its signals
-DEFAULT_TIMEOUT = 10.0  # seconds
 
 
 def option_text(name: str, value) -> str:
@@ -452,157 +450,3 @@ class Layer:
         for loop in loops:
             if not loop.is_closed():
                 call_in(loop, loop.remove_reader, self._fd)
-
-
-class Receiver:
-    """A handler of a channel, from `Layer.handle`.
-
-    `ended` is a future of its event loop: None once its user has ended it, `Status.CANCELLED` or
-    `Status.CLOSED` where the layer did, or the exception that the handler raised.
-    """
-
-    def __init__(self, layer: Layer, loop, name: bytes, handler) -> None:
-        self._layer = layer
-        self._loop = loop
-        self._name = name
-        self._handler = handler
-        self._token = next(tokens)
-        self._number = 0
-        self._active = True
-        self.ended = loop.create_future()
-        self._begin()
-
-    def _begin(self) -> None:
-        failure, number = Failure(), ctypes.c_uint64()
-        _callbacks.receivers[self._token] = self
-        status = quick.layer_receive(
-            self._layer._layer,
-            self._name,
-            _callbacks.HANDLED,
-            self._token,
-            None,
-            ctypes.byref(number),
-            failure.at,
-        )
-        if status != OK:
-            self._end()
-            raise failure.error(status)
-        self._number = number.value
-
-    def _called(self, status: int, message) -> int:
-        if self._loop is not running_loop():
-            # Another loop polls. The message stays where it is until ours has a turn.
-            if status == OK:
-                if not call_in(self._loop, self._resume):
-                    self._end()
-            else:
-                call_in(self._loop, self._end, Status(status))
-            return Flow.DECLINE
-        if status != OK:
-            self._end(Status(status))
-            return Flow.STOP
-        try:
-            flow = self._handler(Message(quick.layer_message_ref(message)))
-            flow = Flow.CONTINUE if flow is None else Flow(flow)
-        except Exception as error:
-            self._end(error=error)
-            return Flow.STOP
-        if flow != Flow.CONTINUE:
-            self._end()
-        return flow
-
-    def _resume(self) -> None:
-        """Begins again in our own loop, and runs what is due before another loop does."""
-        if not self._active:
-            return
-        try:
-            self._begin()
-        except ClosedError:
-            self._end(Status.CLOSED)
-            return
-        self._layer._on_readable(self._loop)
-
-    def _end(self, how=None, error=None) -> None:
-        self._active = False
-        _callbacks.receivers.pop(self._token, None)
-        if not self.ended.done():
-            resolve(self.ended, how, error)
-
-    def cancel(self) -> None:
-        """Ends the receiver; what it did not take stays in the channel. Ending it again is fine."""
-        if not self._active:
-            return
-        self._end()
-        failure = Failure()
-        status = waiting.layer_receive_cancel(self._layer._layer, self._number, failure.at)
-        check(status, failure)
-
-
-class Blocking:
-    """The forms of a layer's calls that block their thread, with Python's lock released."""
-
-    def __init__(self, layer: Layer) -> None:
-        self._owner = layer
-
-    def wait_ready(self, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """As `Layer.wait_ready`."""
-        owner, failure = self._owner, Failure()
-        check(waiting.layer_wait_ready(owner._layer, milliseconds(timeout), failure.at), failure)
-
-    def send(self, channel: str, message) -> None:
-        """As `Layer.send`."""
-        self._send(waiting.layer_send, waiting.layer_send_json, text(channel, "channel"), message)
-
-    def group_send(self, group: str, message) -> None:
-        """As `Layer.group_send`."""
-        self._send(
-            waiting.layer_group_send, waiting.layer_group_send_json, text(group, "group"), message
-        )
-
-    def _send(self, send, send_json, name: bytes, message) -> None:
-        owner, failure = self._owner, Failure()
-        if isinstance(message, str):
-            status = send_json(owner._layer, name, text(message, "JSON"), failure.at)
-        else:
-            packed = pack(message)
-            status = send(owner._layer, name, packed, len(packed), failure.at)
-        check(status, failure)
-
-    def group_add(self, group: str, channel: str) -> None:
-        """As `Layer.group_add`."""
-        owner, failure = self._owner, Failure()
-        status = waiting.layer_group_add(
-            owner._layer, text(group, "group"), text(channel, "channel"), failure.at
-        )
-        check(status, failure)
-
-    def receive(self, channel: str, timeout=None) -> Message:
-        """As `Layer.receive`. It waits in steps, so that Python can act on signals in between."""
-        owner, name, message = self._owner, text(channel, "channel"), ctypes.c_void_p()
-        deadline = None if timeout is None else time.monotonic() + milliseconds(timeout) / 1000
-        while True:
-            left = SLICE if deadline is None else max(0.0, deadline - time.monotonic())
-            failure = Failure()
-            status = waiting.layer_receive_next(
-                owner._layer,
-                name,
-                milliseconds(min(left, SLICE)),
-                ctypes.byref(message),
-                failure.at,
-            )
-            if status == OK:
-                return Message(message.value)
-            error = failure.error(status)
-            if status != TIMEOUT:
-                raise error
-            if left == 0:  # C knows of the last step alone
-                raise TimedOutError(f"no message came to {channel} within {timeout} s")
-
-    def close(self, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """As `Layer.close`."""
-        owner, failure = self._owner, Failure()
-        bound = milliseconds(timeout)
-        status = waiting.layer_close(owner._layer, bound, failure.at)
-        if status != Status.FORKED:
-            owner._unwatch()
-        check(status, failure)
