@@ -1,6 +1,7 @@
 """What the tests share: the brokers, layers that are closed in the end, and the repository's node
 fixture."""
 
+import asyncio
 import os
 import sys
 import uuid
@@ -14,6 +15,10 @@ sys.path.insert(0, str(ROOT / "tests" / "fixture"))
 import channel_layer  # noqa: E402
 
 WAIT = 20  # seconds for what is sure to come
+
+
+def pytest_addoption(parser):
+    parser.addoption("--exits", type=int, default=20, help="how many processes exit under load")
 
 
 @pytest.fixture(params=["memory", "rabbitmq"])
@@ -67,3 +72,13 @@ def layer(opened):
 
 def unique(name):
     return f"{name}.{uuid.uuid4().hex[:12]}"
+
+
+async def soon(awaitable):
+    """What is sure to come."""
+    return await asyncio.wait_for(awaitable, WAIT)
+
+
+async def in_thread(function, *arguments):
+    """A call that blocks, from within an event loop."""
+    return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)

@@ -12,7 +12,7 @@ import pytest
 import channel_layer
 import rabbitmq
 from channel_layer import BusyError, DisconnectedError, TimedOutError, UnconfirmedError
-from conftest import WAIT
+from conftest import WAIT, in_thread
 
 HERE = Path(__file__).resolve().parent
 EXIT = """
@@ -39,8 +39,8 @@ sys.exit(7)
 """
 
 
-def test_exit_with_an_open_layer_under_load():
-    for _ in range(20):
+def test_exit_with_an_open_layer_under_load(pytestconfig):
+    for _ in range(pytestconfig.getoption("exits")):
         done = subprocess.run(
             [sys.executable, "-c", EXIT], timeout=WAIT, capture_output=True, text=True, check=False
         )
@@ -73,53 +73,53 @@ def test_the_example_of_the_readme_runs(tmp_path):
         assert (done.stdout, done.stderr) == (output, "")
 
 
+@pytest.fixture(scope="module")
+def node():
+    with rabbitmq.Node() as node:
+        yield node
+
+
 @pytest.mark.parametrize("how", ["restart", "kill9"])
-async def test_messages_flow_again_after_the_broker_was_restarted_under_load(how, opened):
-    loop = asyncio.get_running_loop()
-    node = rabbitmq.Node()
-    try:
-        await loop.run_in_executor(None, node.start)
-        layer = opened(host=node.url("asgi"), timeout=2, remote_capacity=100000)
-        await layer.wait_ready(WAIT)
-        channel, stop, confirmed = layer.new_channel(), False, 0
+async def test_messages_flow_again_after_the_broker_was_restarted_under_load(how, node, opened):
+    layer = opened(host=node.url("asgi"), timeout=2, remote_capacity=100000)
+    await layer.wait_ready(WAIT)
+    channel, stop, confirmed = layer.new_channel(), False, 0
 
-        async def send():
-            nonlocal confirmed
-            while not stop:
-                try:
-                    await layer.send(channel, {"n": 1})
-                    confirmed += 1
-                except (BusyError, DisconnectedError, TimedOutError, UnconfirmedError):
-                    pass
-                except channel_layer.NoChannelError:
-                    await asyncio.sleep(0.01)  # our own queue is being made again
+    async def send():
+        nonlocal confirmed
+        while not stop:
+            try:
+                await layer.send(channel, {"n": 1})
+                confirmed += 1
+            except (BusyError, DisconnectedError, TimedOutError, UnconfirmedError):
+                pass
+            except channel_layer.NoChannelError:
+                await asyncio.sleep(0.01)  # our own queue is being made again
 
-        got, came = 0, asyncio.Event()
+    got, came = 0, asyncio.Event()
 
-        async def receive():
-            nonlocal got
-            async for _ in layer.messages(channel):
-                got += 1
-                came.set()
+    async def receive():
+        nonlocal got
+        async for _ in layer.messages(channel):
+            got += 1
+            came.set()
 
-        tasks = [asyncio.ensure_future(send()) for _ in range(16)]
-        receiver = asyncio.ensure_future(receive())
-        await asyncio.wait_for(came.wait(), WAIT)
-        if how == "kill9":
-            await loop.run_in_executor(None, node.kill9)
-            await loop.run_in_executor(None, node.start)
-        else:
-            await loop.run_in_executor(None, node.restart)
-        await layer.wait_ready(WAIT)
-        before = confirmed
-        came.clear()
-        await asyncio.wait_for(came.wait(), WAIT)
-        while confirmed == before:
-            await asyncio.sleep(0.01)
-        stop = True
-        await asyncio.wait_for(asyncio.gather(*tasks), WAIT)
-        await layer.close()
-        await asyncio.wait_for(receiver, WAIT)
-        assert got > 0
-    finally:
-        await loop.run_in_executor(None, node.close)
+    tasks = [asyncio.ensure_future(send()) for _ in range(16)]
+    receiver = asyncio.ensure_future(receive())
+    await asyncio.wait_for(came.wait(), WAIT)
+    if how == "kill9":
+        await in_thread(node.kill9)
+        await in_thread(node.start)
+    else:
+        await in_thread(node.restart)
+    await layer.wait_ready(WAIT)
+    before = confirmed
+    came.clear()
+    await asyncio.wait_for(came.wait(), WAIT)
+    while confirmed == before:
+        await asyncio.sleep(0.01)
+    stop = True
+    await asyncio.wait_for(asyncio.gather(*tasks), WAIT)
+    await layer.close()
+    await asyncio.wait_for(receiver, WAIT)
+    assert got > 0

@@ -14,16 +14,13 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import ssl
-import tempfile
 import threading
-import weakref
 
 from channels.exceptions import ChannelFull, StopConsumer
 from channels.layers import BaseChannelLayer
 
 from ._library import quick
+from ._ssl_context import TextFile, authorities_of
 from .errors import (
     BusyError,
     ClosedError,
@@ -64,51 +61,23 @@ class NormalChannelError(RuntimeError, TypeError):
     """
 
 
-def _version(version, lowest) -> bool:
-    """Whether a bound of a context's TLS versions leaves out what the library would use."""
-    return version not in (lowest, ssl.TLSVersion.MINIMUM_SUPPORTED) and version > lowest
+def _check_hosts_of_context(host) -> None:
+    """With a context, whoever connects means to be encrypted."""
+    for number, each in enumerate(str(host).split(","), 1):
+        if not each.strip().lower().startswith(("amqps:", "memory:")):
+            raise ValueError(
+                f"CONFIG has ssl_context, and host number {number} is not encrypted: begin it with "
+                "amqps:// or leave ssl_context out"
+            )
 
 
-def tls_files_of(context: ssl.SSLContext):
-    """The PEM text of the authorities that a context trusts, or None for the system's.
+class _Own:
+    """What a backend has in one process."""
 
-    The library has TLS of its own. What of a context it cannot do alike is refused, lest a
-    connection be less safe than it was meant to be.
-    """
-    if not isinstance(context, ssl.SSLContext):
-        raise TypeError(f"ssl_context is an ssl.SSLContext, not {type(context).__name__}")
-    problem = None
-    if context.verify_mode != ssl.CERT_REQUIRED or not context.check_hostname:
-        problem = "the broker's certificate and host name are always verified"
-    elif _version(context.minimum_version, ssl.TLSVersion.TLSv1_2):
-        problem = "TLS 1.2 cannot be excluded"
-    elif context.maximum_version not in (
-        ssl.TLSVersion.MAXIMUM_SUPPORTED,
-        ssl.TLSVersion.TLSv1_3,
-    ):
-        problem = "TLS 1.3 cannot be excluded"
-    elif context.verify_flags & (ssl.VERIFY_CRL_CHECK_LEAF | ssl.VERIFY_CRL_CHECK_CHAIN):
-        problem = "revocation lists are not read"
-    if problem is not None:
-        raise ValueError(f"ssl_context asks for what cannot be had: {problem}")
-    authorities = context.get_ca_certs(binary_form=True)
-    return "".join(ssl.DER_cert_to_PEM_cert(each) for each in authorities) or None
-
-
-def _file_in_folder_of(owner, text: str) -> str:
-    """A file that lives as long as its owner: it is read again for each connection."""
-    folder = tempfile.mkdtemp(prefix="channel-layer-")
-    path = os.path.join(folder, "authorities.pem")
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
-    process = os.getpid()
-
-    def remove():
-        if os.getpid() == process:  # not in a forked child: the parent still needs it
-            shutil.rmtree(folder, ignore_errors=True)
-
-    weakref.finalize(owner, remove)
-    return path
+    def __init__(self) -> None:
+        self.layer = None
+        self.authorities = None  # the file of its authorities
+        self.lock = threading.Lock()
 
 
 class RabbitmqChannelLayer(BaseChannelLayer):
@@ -120,7 +89,10 @@ class RabbitmqChannelLayer(BaseChannelLayer):
     `prefetch_count` more may be under way.
 
     `ssl_context`: its authorities are taken over. A client certificate cannot be read out of it:
-    give `tls_cert_file` and `tls_key_file`.
+    give `tls_cert_file` and `tls_key_file`. Ciphers are the library's own.
+
+    A process that was forked, as by a server that loads the site before its workers, opens a layer
+    of its own when it first needs one, whatever the parent has done with this.
     """
 
     extensions = ["groups"]
@@ -155,6 +127,7 @@ class RabbitmqChannelLayer(BaseChannelLayer):
             group_expiry=group_expiry,
             groups_exchange=groups_exchange,
         )
+        self._authorities = None
         if prefetch_count is None:
             if not isinstance(local_capacity, int) or local_capacity < 1:
                 raise ValueError(f"local_capacity is a number above 0, not {local_capacity!r}")
@@ -169,15 +142,11 @@ class RabbitmqChannelLayer(BaseChannelLayer):
         if ssl_context is not None:
             if options.get("tls_ca_file") is not None:
                 raise ValueError("CONFIG has both ssl_context and tls_ca_file")
-            authorities = tls_files_of(ssl_context)
-            if authorities is not None:
-                options["tls_ca_file"] = _file_in_folder_of(self, authorities)
+            _check_hosts_of_context(host)
+            self._authorities = authorities_of(ssl_context)
         self._options = options
-        self._layer = None
-        self._layer_process = None
-        self._lock = threading.Lock()
+        self._owns = {}  # process: what it has
         self._closed = False
-        _all.add(self)
 
     # --- the layer of this process ----------------------------------------------------------
 
@@ -185,39 +154,51 @@ class RabbitmqChannelLayer(BaseChannelLayer):
     def layer(self) -> Layer:
         """The `channel_layer.Layer` under this, opened when it is first needed. A process that was
         forked opens one of its own."""
-        if self._layer is None or self._layer_process != os.getpid():
-            self._open()
-        return self._layer
+        own = self._owns.get(os.getpid())
+        if own is None or own.layer is None:
+            return self._open()
+        return own.layer
 
-    def _open(self) -> None:
-        with self._lock:
+    def _own(self) -> _Own:
+        """What this process has. Nothing in it is shared with the process that this was forked
+        from: there a thread may have held the lock that is not here."""
+        process = os.getpid()
+        own = self._owns.setdefault(process, _Own())
+        for other in list(self._owns):
+            if other != process:
+                self._owns.pop(other, None)
+        return own
+
+    def _open(self) -> Layer:
+        own = self._own()
+        with own.lock:
             if self._closed:
                 raise StopConsumer
-            if self._layer is None or self._layer_process != os.getpid():
-                self._layer = Layer(on_log=_log, **self._options)
-                self._layer_process = os.getpid()
-
-    def _forget_parent(self) -> None:
-        """In a forked child: the lock may be held by a thread that is not here any more."""
-        self._lock = threading.Lock()
+            if own.layer is None:
+                options = self._options
+                if self._authorities is not None:
+                    own.authorities = TextFile(self._authorities)
+                    options = {**options, "tls_ca_file": own.authorities.path}
+                own.layer = Layer(on_log=_log, **options)
+            return own.layer
 
     async def close(self):
         """Closes the connection. All calls of `receive`, now and later, raise StopConsumer.
 
         Undelivered messages are lost. Closing again is fine.
         """
-        with self._lock:
+        own = self._own()
+        with own.lock:
             self._closed = True
-            layer = self._layer if self._layer_process == os.getpid() else None
-        if layer is not None:
+        if own.layer is not None:
             try:
-                await layer.close()
+                await own.layer.close()
             except TimedOutError as error:
                 logger.warning("The layer is closed, and did not end in good order: %s", error)
 
     # --- names ------------------------------------------------------------------------------
 
-    def valid_channel_name(self, name, receive=False):
+    def require_valid_channel_name(self, name, receive=False):
         """True, or TypeError."""
         if not (
             isinstance(name, str)
@@ -228,7 +209,7 @@ class RabbitmqChannelLayer(BaseChannelLayer):
             raise TypeError(self.invalid_name_error.format("Channel"))
         return True
 
-    def valid_group_name(self, name):
+    def require_valid_group_name(self, name):
         """True, or TypeError."""
         if not (
             isinstance(name, str)
@@ -239,8 +220,12 @@ class RabbitmqChannelLayer(BaseChannelLayer):
             raise TypeError(self.invalid_name_error.format("Group"))
         return True
 
+    # As Channels named them before 4.3, which deprecates these of its own.
+    valid_channel_name = require_valid_channel_name
+    valid_group_name = require_valid_group_name
+
     def _specific(self, channel) -> None:
-        self.valid_channel_name(channel)
+        self.require_valid_channel_name(channel)
         if "!" not in channel:
             raise NormalChannelError(
                 f"{channel!r} is a normal channel, as a Channels worker would read it. Over "
@@ -277,7 +262,7 @@ class RabbitmqChannelLayer(BaseChannelLayer):
 
     async def group_send(self, group, message):
         """Sends to all members of a group. That some did not get it is logged, never raised."""
-        self.valid_group_name(group)
+        self.require_valid_group_name(group)
         _check_message(message)
         try:
             await self.layer.group_send(group, message)
@@ -304,7 +289,7 @@ class RabbitmqChannelLayer(BaseChannelLayer):
     async def group_add(self, group, channel):
         """Adds a channel of this process to a group. While there is no connection it is logged that
         the group is joined later, on reconnection."""
-        self.valid_group_name(group)
+        self.require_valid_group_name(group)
         self._specific(channel)
         try:
             await self.layer.group_add(group, channel)
@@ -315,7 +300,7 @@ class RabbitmqChannelLayer(BaseChannelLayer):
 
     async def group_discard(self, group, channel):
         """Removes a channel of this process from a group."""
-        self.valid_group_name(group)
+        self.require_valid_group_name(group)
         self._specific(channel)
         try:
             self.layer.group_discard(group, channel)
@@ -334,14 +319,3 @@ def _check_message(message) -> None:
 def _log(level, id, target, text) -> None:
     logger = logging.getLogger(target.replace("::", "."))
     logger.log(LEVELS[level], "%s", text, extra={"channel_layer_id": id})
-
-
-_all = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for each in list(_all):
-        each._forget_parent()
-
-
-os.register_at_fork(after_in_child=_after_fork)
