@@ -1,44 +1,73 @@
 #!/usr/bin/env python3
 """Builds the wheel, with the shared library in it: build_wheel.py LIBRARY_FOLDER OUTPUT_FOLDER
 
-Prints the path of the wheel. Written with the standard library alone, since a wheel is a zip file
-with three texts of its own, and no build tool has to be fetched for it. The wheel is the same for
-the same input.
+Prints the path of the wheel. Needs `strip` (binutils), and Python 3.11 or the package tomli; no
+build tool has to be fetched, since a wheel is a zip file with three texts of its own. Its tag says
+the oldest glibc that the library runs with. The wheel is the same for the same input.
 """
 
 import base64
 import hashlib
 import re
+import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
+try:
+    import tomllib
+except ModuleNotFoundError:
+    import tomli as tomllib
+
 HERE = Path(__file__).resolve().parent
-TAG = "py3-none-manylinux_2_34_x86_64"
 LIBRARY = "libchannel_layer.so.0"
+LICENCES = ("LICENSE-APACHE", "LICENSE-MIT")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can name
+MACHINES = {62: "x86_64", 183: "aarch64"}  # by their number in an ELF file
 
 
-def project():
-    text = (HERE / "pyproject.toml").read_text(encoding="utf-8")
-    version = re.search(r'^version = "(.*)"$', text, re.MULTILINE)[1]
-    summary = re.search(r'^description = "(.*)"$', text, re.MULTILINE)[1]
-    msgpack = re.search(r'^dependencies = \["(.*)"\]$', text, re.MULTILINE)[1]
-    django = re.search(r'^django = \["(.*)"\]$', text, re.MULTILINE)[1]
-    python = re.search(r'^requires-python = "(.*)"$', text, re.MULTILINE)[1]
-    metadata = (
-        "Metadata-Version: 2.4\n"
-        "Name: channel_layer\n"
-        f"Version: {version}\n"
-        f"Summary: {summary}\n"
-        "License-Expression: MIT OR Apache-2.0\n"
-        f"Requires-Python: {python}\n"
-        f"Requires-Dist: {msgpack}\n"
-        "Provides-Extra: django\n"
-        f"Requires-Dist: {django}; extra == 'django'\n"
-        "Description-Content-Type: text/markdown\n\n"
-    )
-    return version, metadata + (HERE / "README.md").read_text(encoding="utf-8")
+def description():
+    """The README, whose links into the tree lead nowhere from a package index."""
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    return re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]+\)", r"\1", text)
+
+
+def metadata_of(project):
+    lines = [
+        "Metadata-Version: 2.4",
+        f"Name: {project['name']}",
+        f"Version: {project['version']}",
+        f"Summary: {project['description']}",
+        f"Keywords: {','.join(project['keywords'])}",
+        f"License-Expression: {project['license']}",
+        *(f"License-File: {name}" for name in LICENCES),
+        *(f"Classifier: {each}" for each in project["classifiers"]),
+        f"Requires-Python: {project['requires-python']}",
+        *(f"Requires-Dist: {each}" for each in project["dependencies"]),
+    ]
+    for extra, dependencies in project["optional-dependencies"].items():
+        lines.append(f"Provides-Extra: {extra}")
+        lines += [f"Requires-Dist: {each}; extra == '{extra}'" for each in dependencies]
+    lines.append("Description-Content-Type: text/markdown")
+    return "\n".join(lines) + "\n\n" + description()
+
+
+def stripped(library):
+    """The library without what only a debugger reads, which is most of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / LIBRARY
+        subprocess.run(["strip", "--strip-unneeded", "-o", file, library], check=True)
+        return file.read_bytes()
+
+
+def tag_of(library):
+    """The tag for a library: the newest version of glibc that its symbols are of, the machine."""
+    machine = MACHINES.get(int.from_bytes(library[18:20], "little"))
+    if library[:4] != b"\x7fELF" or machine is None:
+        sys.exit(f"build_wheel.py: {LIBRARY} is not for {' or '.join(MACHINES.values())}")
+    versions = re.findall(rb"\0GLIBC_2\.(\d+)(?=\0|\.)", library)
+    return f"py3-none-manylinux_2_{max(map(int, versions))}_{machine}"
 
 
 def record_line(name, content):
@@ -47,21 +76,24 @@ def record_line(name, content):
 
 
 def build(library, output):
-    version, metadata = project()
-    info = f"channel_layer-{version}.dist-info"
+    project = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    library = stripped(Path(library) / LIBRARY)
+    tag = tag_of(library)
+    stem = f"{project['name']}-{project['version']}"
+    info = f"{stem}.dist-info"
     package = HERE / "src" / "channel_layer"
     files = {f"channel_layer/{each.name}": each.read_bytes() for each in package.glob("*.py")}
-    files[f"channel_layer/{LIBRARY}"] = (Path(library) / LIBRARY).read_bytes()
-    for name in ("LICENSE-APACHE", "LICENSE-MIT"):
+    files[f"channel_layer/{LIBRARY}"] = library
+    for name in LICENCES:
         files[f"{info}/licenses/{name}"] = (HERE.parents[1] / name).read_bytes()
-    files[f"{info}/METADATA"] = metadata.encode()
+    files[f"{info}/METADATA"] = metadata_of(project).encode()
     files[f"{info}/WHEEL"] = (
-        f"Wheel-Version: 1.0\nGenerator: build_wheel.py\nRoot-Is-Purelib: false\nTag: {TAG}\n"
+        f"Wheel-Version: 1.0\nGenerator: build_wheel.py\nRoot-Is-Purelib: false\nTag: {tag}\n"
     ).encode()
     record = "".join(record_line(name, files[name]) for name in sorted(files))
     files[f"{info}/RECORD"] = (record + f"{info}/RECORD,,\n").encode()
     Path(output).mkdir(parents=True, exist_ok=True)
-    wheel = Path(output) / f"channel_layer-{version}-{TAG}.whl"
+    wheel = Path(output) / f"{stem}-{tag}.whl"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(files, key=lambda name: (".dist-info/" in name, name)):
             entry = zipfile.ZipInfo(name, EPOCH)

@@ -21,6 +21,12 @@ def pytest_addoption(parser):
     parser.addoption("--exits", type=int, default=20, help="how many processes exit under load")
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if {"node", "world"} & set(item.fixturenames):  # RabbitMQ nodes of its own
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(params=["memory", "rabbitmq"])
 def broker(request):
     return request.param

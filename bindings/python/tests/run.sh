@@ -1,43 +1,4 @@
 #!/bin/bash
-# The tests of the Python binding: run.sh [PYTEST ARGUMENT...]
-#
-# tests/bindings/README.md says what it finds in the environment. The packages go into a virtual
-# environment below the target folder.
+# What `make test` runs of the Python binding: run.sh [PYTEST ARGUMENT...]; see versions.sh.
 
-set -uo pipefail
-cd "$(dirname "$0")/../../.." || exit 1
-
-. tests/bindings/environment.sh
-environment=$(tests/interop/environment.sh python-venv bindings/python/tests/requirements.txt) || exit 1
-python=$(cd "$environment" && pwd)/bin/python
-results=$environment/results.xml
-for check in "format --check" check; do
-    # shellcheck disable=SC2086  # the check is words
-    "$environment/bin/ruff" $check --no-cache --config bindings/python/pyproject.toml bindings/python ||
-        exit 1
-done
-rm -f "$results"
-
-export CHANNEL_LAYER_LIBRARY=$CHANNEL_LAYER_TEST_LIBRARY
-export PYTHONPATH=$PWD/bindings/python/src
-export PYTHONDONTWRITEBYTECODE=1
-timeout -k 10 600 "$python" -m pytest -c bindings/python/pyproject.toml -p no:cacheprovider \
-    --junit-xml "$results" bindings/python/tests "$@"
-status=$?
-[ "$status" -lt 124 ] || echo # what was ended left its line open
-
-"$python" - "$results" "$status" <<'END'
-import sys
-import xml.etree.ElementTree as tree
-
-try:
-    suite = tree.parse(sys.argv[1]).find(".//testsuite")
-    total, failed, errors, skipped = (
-        int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped")
-    )
-except FileNotFoundError:  # it was ended before it could write them
-    total, failed, errors, skipped = 1, 1, 0, 0
-passed = total - failed - errors - skipped
-print(f"{passed} passed, {failed + errors} failed" + (f", {skipped} skipped" if skipped else ""))
-sys.exit(int(sys.argv[2]) or (0 if passed > 0 and failed + errors == 0 else 1))
-END
+exec "$(dirname "$0")/versions.sh" --default "$@"

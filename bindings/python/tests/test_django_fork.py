@@ -112,6 +112,7 @@ async def test_a_lock_that_was_held_at_the_fork_does_not_hang_the_child(layer):
 
 async def test_a_channel_of_the_parent_stays_the_parents(layer):
     mine = await layer.new_channel()
+    await layer.layer.wait_ready(WAIT)  # else there is no queue yet that the child could send to
 
     def child():
         with pytest.raises(ValueError, match="belongs to"):
@@ -159,7 +160,8 @@ class Gunicorn:
         self.pid = self._process.pid
         self.log = []
         self._lines = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self):
         for line in self._process.stderr:
@@ -181,6 +183,9 @@ class Gunicorn:
             return self._process.wait(WAIT)
         finally:
             self._process.kill()
+            self._process.wait()
+            self._reader.join(WAIT)
+            self._process.stderr.close()
 
 
 @pytest.mark.parametrize("site", ["prefork_site:application", "prefork_site:used()"])

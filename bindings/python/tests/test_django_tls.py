@@ -165,6 +165,7 @@ def revocable(context):
     context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
 
 
+@pytest.mark.filterwarnings("ignore:ssl.OP_NO_")
 @pytest.mark.parametrize(
     ("change", "words"),
     [

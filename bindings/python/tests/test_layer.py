@@ -24,6 +24,7 @@ from conftest import WAIT
 # --- receiving and its cancellation ---------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_ten_thousand_receivers_cancelled_in_flight_lose_nothing(open_layer):
     layer = open_layer(local_capacity=100000, remote_capacity=100000, prefetch_count=1000)
     channel, count = layer.new_channel(), 10000

@@ -1,4 +1,4 @@
-"""Programs of their own: the wheel, the README, an exit with an open layer, a broker's restart."""
+"""Programs of their own: the README's, an exit with an open layer; and a broker's restart."""
 
 import asyncio
 import os
@@ -39,20 +39,13 @@ sys.exit(7)
 """
 
 
+@pytest.mark.slow
 def test_exit_with_an_open_layer_under_load(pytestconfig):
     for _ in range(pytestconfig.getoption("exits")):
         done = subprocess.run(
             [sys.executable, "-c", EXIT], timeout=WAIT, capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stderr) == (7, "")
-
-
-def test_the_wheel_works_in_a_fresh_environment():
-    done = subprocess.run(
-        [str(HERE / "test_wheel.sh")], timeout=120, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "the wheel works" in done.stdout
 
 
 def test_the_example_of_the_readme_runs(tmp_path):
