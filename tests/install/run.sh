@@ -158,5 +158,17 @@ touch "$root/usr/local/lib/libother.so"
 check "make uninstall succeeds" make --no-print-directory uninstall DESTDIR="$root"
 check "and leaves what is not its own" same "lib/libother.so" "$(tree "$root/usr/local")"
 
+# --- the Python package ---------------------------------------------------------------------
+
+# What the tests of the binding hold its wheel to, of the library that is installed.
+wheel_works() {
+    local wheel
+    wheel=$(make --no-print-directory wheel | tail -n 1) || return
+    CHANNEL_LAYER_TEST_WHEEL=$wheel CHANNEL_LAYER_TEST_API=unused \
+        CHANNEL_LAYER_TEST_LIBRARY=$(cd "${CARGO_TARGET_DIR:-target}/release" && pwd) \
+        bindings/python/tests/one_version.sh "${PYTHON:-python3}" python-venv -k test_wheel
+}
+check "make wheel builds one that works outside the tree" wheel_works
+
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -1,8 +1,9 @@
 #!/bin/bash
 # The tests of the Python binding on one interpreter: one_version.sh PYTHON NAME [PYTEST ARGUMENT...]
 #
-# tests/bindings/README.md says what it finds in the environment. The packages go into the virtual environment NAME below the target folder; once they are there, nothing
-# is asked of the network. Closes with "N passed, N failed".
+# tests/bindings/README.md says what it finds in the environment. The packages go into the virtual
+# environment NAME below the target folder; once they are there, nothing is asked of the network.
+# Closes with "N passed, N failed".
 
 set -uo pipefail
 cd "$(dirname "$0")/../../.." || exit 1
