@@ -70,6 +70,7 @@ async def test_bad_names_and_messages_are_type_errors(new):
         lambda: layer.send("x" * 101 + "!", {}),
         lambda: layer.receive("bad name"),
         lambda: layer.group_send("bad group!", {}),
+        lambda: layer.group_send("group-and-new-line\n", {}),
         lambda: layer.group_add("bad group!", channel),
         lambda: layer.group_discard("group", "bad name"),
         lambda: layer.send(channel, ["no dict"]),
@@ -83,9 +84,9 @@ async def test_bad_names_and_messages_are_type_errors(new):
         (layer.require_valid_channel_name, layer.require_valid_group_name),
     ):
         assert valid_channel(channel) and valid_group("group")
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="'bad name' is no channel name"):
             valid_channel("bad name")
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="'bad!name' is no group name"):
             valid_group("bad!name")
     assert layer.extensions == ["groups"]
 

@@ -200,25 +200,25 @@ class RabbitmqChannelLayer(BaseChannelLayer):
 
     def require_valid_channel_name(self, name, receive=False):
         """True, or TypeError."""
-        if not (
-            isinstance(name, str)
-            and len(name) < self.MAX_NAME_LENGTH
-            and self.channel_name_regex.match(name)
-            and name.isascii()
-        ):
-            raise TypeError(self.invalid_name_error.format("Channel"))
-        return True
+        return self._require_valid("channel", self.channel_name_regex, name)
 
     def require_valid_group_name(self, name):
         """True, or TypeError."""
-        if not (
+        return self._require_valid("group", self.group_name_regex, name)
+
+    def _require_valid(self, kind, pattern, name) -> bool:
+        if (
             isinstance(name, str)
             and len(name) < self.MAX_NAME_LENGTH
-            and self.group_name_regex.match(name)
+            and pattern.fullmatch(name)
             and name.isascii()
         ):
-            raise TypeError(self.invalid_name_error.format("Group"))
-        return True
+            return True
+        mark = ", and one '!'" if kind == "channel" else ""
+        raise TypeError(
+            f"{name!r} is no {kind} name: that is a str of fewer than {self.MAX_NAME_LENGTH} ASCII "
+            f"letters, digits, hyphens, underscores and periods{mark}"
+        )
 
     # As Channels named them before 4.3, which deprecates these of its own.
     valid_channel_name = require_valid_channel_name
