@@ -17,10 +17,6 @@ import channel_layer  # noqa: E402
 WAIT = 20  # seconds for what is sure to come
 
 
-def pytest_addoption(parser):
-    parser.addoption("--exits", type=int, default=20, help="how many processes exit under load")
-
-
 def pytest_collection_modifyitems(items):
     for item in items:
         if {"node", "world"} & set(item.fixturenames):  # RabbitMQ nodes of its own
