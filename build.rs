@@ -7,10 +7,17 @@ use std::path::PathBuf;
 fn preamble() -> String {
     let part = |name| env::var(name).unwrap_or_default();
     format!(
-        "\n#define LAYER_VERSION \"{}\"\n#define LAYER_VERSION_MAJOR {}\n\
-         #define LAYER_VERSION_MINOR {}\n#define LAYER_VERSION_PATCH {}\n\n\
-         /* On functions whose result says whether they did anything. */\n\
+        "\n// The version of this header; `layer_version` gives that of the library that is loaded.\n\
+         #define LAYER_VERSION \"{}\"\n\
+         // The first number of `LAYER_VERSION`.\n\
+         #define LAYER_VERSION_MAJOR {}\n\
+         // The second number of `LAYER_VERSION`.\n\
+         #define LAYER_VERSION_MINOR {}\n\
+         // The third number of `LAYER_VERSION`.\n\
+         #define LAYER_VERSION_PATCH {}\n\n\
          #if defined(__GNUC__) || defined(__clang__)\n\
+         // On functions whose result says whether they did anything: GCC and Clang warn where it is\n\
+         // not used.\n\
          #define LAYER_MUST_USE __attribute__((warn_unused_result))\n\
          #else\n#define LAYER_MUST_USE\n#endif",
         part("CARGO_PKG_VERSION"),

@@ -64,13 +64,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// The version of this header; `layer_version` gives that of the library that is loaded.
 #define LAYER_VERSION "0.1.0"
+// The first number of `LAYER_VERSION`.
 #define LAYER_VERSION_MAJOR 0
+// The second number of `LAYER_VERSION`.
 #define LAYER_VERSION_MINOR 1
+// The third number of `LAYER_VERSION`.
 #define LAYER_VERSION_PATCH 0
 
-/* On functions whose result says whether they did anything. */
 #if defined(__GNUC__) || defined(__clang__)
+// On functions whose result says whether they did anything: GCC and Clang warn where it is
+// not used.
 #define LAYER_MUST_USE __attribute__((warn_unused_result))
 #else
 #define LAYER_MUST_USE
