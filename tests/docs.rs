@@ -80,6 +80,23 @@ fn the_header_says_of_each_statistic_what_the_table_says() {
 }
 
 #[test]
+fn the_guide_has_a_section_for_each_option() {
+    let guide = read("docs/options.md");
+    let mut sections: Vec<_> = guide.split("\n### ").skip(1).collect();
+    for spec in config::options() {
+        let wanted = spec.as_markdown();
+        let heading = wanted.trim_start_matches("### ");
+        let before = sections.len();
+        sections.retain(|section| !format!("{section}\n").starts_with(heading));
+        assert!(
+            before - sections.len() == 1,
+            "docs/options.md is to have, once:\n\n{wanted}"
+        );
+    }
+    assert!(sections.is_empty(), "these are no options: {sections:?}");
+}
+
+#[test]
 fn readme_explains_every_status_of_the_header() {
     let (readme, header) = (read("README.md"), read("include/channel_layer.h"));
     let statuses = between(&header, "enum layer_status_t", "};");

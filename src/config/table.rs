@@ -82,6 +82,25 @@ impl OptionSpec {
         }
     }
 
+    /// Its default, as Markdown.
+    fn default_as_markdown(&self) -> Cow<'static, str> {
+        match self.default {
+            "" => Cow::Borrowed(self.unset),
+            value => Cow::Owned(format!("`{value}`")),
+        }
+    }
+
+    /// Its section in docs/options.md, where more may follow.
+    pub fn as_markdown(&self) -> String {
+        format!(
+            "### `{}`\n\n{}\n\n- Default: {}\n- Allowed: {}\n",
+            self.name,
+            self.doc,
+            self.default_as_markdown(),
+            self.allowed()
+        )
+    }
+
     /// An error for `value`, with what is allowed instead.
     fn refuse(&self, value: &str) -> Error {
         Error::invalid(format!(
@@ -368,13 +387,10 @@ pub fn options() -> &'static [OptionSpec] {
 pub fn options_as_markdown() -> String {
     let mut table = String::from("| Option | Default | Allowed | Meaning |\n|---|---|---|---|\n");
     for spec in OPTIONS {
-        let default = match spec.default {
-            "" => Cow::Borrowed(spec.unset),
-            value => Cow::Owned(format!("`{value}`")),
-        };
         let row = format!(
-            "| `{}` | {default} | {} | {} |\n",
+            "| `{}` | {} | {} | {} |\n",
             spec.name,
+            spec.default_as_markdown(),
             spec.allowed(),
             spec.doc
         );
