@@ -25,7 +25,7 @@ soname_of = readelf -d $(1)/libchannel_layer.so | sed -n 's/.*(SONAME).*\[\(.*\)
 STATIC_LIBS := -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 
 SOURCES := $(shell find src -name '*.rs') build.rs cbindgen.toml Cargo.toml Cargo.lock
-C_SOURCES = $(shell find bindings/c bindings/cpp bindings/go tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.hpp')
+C_SOURCES = $(shell find bindings/c bindings/cpp bindings/go docs tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.hpp')
 
 .DELETE_ON_ERROR:
 .PHONY: help build release demo test fleet wheel test-rabbitmq4 faults fuzz sanitize deps install uninstall \
@@ -107,6 +107,15 @@ uninstall: ## remove what install put there
 		"$(DESTDIR)$(LIBDIR)/libchannel_layer.a" \
 		"$(DESTDIR)$(INCLUDEDIR)/channel_layer.h" \
 		"$(DESTDIR)$(PKGCONFIGDIR)/channel_layer.pc"
+
+.PHONY: docs docs-browser
+docs: ## build the guide and the reference of the C API, in target/docs
+	@$(PYTHON) docs/site/quotes.py
+	@docs/site/build.sh $(CARGO_TARGET_DIR)/docs
+
+docs-browser: docs ## look at the pages in Chromium, phone to desktop; pictures in target/docs-pictures
+	@"$$(tests/interop/environment.sh docs-browser-venv tests/docs/requirements.txt)/bin/python" \
+		tests/docs/browser.py $(CARGO_TARGET_DIR)/docs $(CARGO_TARGET_DIR)/docs-pictures
 
 bench: release ## measure the bars beside other ways to do it, in a quarter of an hour; OPTIONS="--only …"
 	@tests/deps.sh bench

@@ -42,6 +42,8 @@ else
     need puma puma --version
     need unicorn unicorn --version
     need rubocop rubocop --version
+    need doxygen doxygen --version
+    need libuv1-dev pkg-config --exists libuv
     need valgrind valgrind --version
     need python3 "${PYTHON:-python3}" --version
     need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'

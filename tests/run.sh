@@ -8,7 +8,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
 stages=(fmt clippy rustdoc build rust fuzz counts doctest fixture benches c cpp go ruby python cases
-    fleet interop tls faults install demo rabbitmq4)
+    fleet interop tls faults install demo docs rabbitmq4)
 # Parts of others, run only by name.
 parts=(broker)
 
@@ -201,6 +201,11 @@ stage_demo() {
     [ "$failed" -eq 0 ]
 }
 
+# The guide and the reference: that they can be built, and that what they show works.
+stage_docs() {
+    tests/docs/run.sh
+}
+
 # Ends with status 3 and a line that says why where this machine cannot run RabbitMQ 4.
 stage_rabbitmq4() {
     tests/rabbitmq4/run.sh
@@ -359,7 +364,7 @@ for name in "${chosen[@]}"; do
     case $name in
     broker) run_stage "$name" count_chosen ;;
     benches | counts | fixture | interop | tls) run_stage "$name" count_unittest ;;
-    c | cpp | go | ruby | python | cases | fleet | faults | install | demo) run_stage "$name" count_closing_line ;;
+    c | cpp | go | ruby | python | cases | fleet | faults | install | demo | docs) run_stage "$name" count_closing_line ;;
     rabbitmq4) run_stage "$name" count_summary ;;
     rust | fuzz | doctest) run_stage "$name" count_rust ;;
     build)
