@@ -46,9 +46,10 @@ link_soname = soname=$$($(call soname_of,$(1))) && [ -n "$$soname" ] \
 	&& ln -sfn libchannel_layer.so "$(1)/$$soname"
 
 # A stamp of our own, since cargo leaves a library that is still good as old as it is. So that
-# `sudo make install` after `make` runs no compiler as root.
-$(STAMP): $(SOURCES)
-	$(CARGO) build --locked --release
+# `sudo make install` after `make release` runs no compiler as root. A library that is newer than the
+# stamp comes from a cargo that was called without the flags of that script.
+$(STAMP): $(SOURCES) packaging/build_release.sh $(wildcard $(RELEASE)/libchannel_layer.so)
+	packaging/build_release.sh
 	@$(call link_soname,$(RELEASE))
 	@touch $@
 

@@ -111,8 +111,8 @@ class Lapin(Contender):
         self._program = None
 
     def build(self, target):
-        run([*shlex.split(os.environ.get("CARGO", "cargo")), "build", "--locked", "--release",
-             "-p", "channel-layer-bench-lapin"], self.title)
+        # With the flags of the library, so that lapin is not compiled once more.
+        run([ROOT / "packaging/build_release.sh", "-p", "channel-layer-bench-lapin"], self.title)
         self._program = target / "release" / "bench_lapin"
 
     def command(self, workload, parameters):

@@ -111,6 +111,27 @@ size() {
 }
 check "stripped it is smaller than 6 MB" size
 
+# --- the same bytes wherever it is built ----------------------------------------------------
+
+# What would differ between two machines: where the source, what was built of it, the crates and Rust
+# are. Whoever has them where the names lead that packaging/build_release.sh gives has no difference.
+places() {
+    printf '%s\n' "$PWD/src/" "$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/release/" \
+        "${CARGO_HOME:-$HOME/.cargo}/registry/" "$("${RUSTC:-rustc}" --print sysroot)/lib/rustlib/" |
+        grep -vE '^/(channel-layer/(src|target/release)|cargo/registry)/$'
+}
+names_a_place() { # names_a_place FILE: succeeds where it holds one of these paths
+    grep --text --only-matching --fixed-strings --max-count 3 --file <(places) "$1" | sort -u
+}
+check "the library names no folder of this machine" eval ! names_a_place "$so"
+check "nor does the static one" eval ! names_a_place "$lib/libchannel_layer.a"
+would_be_seen() {
+    { cat "$so" && echo "$PWD/src/lib.rs"; } >"$stage/planted.so"
+    names_a_place "$stage/planted.so" >/dev/null
+}
+check "a folder in it would be seen" would_be_seen
+rm -f "$stage/planted.so"
+
 # --- pkg-config -----------------------------------------------------------------------------
 
 check "pkg-config: the version is Cargo.toml's" same "$version" \
