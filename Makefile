@@ -10,6 +10,8 @@ PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
+CMAKEDIR ?= $(LIBDIR)/cmake/ChannelLayer
+MANDIR ?= $(PREFIX)/share/man
 
 DEBUG := $(CARGO_TARGET_DIR)/debug
 RELEASE := $(CARGO_TARGET_DIR)/release
@@ -84,8 +86,20 @@ sanitize: deps ## run the C tests under valgrind and sanitizers, an hour; PARTS=
 deps: ## install what the tests need and this machine lacks (Debian packages)
 	@tests/deps.sh
 
-install: $(STAMP) ## install library, header and .pc file; PREFIX, LIBDIR, DESTDIR as usual
-	install -d "$(DESTDIR)$(LIBDIR)" "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(PKGCONFIGDIR)"
+# Below bindings/cpp/include, and so below INCLUDEDIR.
+CPP_HEADERS = $(shell cd bindings/cpp/include && find * -name '*.hpp' | LC_ALL=C sort)
+# The folders among them, those within others first.
+CPP_FOLDERS = $(shell cd bindings/cpp/include && find * -depth -type d)
+# Prints the names of the man pages; with -v folder=… it makes them too.
+man_pages = awk -v version='$(VERSION)' $(1) -f packaging/man_pages.awk include/channel_layer.h README.md
+# From the folder of the CMake files to another, so that the installed tree can be moved.
+from_cmake = $$(packaging/relative_path.sh '$(CMAKEDIR)' '$(1)')
+# 1 is for 32 bits and 2 for 64, says ELF.
+elf_class = $$(od -An -tu1 -j4 -N1 $(RELEASE)/libchannel_layer.so)
+
+install: $(STAMP) ## install library, headers, pkg-config, CMake, man pages; PREFIX, LIBDIR, DESTDIR …
+	install -d "$(DESTDIR)$(LIBDIR)" "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(PKGCONFIGDIR)" \
+		"$(DESTDIR)$(CMAKEDIR)" "$(DESTDIR)$(MANDIR)/man3"
 	install -m 755 $(RELEASE)/libchannel_layer.so \
 		"$(DESTDIR)$(LIBDIR)/libchannel_layer.so.$(VERSION)"
 	soname=$$($(call soname_of,$(RELEASE))) && [ -n "$$soname" ] \
@@ -93,12 +107,28 @@ install: $(STAMP) ## install library, header and .pc file; PREFIX, LIBDIR, DESTD
 		&& ln -sfn "$$soname" "$(DESTDIR)$(LIBDIR)/libchannel_layer.so"
 	install -m 644 $(RELEASE)/libchannel_layer.a "$(DESTDIR)$(LIBDIR)"
 	install -m 644 include/channel_layer.h "$(DESTDIR)$(INCLUDEDIR)"
+	set -e; for header in $(CPP_HEADERS); do \
+		install -d "$(DESTDIR)$(INCLUDEDIR)/$$(dirname "$$header")"; \
+		install -m 644 "bindings/cpp/include/$$header" "$(DESTDIR)$(INCLUDEDIR)/$$header"; \
+	done
 	sed -e 's|@PREFIX@|$(PREFIX)|' \
 		-e 's|@LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' \
 		-e 's|@INCLUDEDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(INCLUDEDIR))|' \
 		-e 's|@VERSION@|$(VERSION)|' -e 's|@STATIC_LIBS@|$(STATIC_LIBS)|' \
-		channel_layer.pc.in > "$(DESTDIR)$(PKGCONFIGDIR)/channel_layer.pc"
-	chmod 644 "$(DESTDIR)$(PKGCONFIGDIR)/channel_layer.pc"
+		packaging/channel_layer.pc.in > "$(DESTDIR)$(PKGCONFIGDIR)/channel_layer.pc"
+	set -e; libdir=$(call from_cmake,$(LIBDIR)); includedir=$(call from_cmake,$(INCLUDEDIR)); \
+	soname=$$($(call soname_of,$(RELEASE))); \
+	for file in ChannelLayerConfig.cmake ChannelLayerConfigVersion.cmake; do \
+		sed -e "s|@LIBDIR@|$$libdir|" -e "s|@INCLUDEDIR@|$$includedir|" \
+			-e 's|@VERSION@|$(VERSION)|' -e "s|@SONAME@|$$soname|" \
+			-e "s|@POINTER_BYTES@|$$(($(elf_class) * 4))|" \
+			-e 's|@STATIC_LIBS@|$(shell echo $(STATIC_LIBS:-l%=%) | tr ' ' ';')|' \
+			packaging/cmake/$$file.in > "$(DESTDIR)$(CMAKEDIR)/$$file"; \
+	done
+	date=$${SOURCE_DATE_EPOCH:+$$(date -u -d "@$$SOURCE_DATE_EPOCH" +%Y-%m-%d)} \
+		&& $(call man_pages,-v date="$$date" -v folder="$(DESTDIR)$(MANDIR)/man3") > /dev/null
+	chmod 644 "$(DESTDIR)$(PKGCONFIGDIR)/channel_layer.pc" "$(DESTDIR)$(CMAKEDIR)"/*.cmake \
+		$(patsubst %,"$(DESTDIR)$(MANDIR)/man3/%",$(shell $(call man_pages)))
 	@[ -n "$(DESTDIR)" ] || echo "Installed. Where $(LIBDIR) is new to the loader, run ldconfig."
 
 uninstall: ## remove what install put there
@@ -107,16 +137,15 @@ uninstall: ## remove what install put there
 	rm -f "$(DESTDIR)$(LIBDIR)/libchannel_layer.so.$(VERSION)" \
 		"$(DESTDIR)$(LIBDIR)/libchannel_layer.a" \
 		"$(DESTDIR)$(INCLUDEDIR)/channel_layer.h" \
-		"$(DESTDIR)$(PKGCONFIGDIR)/channel_layer.pc"
-
-.PHONY: docs docs-browser
-docs: ## build the guide and the reference of the C API, in target/docs
-	@$(PYTHON) docs/site/quotes.py
-	@docs/site/build.sh $(CARGO_TARGET_DIR)/docs
-
-docs-browser: docs ## look at the pages in Chromium, phone to desktop; pictures in target/docs-pictures
-	@"$$(tests/interop/environment.sh docs-browser-venv tests/docs/requirements.txt)/bin/python" \
-		tests/docs/browser.py $(CARGO_TARGET_DIR)/docs $(CARGO_TARGET_DIR)/docs-pictures
+		$(patsubst %,"$(DESTDIR)$(INCLUDEDIR)/%",$(CPP_HEADERS)) \
+		"$(DESTDIR)$(PKGCONFIGDIR)/channel_layer.pc" \
+		"$(DESTDIR)$(CMAKEDIR)/ChannelLayerConfig.cmake" \
+		"$(DESTDIR)$(CMAKEDIR)/ChannelLayerConfigVersion.cmake" \
+		$(patsubst %,"$(DESTDIR)$(MANDIR)/man3/%",$(shell $(call man_pages)))
+	@# Folders that are this library's alone.
+	@for folder in "$(DESTDIR)$(CMAKEDIR)" $(patsubst %,"$(DESTDIR)$(INCLUDEDIR)/%",$(CPP_FOLDERS)); do \
+		[ ! -d "$$folder" ] || find "$$folder" -maxdepth 0 -empty -delete; \
+	done
 
 bench: release ## measure the bars beside other ways to do it, in a quarter of an hour; OPTIONS="--only …"
 	@tests/deps.sh bench

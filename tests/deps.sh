@@ -35,6 +35,8 @@ elif [ "${1:-test}" = sanitize ]; then
     need valgrind valgrind --version
 else
     need clang-format clang-format --version
+    need cmake cmake --version
+    need mandoc command -v mandoc
     need libboost-dev test -e /usr/include/boost/beast.hpp
     need nlohmann-json3-dev test -e /usr/include/nlohmann/json.hpp
     need ruby-minitest ruby -e 'require "minitest"'

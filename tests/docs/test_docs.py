@@ -344,7 +344,7 @@ class Blocks(Case):
         shutil.copy(LIBRARY / "libchannel_layer.so", prefix / "lib/libchannel_layer.so.0")
         (prefix / "lib/libchannel_layer.so").symlink_to("libchannel_layer.so.0")
         shutil.copy(ROOT / "include/channel_layer.h", prefix / "include")
-        pc = (ROOT / "channel_layer.pc.in").read_text(encoding="utf-8")
+        pc = (ROOT / "packaging/channel_layer.pc.in").read_text(encoding="utf-8")
         for name, value in (("PREFIX", prefix), ("LIBDIR", prefix / "lib"), ("VERSION", "0"),
                             ("INCLUDEDIR", prefix / "include"), ("STATIC_LIBS", "")):
             pc = pc.replace(f"@{name}@", str(value))

@@ -69,26 +69,43 @@ check "make install succeeds" install_to "$root"
 lib=$root/usr/local/lib
 so=$lib/libchannel_layer.so.$version
 
+# By the header, and not by what makes the pages and the symbols file.
+functions=$(sed 's|//.*||' include/channel_layer.h | grep -o '\blayer_[a-z_]*(' | tr -d '(' | LC_ALL=C sort -u)
 layout() {
-    same "include/channel_layer.h
-lib/libchannel_layer.a
-lib/libchannel_layer.so -> libchannel_layer.so.0
-lib/libchannel_layer.so.0 -> libchannel_layer.so.$version
-lib/libchannel_layer.so.$version
-lib/pkgconfig/channel_layer.pc" "$(tree "$root/usr/local")"
+    same "$({
+        echo "include/channel_layer.h"
+        find bindings/cpp/include -name '*.hpp' -printf 'include/%P\n'
+        echo "lib/cmake/ChannelLayer/ChannelLayerConfig.cmake"
+        echo "lib/cmake/ChannelLayer/ChannelLayerConfigVersion.cmake"
+        echo "lib/libchannel_layer.a"
+        echo "lib/libchannel_layer.so -> libchannel_layer.so.0"
+        echo "lib/libchannel_layer.so.0 -> libchannel_layer.so.$version"
+        echo "lib/libchannel_layer.so.$version"
+        echo "lib/pkgconfig/channel_layer.pc"
+        printf 'share/man/man3/%s.3\n' channel_layer $functions
+    } | LC_ALL=C sort)" "$(tree "$root/usr/local")"
 }
 check "what is installed, and nothing else" layout
 check "the SONAME is libchannel_layer.so.0" same libchannel_layer.so.0 "$(dynamic SONAME "$so")"
 check "the header is the committed one" cmp include/channel_layer.h \
     "$root/usr/local/include/channel_layer.h"
 
+readable() { # whoever installs may have a strict umask
+    local kept
+    kept=$(umask)
+    umask 077
+    install_to "$stage/strict" >/dev/null
+    umask "$kept"
+    ! find "$stage/strict" -mindepth 1 ! -type l ! -perm -444 | grep .
+}
+check "all can read it, whatever the umask" readable
+rm -rf "$stage/strict"
+
 exports() {
     local names
     names=$(nm -D --defined-only "$so" | awk '{ print $3 }' | LC_ALL=C sort)
     # Exactly those that the header declares: one more is a leak, one less cannot be linked.
-    same "$(sed 's|//.*||' include/channel_layer.h | grep -o '\blayer_[a-z_]*(' | tr -d '(' |
-        LC_ALL=C sort -u)" "$names" &&
-        ! grep -v '^layer_' <<<"$names"
+    same "$functions" "$names" && ! grep -v '^layer_' <<<"$names"
 }
 check "it exports the functions of the header and no others" exports
 
@@ -132,6 +149,41 @@ would_be_seen() {
 check "a folder in it would be seen" would_be_seen
 rm -f "$stage/planted.so"
 
+# --- man pages ------------------------------------------------------------------------------
+
+man=$root/usr/local/share/man/man3
+lint() {
+    # The date of a page is that of SOURCE_DATE_EPOCH, which a distribution sets.
+    (cd "$stage/dated" && mandoc -T lint -W warning ./*.3)
+}
+mkdir "$stage/dated"
+awk -v folder="$stage/dated" -v version="$version" -v date=2000-01-01 -f packaging/man_pages.awk \
+    include/channel_layer.h README.md >"$stage/pages"
+check "mandoc finds nothing wrong with the man pages" lint
+shown() { # shown PAGE: as it is read, without the backspaces that make letters bold
+    mandoc -T ascii "$man/$1.3" | sed 's/.\x08//g'
+}
+overview() { # what it is made of is all there
+    local text word
+    text=$(shown channel_layer)
+    for word in $(sed -n 's/^| `\([a-z_]*\)` |.*/\1/p' README.md) \
+        $(grep -o '\bLAYER_[A-Z_]* = [0-9]*' include/channel_layer.h | cut -d ' ' -f 1) $functions; do
+        grep -qw -- "$word" <<<"$text" || { echo "it does not speak of $word" && return 1; }
+    done
+}
+check "the overview has every option, constant and function" overview
+signature() {
+    same "$(grep -A 4 '^layer_status_t layer_new_channel(' include/channel_layer.h | sed 's/^ *//')" \
+        "$(shown layer_new_channel | grep -A 4 'layer_new_channel(const' |
+            sed 's/^ *//')"
+}
+check "the page of a function has its signature" signature
+no_half_page() { # that the header is read is not taken for granted
+    ! awk -v folder="$stage/dated" -v version=1 -f packaging/man_pages.awk Makefile README.md \
+        2>"$stage/said" && grep -q "the header is not written as" "$stage/said"
+}
+check "no page is made of a header that cannot be read" no_half_page
+
 # --- pkg-config -----------------------------------------------------------------------------
 
 check "pkg-config: the version is Cargo.toml's" same "$version" \
@@ -165,6 +217,49 @@ check "it does not ask for the shared one" same "" \
     "$(dynamic NEEDED "$outside/static" | grep channel_layer)"
 check "and runs on its own" says "sent and received" timeout 60 "$outside/static"
 
+# --- CMake ----------------------------------------------------------------------------------
+
+cp tests/install/outside.cpp tests/install/cmake/CMakeLists.txt "$outside"
+with_cmake() { # with_cmake FOLDER PREFIX_PATH [OPTION...]
+    local folder=$1 prefix=$2
+    shift 2
+    (cd "$outside" && CC=${CC:-} CXX=${CXX:-} cmake -S . -B "$folder" "-DCMAKE_PREFIX_PATH=$prefix" \
+        -DC_SOURCE=outside.c -DCXX_SOURCE=outside.cpp -DCMAKE_FIND_USE_PACKAGE_REGISTRY=OFF \
+        -DCMAKE_FIND_USE_CMAKE_SYSTEM_PATH=OFF "$@") >"$stage/cmake.log" 2>&1
+}
+builds_with_cmake() { # builds_with_cmake FOLDER PREFIX_PATH [OPTION...]
+    if ! with_cmake "$@" || ! cmake --build "$outside/$1" >>"$stage/cmake.log" 2>&1; then
+        cat "$stage/cmake.log"
+        return 1
+    fi
+}
+# The tree is moved first: whatever the files say, it is not where it was installed to.
+mkdir "$stage/moved"
+cp -a "$root/usr/local" "$stage/moved/tree"
+check "CMake finds it in a tree that was moved, and programs in C and C++ build" \
+    builds_with_cmake build "$stage/moved/tree" "-DWANTED=${version%.*}"
+check "it is the version that was installed" grep -F -- "-- found version $version" "$stage/cmake.log"
+for language in c cpp; do
+    check "the program in $language with the shared library asks for its SONAME" \
+        same libchannel_layer.so.0 "$(dynamic NEEDED "$outside/build/${language}_shared" | grep channel_layer)"
+    check "and runs" says "sent and received" timeout 60 "$outside/build/${language}_shared"
+    check "the program in $language with the static library does not" \
+        same "" "$(dynamic NEEDED "$outside/build/${language}_static" | grep channel_layer)"
+    check "and runs on its own" says "sent and received" timeout 60 "$outside/build/${language}_static"
+done
+refuses() { # refuses WANTED TEXT
+    ! with_cmake "refused$RANDOM" "$stage/moved/tree" "-DWANTED=$1" && grep -F "$2" "$stage/cmake.log"
+}
+check "CMake refuses a version that is newer" refuses "${version%%.*}.99" "version: $version"
+check "and one of another major number" refuses "$((${version%%.*} + 1)).0" "version: $version"
+check "and a range that does not hold it" refuses "0.0.1...<$version" "version: $version"
+check "and one that is exact and another" refuses "0.0.1;EXACT" "version: $version"
+check "and a component, since there are none" refuses "COMPONENTS;tls" "there is no component 'tls'"
+check "it takes a range that holds it" with_cmake range "$stage/moved/tree" "-DWANTED=0.0.1...<1.0"
+check "and an exact version" with_cmake exact "$stage/moved/tree" "-DWANTED=$version;EXACT"
+rm "$stage/moved/tree/lib/libchannel_layer.a"
+check "CMake says what is missing of a tree that is not whole" refuses "" "libchannel_layer.a is missing"
+
 # --- another place --------------------------------------------------------------------------
 
 other=$stage/other
@@ -175,9 +270,21 @@ check "pkg-config follows" same \
     "-I$other/opt/layer/include -L$other$libdir -lchannel_layer" \
     "$(pc "$other" $libdir --cflags --libs | sed 's/ *$//')"
 
+check "and so does CMake" with_cmake elsewhere "$other/opt/layer" \
+    "-DChannelLayer_DIR=$other$libdir/cmake/ChannelLayer" "-DWANTED=$version;EXACT"
+strange=$stage/strange
+check "make install takes folders that have no parent in common" install_to "$strange" \
+    PREFIX=/one LIBDIR=/two/lib INCLUDEDIR=/three/include MANDIR=/four/man
+check "and CMake follows" with_cmake strange "$strange/two" "-DWANTED=$version"
+
 touch "$root/usr/local/lib/libother.so"
 check "make uninstall succeeds" make --no-print-directory uninstall DESTDIR="$root"
 check "and leaves what is not its own" same "lib/libother.so" "$(tree "$root/usr/local")"
+
+no_folder() { # a folder that is the library's alone goes with it
+    ! find "$root" -type d -iname 'channel*layer' | grep .
+}
+check "and no folder of its own" no_folder
 
 # --- the Python package ---------------------------------------------------------------------
 
@@ -190,6 +297,10 @@ wheel_works() {
         bindings/python/tests/one_version.sh "${PYTHON:-python3}" python-venv -k test_wheel
 }
 check "make wheel builds one that works outside the tree" wheel_works
+tagged() {
+    [[ $(make --no-print-directory wheel | tail -n 1) == *"-manylinux_${floor/./_}_"* ]]
+}
+check "the tag of the wheel says which glibc it needs" tagged
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -26,5 +26,5 @@ export GOFLAGS="-modfile=$scratch/go.mod -mod=mod" GOPROXY=off GOWORK=off GOTOOL
 
 sed -e "s|@PREFIX@|$scratch|" -e "s|@LIBDIR@|$CHANNEL_LAYER_TEST_LIBRARY|" \
     -e "s|@INCLUDEDIR@|$root/include|" -e "s|@VERSION@|0|" -e "s|@STATIC_LIBS@||" \
-    "$root/channel_layer.pc.in" >"$scratch/channel_layer.pc"
+    "$root/packaging/channel_layer.pc.in" >"$scratch/channel_layer.pc"
 export PKG_CONFIG_PATH="$scratch" LD_LIBRARY_PATH="$CHANNEL_LAYER_TEST_LIBRARY"
