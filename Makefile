@@ -31,6 +31,7 @@ C_SOURCES = $(shell find bindings/c bindings/cpp bindings/go docs tests benches 
 
 .DELETE_ON_ERROR:
 .PHONY: help build release demo test fleet wheel test-rabbitmq4 faults fuzz sanitize deps install uninstall \
+	deb \
 	bench bench-full bench-bindings bench-report bench-pure counts c-sources fmt lint clean
 
 help: ## list the targets
@@ -146,6 +147,10 @@ uninstall: ## remove what install put there
 	@for folder in "$(DESTDIR)$(CMAKEDIR)" $(patsubst %,"$(DESTDIR)$(INCLUDEDIR)/%",$(CPP_FOLDERS)); do \
 		[ ! -d "$$folder" ] || find "$$folder" -maxdepth 0 -empty -delete; \
 	done
+
+deb: release ## build the Debian packages, in target/deb
+	@tests/deps.sh deb
+	packaging/build_deb.sh
 
 bench: release ## measure the bars beside other ways to do it, in a quarter of an hour; OPTIONS="--only …"
 	@tests/deps.sh bench

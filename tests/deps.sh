@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests need and this machine lacks: deps.sh [bench|sanitize]
+# Installs what the tests need and this machine lacks: deps.sh [bench|sanitize|deb]
 #
 # Nothing is asked of the network where nothing is missing, and no system service is started:
 # the tests start RabbitMQ nodes of their own.
@@ -33,6 +33,14 @@ if [ "${1:-test}" = bench ]; then
     need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
 elif [ "${1:-test}" = sanitize ]; then
     need valgrind valgrind --version
+elif [ "${1:-test}" = deb ]; then
+    need debhelper command -v dh
+    need dh-python command -v dh_python3
+    need dpkg-dev dpkg-buildpackage --version
+    need lintian lintian --version
+    need debootstrap debootstrap --version
+    need wget wget --version
+    need python3 "${PYTHON:-python3}" --version
 else
     need clang-format clang-format --version
     need cmake cmake --version

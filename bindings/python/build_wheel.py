@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Builds the wheel, with the shared library in it: build_wheel.py LIBRARY_FOLDER OUTPUT_FOLDER
 
-Prints the path of the wheel. Needs `strip` (binutils), and Python 3.11 or the package tomli; no
-build tool has to be fetched, since a wheel is a zip file with three texts of its own. Its tag says
-the oldest glibc that the library runs with. The wheel is the same for the same input.
+Prints the path of the wheel. With --unpacked FOLDER it puts the package and its metadata into a
+folder instead, without the library, as a distribution does that has it in the system. Needs
+`strip` (binutils), and Python 3.11 or the package tomli; no build tool has to be fetched, since a
+wheel is a zip file with three texts of its own. Its tag says the oldest glibc that the library
+runs with. The wheel is the same for the same input.
 """
 
 import base64
@@ -75,14 +77,33 @@ def record_line(name, content):
     return f"{name},sha256={digest},{len(content)}\n"
 
 
+def read_project():
+    return tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def modules():
+    package = HERE / "src" / "channel_layer"
+    return {f"channel_layer/{each.name}": each.read_bytes() for each in package.glob("*.py")}
+
+
+def unpack(output):
+    project = read_project()
+    files = modules()
+    info = f"{project['name']}-{project['version']}.dist-info"
+    files[f"{info}/METADATA"] = metadata_of(project).encode()
+    for name, content in files.items():
+        path = Path(output) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
 def build(library, output):
-    project = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = read_project()
     library = stripped(Path(library) / LIBRARY)
     tag = tag_of(library)
     stem = f"{project['name']}-{project['version']}"
     info = f"{stem}.dist-info"
-    package = HERE / "src" / "channel_layer"
-    files = {f"channel_layer/{each.name}": each.read_bytes() for each in package.glob("*.py")}
+    files = modules()
     files[f"channel_layer/{LIBRARY}"] = library
     for name in LICENCES:
         files[f"{info}/licenses/{name}"] = (HERE.parents[1] / name).read_bytes()
@@ -106,7 +127,10 @@ def build(library, output):
 def main():
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    print(build(sys.argv[1], sys.argv[2]))
+    if sys.argv[1] == "--unpacked":
+        unpack(sys.argv[2])
+    else:
+        print(build(sys.argv[1], sys.argv[2]))
 
 
 if __name__ == "__main__":

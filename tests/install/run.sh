@@ -302,5 +302,42 @@ tagged() {
 }
 check "the tag of the wheel says which glibc it needs" tagged
 
+# --- debian ---------------------------------------------------------------------------------
+
+# What `make deb` and `make check-deb` would find out, and takes no time.
+changelog_version() {
+    local first
+    first=$(sed -n '1s/^channel-layer (\(.*\)-[0-9]*) .*/\1/p' debian/changelog)
+    same "${version/-/\~}" "$first"
+}
+check "debian/changelog begins with this version" changelog_version
+symbols() {
+    same "$functions" "$(sed -n 's/^ \(layer_[a-z_]*\)@Base .*/\1/p' debian/libchannel-layer0.symbols |
+        LC_ALL=C sort)" ||
+        { echo "one that is new has the line ' NAME@Base $version' in debian/libchannel-layer0.symbols" && false; }
+}
+check "debian's symbols are the functions of the header" symbols
+soname_package() {
+    grep -Fx "libchannel_layer.so.0 libchannel-layer0 #MINVER#" debian/libchannel-layer0.symbols
+}
+check "the package is named for the SONAME" soname_package
+packed() { # each installed file is in one package: debhelper's lists hold it, or its folder
+    local debian_root=$stage/debian path pattern found
+    install_to "$debian_root" PREFIX=/usr LIBDIR=/usr/lib/triplet >/dev/null || return
+    while read -r path; do
+        found=0
+        for pattern in $(cat debian/*.install); do
+            # shellcheck disable=SC2053  # it is a pattern
+            [[ usr/$path != $pattern && usr/$path != $pattern/* ]] || found=$((found + 1))
+        done
+        [ "$found" -eq 1 ] || { echo "usr/$path is in $found of debian/*.install" && return 1; }
+    done < <(cd "$debian_root/usr" && find . ! -type d -printf '%P\n')
+}
+check "each installed file is in one Debian package" packed
+crates() { # they are what is indented there
+    same "$("${PYTHON:-python3}" packaging/linked_crates.py | sed 's/^/  /')" "$(grep '^  ' debian/copyright)"
+}
+check "debian/copyright has the crates that are linked" crates
+
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
