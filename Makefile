@@ -31,7 +31,7 @@ C_SOURCES = $(shell find bindings/c bindings/cpp bindings/go docs tests benches 
 
 .DELETE_ON_ERROR:
 .PHONY: help build release demo test fleet wheel test-rabbitmq4 faults fuzz sanitize deps install uninstall \
-	deb \
+	deb check-deb \
 	bench bench-full bench-bindings bench-report bench-pure counts c-sources fmt lint clean
 
 help: ## list the targets
@@ -151,6 +151,10 @@ uninstall: ## remove what install put there
 deb: release ## build the Debian packages, in target/deb
 	@tests/deps.sh deb
 	packaging/build_deb.sh
+
+check-deb: ## try the packages of `make deb` in a Debian 12 of its own, as root
+	@tests/deps.sh deb
+	@tests/deb/run.sh
 
 bench: release ## measure the bars beside other ways to do it, in a quarter of an hour; OPTIONS="--only …"
 	@tests/deps.sh bench
