@@ -31,7 +31,7 @@ C_SOURCES = $(shell find bindings/c bindings/cpp bindings/go docs tests benches 
 
 .DELETE_ON_ERROR:
 .PHONY: help build release demo test fleet wheel test-rabbitmq4 faults fuzz sanitize deps install uninstall \
-	deb check-deb \
+	deb check-deb big-endian \
 	bench bench-full bench-bindings bench-report bench-pure counts c-sources fmt lint clean
 
 help: ## list the targets
@@ -155,6 +155,18 @@ deb: release ## build the Debian packages, in target/deb
 check-deb: ## try the packages of `make deb` in a Debian 12 of its own, as root
 	@tests/deps.sh deb
 	@tests/deb/run.sh
+
+big-endian: ## run the tests of the wire on a big-endian machine that QEMU plays
+	@tests/big_endian/run.sh
+
+.PHONY: docs docs-browser
+docs: ## build the guide and the reference of the C API, in target/docs
+	@$(PYTHON) docs/site/quotes.py
+	@docs/site/build.sh $(CARGO_TARGET_DIR)/docs
+
+docs-browser: docs ## look at the pages in Chromium, phone to desktop; pictures in target/docs-pictures
+	@"$$(tests/interop/environment.sh docs-browser-venv tests/docs/requirements.txt)/bin/python" \
+		tests/docs/browser.py $(CARGO_TARGET_DIR)/docs $(CARGO_TARGET_DIR)/docs-pictures
 
 bench: release ## measure the bars beside other ways to do it, in a quarter of an hour; OPTIONS="--only …"
 	@tests/deps.sh bench

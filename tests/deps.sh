@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests need and this machine lacks: deps.sh [bench|sanitize|deb]
+# Installs what the tests need and this machine lacks: deps.sh [bench|sanitize|deb|big-endian]
 #
 # Nothing is asked of the network where nothing is missing, and no system service is started:
 # the tests start RabbitMQ nodes of their own.
@@ -33,6 +33,10 @@ if [ "${1:-test}" = bench ]; then
     need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
 elif [ "${1:-test}" = sanitize ]; then
     need valgrind valgrind --version
+elif [ "${1:-test}" = big-endian ]; then
+    need qemu-user command -v qemu-s390x
+    need gcc-s390x-linux-gnu command -v s390x-linux-gnu-gcc
+    need libc6-dev-s390x-cross test -e /usr/s390x-linux-gnu/lib/libc.so.6
 elif [ "${1:-test}" = deb ]; then
     need debhelper command -v dh
     need dh-python command -v dh_python3

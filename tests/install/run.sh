@@ -128,6 +128,17 @@ size() {
 }
 check "stripped it is smaller than 6 MB" size
 
+# What of glibc it needs at least: the newest version of a symbol that it asks for.
+floor_of() { # floor_of FILE
+    objdump -T "$1" | sed -n 's/.*(GLIBC_\([0-9.]*\)).*/\1/p' | sort -uV | tail -n 1
+}
+floor=$(floor_of "$so")
+documented() {
+    echo "it needs glibc $floor"
+    grep -F "glibc $floor or newer" docs/portability.md && grep -F "glibc $floor or newer" README.md
+}
+check "the glibc that it needs is the one in the documents" documented
+
 # --- the same bytes wherever it is built ----------------------------------------------------
 
 # What would differ between two machines: where the source, what was built of it, the crates and Rust
