@@ -192,16 +192,11 @@ counts: deps ## count instructions and allocations of the pure parts anew, in be
 c-sources:
 	@printf '%s\n' $(C_SOURCES)
 
-fmt: ## format Rust and C
-	$(CARGO) fmt --all
-	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
-	clang-format -i $(C_SOURCES)
+fmt: ## format Rust, C and Python
+	@tests/lint.sh mend
 
-lint: ## check formatting and clippy
-	$(CARGO) fmt --all --check
-	clang-format --dry-run -Werror $(C_SOURCES)
-	$(CARGO) clippy --locked --workspace --exclude channel-layer-pure --all-targets -- -D warnings
-	$(CARGO) clippy --locked --all-targets --package channel-layer-pure -- -D warnings
+lint: ## check formatting and what linters say, as the stages fmt and clippy do
+	@tests/lint.sh
 
 clean: ## remove everything that was built
 	$(CARGO) clean

@@ -49,6 +49,7 @@ else
     need clang-format clang-format --version
     need cmake cmake --version
     need mandoc command -v mandoc
+    need shellcheck shellcheck --version
     need libboost-dev test -e /usr/include/boost/beast.hpp
     need nlohmann-json3-dev test -e /usr/include/nlohmann/json.hpp
     need ruby-minitest ruby -e 'require "minitest"'

@@ -47,23 +47,11 @@ header=include/channel_layer.h
 cp "$header" "$logs/committed.h" || exit 1
 
 stage_fmt() {
-    local c_files
-    mapfile -t c_files < <(make --no-print-directory c-sources)
-    [ ${#c_files[@]} -gt 0 ] || return # else clang-format would look at nothing, and be content
-    local status=0
-    "$cargo" fmt --all --check || status=1
-    rustfmt --check --edition 2024 fuzz/fuzz_targets/*.rs || status=1
-    clang-format --dry-run -Werror "${c_files[@]}" || status=1
-    (cd bindings/ruby && rubocop --format quiet) || status=1
-    return "$status"
+    tests/lint.sh format
 }
 
 stage_clippy() {
-    local status=0
-    "$cargo" clippy --locked --workspace --exclude channel-layer-pure --all-targets -- -D warnings || status=1
-    "$cargo" clippy --locked --lib --tests --features tracing -- -D warnings || status=1
-    "$cargo" clippy --locked --all-targets --package channel-layer-pure -- -D warnings || status=1
-    return "$status"
+    tests/lint.sh clippy
 }
 
 stage_rustdoc() {

@@ -16,7 +16,7 @@ cp go.mod go.sum "$scratch/"
 mkdir -p "$scratch/testify"
 echo 'module github.com/stretchr/testify' >"$scratch/testify/go.mod"
 (
-    cd "$scratch"
+    cd "$scratch" || exit
     for module in msgpack/v5 tagparser/v2; do
         go mod edit -replace "github.com/vmihailenco/$module=$sources/$module"
     done
