@@ -27,12 +27,13 @@ soname_of = readelf -d $(1)/libchannel_layer.so | sed -n 's/.*(SONAME).*\[\(.*\)
 STATIC_LIBS := -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 
 SOURCES := $(shell find src -name '*.rs') build.rs cbindgen.toml Cargo.toml Cargo.lock
-C_SOURCES = $(shell find bindings/c bindings/cpp bindings/go docs tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.hpp')
+# The headers of old releases stay as cbindgen wrote them.
+C_SOURCES = $(filter-out tests/abi/%/channel_layer.h,$(shell find bindings/c bindings/cpp bindings/go docs tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.hpp'))
 
 .DELETE_ON_ERROR:
 .PHONY: help build release demo test fleet wheel test-rabbitmq4 faults fuzz sanitize deps install uninstall \
 	deb check-deb big-endian \
-	bench bench-full bench-bindings bench-report bench-pure counts c-sources fmt lint clean
+	bench bench-full bench-bindings bench-report bench-pure counts abi c-sources fmt lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile \
@@ -188,6 +189,9 @@ bench-pure: ## time the pure parts; ARGS=name only those cases, ARGS=--help says
 
 counts: deps ## count instructions and allocations of the pure parts anew, in benches/pure/counts.txt
 	$(PYTHON) benches/pure/counts.py
+
+abi: deps build ## record what was added to the C API; ABI_BREAK=1 also what was changed
+	@$(PYTHON) tests/abi/gate.py renew $(if $(ABI_BREAK),--break)
 
 c-sources:
 	@printf '%s\n' $(C_SOURCES)

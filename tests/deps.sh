@@ -50,6 +50,8 @@ else
     need cmake cmake --version
     need mandoc command -v mandoc
     need shellcheck shellcheck --version
+    need abigail-tools abidiff --version
+    need binutils nm --version
     need libboost-dev test -e /usr/include/boost/beast.hpp
     need nlohmann-json3-dev test -e /usr/include/nlohmann/json.hpp
     need ruby-minitest ruby -e 'require "minitest"'
