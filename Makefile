@@ -33,7 +33,7 @@ C_SOURCES = $(filter-out tests/abi/%/channel_layer.h,$(shell find bindings/c bin
 .DELETE_ON_ERROR:
 .PHONY: help build release demo test fleet wheel test-rabbitmq4 faults fuzz sanitize deps install uninstall \
 	deb check-deb big-endian \
-	bench bench-full bench-bindings bench-report bench-pure counts abi c-sources fmt lint clean
+	bench bench-full bench-bindings bench-report bench-pure counts abi deny sbom c-sources fmt lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile \
@@ -192,6 +192,14 @@ counts: deps ## count instructions and allocations of the pure parts anew, in be
 
 abi: deps build ## record what was added to the C API; ABI_BREAK=1 also what was changed
 	@$(PYTHON) tests/abi/gate.py renew $(if $(ABI_BREAK),--break)
+
+deny: ## hold licences, sources and versions of dependencies against deny.toml; CHECKS=advisories
+	@tests/supply/deny.sh $(CHECKS)
+
+sbom: ## list what is linked into the library, as CycloneDX, in target/release
+	@mkdir -p $(RELEASE)
+	@$(PYTHON) packaging/sbom.py > $(RELEASE)/libchannel_layer.cdx.json
+	@echo "$(RELEASE)/libchannel_layer.cdx.json"
 
 c-sources:
 	@printf '%s\n' $(C_SOURCES)

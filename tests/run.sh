@@ -7,8 +7,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-stages=(fmt clippy rustdoc build rust fuzz counts doctest fixture benches abi c cpp go ruby python cases
-    fleet interop tls faults install demo docs rabbitmq4)
+stages=(fmt clippy rustdoc build rust fuzz counts doctest fixture benches abi supply c cpp go ruby python
+    cases fleet interop tls faults install demo docs rabbitmq4)
 # Parts of others, run only by name.
 parts=(broker)
 
@@ -121,6 +121,11 @@ stage_benches() {
 # That programs which are built already go on working, and what would break them is seen.
 stage_abi() {
     "$python" tests/abi/test_abi.py
+}
+
+# That the dependencies are of the kind that deny.toml allows, and all in the bill of materials.
+stage_supply() {
+    "$python" tests/supply/test_supply.py
 }
 
 stage_c() {
@@ -356,7 +361,7 @@ for name in "${chosen[@]}"; do
     [[ $name != c && $name != cpp ]] || begin_stages python ruby interop tls
     case $name in
     broker) run_stage "$name" count_chosen ;;
-    abi | benches | counts | fixture | interop | tls) run_stage "$name" count_unittest ;;
+    abi | benches | counts | fixture | interop | supply | tls) run_stage "$name" count_unittest ;;
     c | cpp | go | ruby | python | cases | fleet | faults | install | demo | docs) run_stage "$name" count_closing_line ;;
     rabbitmq4) run_stage "$name" count_summary ;;
     rust | fuzz | doctest) run_stage "$name" count_rust ;;
