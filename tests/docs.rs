@@ -1,10 +1,11 @@
 //! What the documents say of options, statuses, statistics, log records and versions is what the
-//! code says.
+//! code says, and the commands, files and stages that they name exist.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use channel_layer::stats::Stat;
 use channel_layer::{config, log, stats};
@@ -171,7 +172,7 @@ fn the_header_and_the_changelog_have_this_version() {
     assert!(
         read("include/channel_layer.h").contains(&format!("#define LAYER_VERSION \"{version}\""))
     );
-    assert!(read("CHANGELOG.md").contains(&format!("## {version}")));
+    assert!(read("CHANGELOG.md").contains(&format!("## [{version}]")));
 }
 
 #[test]
@@ -206,4 +207,215 @@ fn every_export_has_a_docstring_that_says_what_matters() {
         count >= 40,
         "only {count} functions were found in the header"
     );
+}
+
+/// Every document, by its path from the root, with its text.
+fn documents() -> Vec<(PathBuf, String)> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if path.is_dir() {
+                if !name.starts_with('.') && !["target", "corpus", "results"].contains(&name) {
+                    folders.push(path);
+                }
+            } else if name.ends_with(".md") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(&root).unwrap().to_owned(), text));
+            }
+        }
+    }
+    assert!(found.len() > 10, "the documents were not found");
+    found
+}
+
+/// What stands in backticks or is set as code, line by line.
+fn code(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, block) in text.split("```").enumerate() {
+        if at % 2 == 1 {
+            found.extend(block.lines().skip(1).map(str::to_owned));
+            continue;
+        }
+        found.extend(
+            block
+                .lines()
+                .filter_map(|line| line.strip_prefix("    "))
+                .map(str::to_owned),
+        );
+        let spans = block.split('`').skip(1).step_by(2);
+        found.extend(spans.map(|span| span.split_whitespace().collect::<Vec<_>>().join(" ")));
+    }
+    found
+}
+
+/// The words of each `make` in a line of code, those of its variables apart.
+fn made(line: &str) -> Vec<Vec<&str>> {
+    let mut found = Vec::new();
+    let line = line.split(" #").next().unwrap();
+    for command in line.split(['&', ';', '|']) {
+        let mut words = command.split_whitespace();
+        let first = words.find(|word| !word.contains('=') && *word != "$" && *word != "sudo");
+        if first == Some("make") {
+            let targets = words.filter(|word| {
+                word.chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+            });
+            found.push(targets.take(1).collect());
+        }
+    }
+    found
+}
+
+#[test]
+fn every_make_target_that_a_document_names_exists() {
+    let makefile = read("Makefile");
+    let targets: BTreeSet<&str> = makefile
+        .lines()
+        .filter(|line| !line.starts_with(['\t', '#', '.', ' ']))
+        .filter_map(|line| line.split_once(':'))
+        .map(|(target, _)| target.trim())
+        .collect();
+    let mut count = 0;
+    for (path, text) in documents() {
+        for line in code(&text) {
+            for target in made(&line).into_iter().flatten() {
+                count += 1;
+                assert!(
+                    targets.contains(target),
+                    "{} says 'make {target}', which is no target of the Makefile",
+                    path.display()
+                );
+            }
+        }
+    }
+    assert!(count > 20, "only {count} targets were found");
+}
+
+#[test]
+fn every_stage_that_a_document_names_exists() {
+    let script = read("tests/run.sh");
+    let mut stages: BTreeSet<&str> = BTreeSet::new();
+    for list in ["stages=(", "parts=("] {
+        stages.extend(between(&script, list, ")").split_whitespace());
+    }
+    let mut count = 0;
+    for (path, text) in documents() {
+        for line in code(&text) {
+            // With or without quotes; an ellipsis or a name in capitals stands for any.
+            for named in line.split("STAGES=").skip(1) {
+                let named = match named.strip_prefix('"') {
+                    Some(rest) => rest.split('"').next().unwrap(),
+                    None => named.split_whitespace().next().unwrap_or_default(),
+                };
+                for stage in named.split_whitespace().filter(|word| *word != "…") {
+                    count += 1;
+                    assert!(
+                        stages.contains(stage),
+                        "{} names a stage '{stage}', which tests/run.sh has not",
+                        path.display()
+                    );
+                }
+            }
+        }
+    }
+    assert!(count > 3, "only {count} stages were found");
+}
+
+/// Whether a word in backticks is the path of something in the tree, and not a pattern or a name.
+fn is_path_in_tree(word: &str, folders: &BTreeSet<String>) -> bool {
+    word.split_once('/')
+        .is_some_and(|(first, _)| folders.contains(first))
+        && word
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
+        // A part in capitals stands for any, as in `bindings/LANGUAGE/bench`.
+        && !word.split('/').any(|part| {
+            !part.is_empty() && part.chars().all(|c| c.is_ascii_uppercase())
+        })
+}
+
+#[test]
+fn every_file_that_a_document_names_exists() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let folders: BTreeSet<String> = folders().into_iter().chain([".ci".to_owned()]).collect();
+    // What git ignores is there only at times.
+    let ignored = read(".gitignore");
+    let comes_and_goes = |path: &Path| {
+        ignored
+            .lines()
+            .any(|line| line.starts_with('/') && path.starts_with(&line[1..]))
+    };
+    let (mut links, mut paths) = (0, 0);
+    for (document, text) in documents() {
+        let folder = root.join(&document).parent().unwrap().to_owned();
+        for link in text.split("](").skip(1) {
+            let link = link.split(')').next().unwrap();
+            if link.contains("://") || link.starts_with('#') {
+                continue;
+            }
+            links += 1;
+            let path = folder.join(link.split('#').next().unwrap());
+            assert!(
+                path.exists(),
+                "{} links to {link}, which is not there",
+                document.display()
+            );
+        }
+        for word in code(&text).iter().flat_map(|line| line.split_whitespace()) {
+            let word = word.trim_end_matches(['.', ',', ':']);
+            if is_path_in_tree(word, &folders) && !comes_and_goes(Path::new(word)) {
+                paths += 1;
+                // From the root, or from where the document is.
+                assert!(
+                    root.join(word).exists() || folder.join(word).exists(),
+                    "{} names {word}, which is not there",
+                    document.display()
+                );
+            }
+        }
+    }
+    assert!(
+        links > 20 && paths > 40,
+        "only {links} links and {paths} paths were found"
+    );
+}
+
+/// The folders of the tree.
+fn folders() -> Vec<String> {
+    fs::read_dir(env!("CARGO_MANIFEST_DIR"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.') && name != "target")
+        .collect()
+}
+
+#[test]
+fn architecture_has_a_row_for_every_folder() {
+    let text = read("ARCHITECTURE.md");
+    let tree = between(&text, "## The tree", "\n## ");
+    for folder in folders() {
+        assert!(
+            tree.contains(&format!("| `{folder}/` |")),
+            "the table 'The tree' of ARCHITECTURE.md has no row for {folder}/"
+        );
+    }
+}
+
+#[test]
+fn the_readers_of_documents_see_what_is_named() {
+    let text = "Run `make demo HOST=x` or\n\n```sh\nCC=clang make lint # make it\n```\n\n    $ make fuzz\n";
+    let code = code(text);
+    let targets: Vec<&str> = code.iter().flat_map(|line| made(line)).flatten().collect();
+    assert_eq!(targets, ["demo", "lint", "fuzz"]);
+    let folders = BTreeSet::from(["src".to_owned()]);
+    assert!(is_path_in_tree("src/no_such.rs", &folders));
+    assert!(!is_path_in_tree("src/*.rs", &folders));
+    assert!(!is_path_in_tree("src/MODULE/mod.rs", &folders));
+    assert!(!is_path_in_tree("text/html", &folders));
 }
