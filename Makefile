@@ -190,7 +190,7 @@ bench-pure: ## time the pure parts; ARGS=name only those cases, ARGS=--help says
 counts: deps ## count instructions and allocations of the pure parts anew, in benches/pure/counts.txt
 	$(PYTHON) benches/pure/counts.py
 
-abi: deps build ## record what was added to the C API; ABI_BREAK=1 also what was changed
+abi: deps build ## record what was added to the C API; ABI_BREAK=1 also what has changed
 	@$(PYTHON) tests/abi/gate.py renew $(if $(ABI_BREAK),--break)
 
 deny: ## hold licences, sources and versions of dependencies against deny.toml; CHECKS=advisories
