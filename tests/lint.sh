@@ -27,11 +27,12 @@ if [ ${#c_files[@]} -eq 0 ] || [ ${#shell_files[@]} -eq 0 ]; then
     exit 1
 fi
 
-# The version that the tests of the binding are held to.
+# In the version that the tests of the binding name, and without all else that they need.
 ruff() {
-    local environment
-    environment=$(tests/interop/environment.sh python-venv bindings/python/tests/requirements.txt) ||
-        return
+    local pinned=${CARGO_TARGET_DIR:-target}/ruff.txt environment
+    mkdir -p "$(dirname "$pinned")" &&
+        grep '^ruff==' bindings/python/tests/requirements.txt >"$pinned" &&
+        environment=$(tests/interop/environment.sh lint-venv "$pinned") || return
     "$environment/bin/ruff" "$@" --no-cache --config bindings/python/pyproject.toml bindings/python
 }
 
