@@ -4,64 +4,38 @@
 linked_crates.py            one line for each licence: the licence, and the crates that are under it
 linked_crates.py --texts    each crate with its version, and the licence texts that it comes with
 
-What is asked is cargo: all that `channel-layer` depends on here, and what these depend on; without
-what only builds, tests or expands macros, since none of that gets into the library.
+They are those of the bill of materials that sbom.py makes.
 """
 
 import json
-import os
-import shlex
-import subprocess
 import sys
 import textwrap
 from collections import defaultdict
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import sbom  # noqa: E402
+
 # As crates name the files that are to travel with them.
 TEXTS = ("LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "NOTICE", "UNLICENSE")
 
 
-def run(command):
-    return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
 def linked_packages():
-    host = next(
-        line.split(": ")[1]
-        for line in run([os.environ.get("RUSTC", "rustc"), "-vV"]).splitlines()
-        if line.startswith("host: ")
-    )
+    """What cargo knows of each crate in the bill of materials, but for our own."""
+    host = sbom.rustc()["host"]
+    linked, _ = sbom.tree(host)
     metadata = json.loads(
-        run(
-            [
-                *shlex.split(os.environ.get("CARGO", "cargo")),
-                "metadata",
-                "--locked",
-                "--format-version",
-                "1",
-                "--filter-platform",
-                host,
-            ]
+        sbom.run(
+            *("CARGO", "cargo", "metadata", "--locked", "--format-version", "1"),
+            *("--filter-platform", host),
         )
     )
-    packages = {each["id"]: each for each in metadata["packages"]}
-    nodes = {each["id"]: each for each in metadata["resolve"]["nodes"]}
-    ours = next(each for each in packages.values() if each["name"] == "channel-layer")
-    found, waiting = {}, [ours["id"]]
-    while waiting:
-        package = packages[waiting.pop()]
-        macros = any("proc-macro" in target["kind"] for target in package["targets"])
-        if macros or package["id"] in found:
-            continue
-        found[package["id"]] = package
-        waiting += [
-            each["pkg"]
-            for each in nodes[package["id"]]["deps"]
-            if any(kind["kind"] is None for kind in each["dep_kinds"])
-        ]
-    del found[ours["id"]]
-    return sorted(found.values(), key=lambda each: (each["name"], each["version"]))
+    found = [each for each in metadata["packages"] if (each["name"], each["version"]) in linked]
+    if len(found) != len(linked):
+        sys.exit(f"linked_crates.py: cargo tree has {len(linked)} crates, its metadata {len(found)}")
+    others = [each for each in found if each["name"] != sbom.CRATE]
+    return sorted(others, key=lambda each: (each["name"], each["version"]))
 
 
 def licence(package):

@@ -18,12 +18,6 @@ environment=$(cd "$environment" && pwd)
 python=$environment/bin/python
 results=$environment/results.xml
 
-for check in "format --check" check; do
-    # shellcheck disable=SC2086  # the check is words
-    "$environment/bin/ruff" $check --no-cache --config bindings/python/pyproject.toml bindings/python ||
-        exit 1
-done
-
 # What the wheel asks for, for a fresh environment.
 wheels=$environment/wheels
 if [ ! -e "$wheels/complete" ]; then
