@@ -119,6 +119,15 @@ debug_symbols() {
     [ -n "$id" ] && test -e "$root/usr/lib/debug/.build-id/${id:0:2}/${id:2}.debug"
 }
 check "the debug symbols are this build's" debug_symbols
+bill_of_materials() {
+    gzip -dcf "$root"/usr/share/doc/libchannel-layer0/channel_layer.cdx.json* |
+        "${PYTHON:-python3}" -c '
+import json, sys
+bill = json.load(sys.stdin)
+assert bill["metadata"]["component"]["version"] == sys.argv[1], bill["metadata"]
+assert "lapin" in [each["name"] for each in bill["components"]]' "$version"
+}
+check "the package says what is linked into the library" bill_of_materials
 
 # --- programs -------------------------------------------------------------------------------
 
