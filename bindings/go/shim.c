@@ -38,6 +38,7 @@ cl_sink *cl_sink_new(void) {
 
 static void free_texts(event_list *list) {
     for (size_t i = 0; i < list->count; i++) {
+        free((void *)list->at[i].id);
         free((void *)list->at[i].text);
         free((void *)list->at[i].more);
     }
