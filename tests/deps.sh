@@ -18,7 +18,7 @@ need() { # need PACKAGE COMMAND...: the package is there if the command succeeds
 need g++ "${CXX:-g++}" --version
 need pkg-config pkg-config --version
 need openssl openssl version
-if [ "${1:-test}" != sanitize ]; then
+if [ "${1:-test}" = test ] || [ "${1:-test}" = bench ]; then
     need golang-go go version
     need golang-github-vmihailenco-msgpack.v5-dev \
         test -d /usr/share/gocode/src/github.com/vmihailenco/msgpack/v5
@@ -38,6 +38,7 @@ elif [ "${1:-test}" = big-endian ]; then
     need gcc-s390x-linux-gnu command -v s390x-linux-gnu-gcc
     need libc6-dev-s390x-cross test -e /usr/s390x-linux-gnu/lib/libc.so.6
 elif [ "${1:-test}" = deb ]; then
+    need build-essential dpkg-query -W build-essential
     need debhelper command -v dh
     need dh-python command -v dh_python3
     need dpkg-dev dpkg-buildpackage --version
@@ -61,6 +62,7 @@ else
     need rubocop rubocop --version
     need doxygen doxygen --version
     need libuv1-dev pkg-config --exists libuv
+    need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
     need valgrind valgrind --version
     need python3 "${PYTHON:-python3}" --version
     need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
@@ -81,6 +83,14 @@ for component in fmt clippy; do
         exit 1
     fi
 done
+
+# What is not there yet is installed below, and Debian's is newer.
+if "${PYTHON:-python3}" --version >/dev/null 2>&1 &&
+    ! "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "deps: ${PYTHON:-python3} is $("${PYTHON:-python3}" --version), and the tools of this tree need" \
+        "Python 3.11 or newer; PYTHON=… names another" >&2
+    exit 1
+fi
 
 if [ -z "$missing" ]; then
     exit 0
