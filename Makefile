@@ -134,8 +134,13 @@ install: $(STAMP) ## install library, headers, pkg-config, CMake, man pages; PRE
 	@[ -n "$(DESTDIR)" ] || echo "Installed. Where $(LIBDIR) is new to the loader, run ldconfig."
 
 uninstall: ## remove what install put there
-	[ ! -d "$(DESTDIR)$(LIBDIR)" ] || find "$(DESTDIR)$(LIBDIR)" -maxdepth 1 -type l \
-		-name 'libchannel_layer.so*' -lname 'libchannel_layer.so*' -delete
+	@# Links to this version, and what leads to them; those of another version are not ours.
+	cd "$(DESTDIR)$(LIBDIR)" 2>/dev/null || exit 0; ours=; \
+	for link in libchannel_layer.so*; do \
+		[ -L "$$link" ] && [ "$$(basename "$$(readlink -m "$$link")")" = libchannel_layer.so.$(VERSION) ] || continue; \
+		ours="$$ours $$link"; \
+	done; \
+	rm -f $$ours
 	rm -f "$(DESTDIR)$(LIBDIR)/libchannel_layer.so.$(VERSION)" \
 		"$(DESTDIR)$(LIBDIR)/libchannel_layer.a" \
 		"$(DESTDIR)$(INCLUDEDIR)/channel_layer.h" \

@@ -288,9 +288,12 @@ check "make install takes folders that have no parent in common" install_to "$st
     PREFIX=/one LIBDIR=/two/lib INCLUDEDIR=/three/include MANDIR=/four/man
 check "and CMake follows" with_cmake strange "$strange/two" "-DWANTED=$version"
 
-touch "$root/usr/local/lib/libother.so"
+touch "$lib/libother.so" "$lib/libchannel_layer.so.9.0.0"
+ln -s libchannel_layer.so.9.0.0 "$lib/libchannel_layer.so.9"
 check "make uninstall succeeds" make --no-print-directory uninstall DESTDIR="$root"
-check "and leaves what is not its own" same "lib/libother.so" "$(tree "$root/usr/local")"
+check "and leaves what is not its own, another version too" same "lib/libchannel_layer.so.9 -> libchannel_layer.so.9.0.0
+lib/libchannel_layer.so.9.0.0
+lib/libother.so" "$(tree "$root/usr/local")"
 
 no_folder() { # a folder that is the library's alone goes with it
     ! find "$root" -type d -iname 'channel*layer' | grep .
