@@ -15,15 +15,16 @@ next=${version%.*}.$((${version##*.} + 1))
 library=usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH) || exit 1
 
 if [ "${1:-}" != --beside-a-node ]; then
-    if ! ls "$packages"/libchannel-layer0_"$version"-*.deb >/dev/null 2>&1; then
+    if ! ls "$packages"/libchannel-layer0_"${version/-/\~}"-*.deb >/dev/null 2>&1; then
         echo "check-deb: there are no packages of $version in $packages; 'make deb' builds them" >&2
         exit 1
     fi
-    tests/deb/make_root.sh >/dev/null || exit
+    clean=$(tests/deb/make_root.sh) || exit
     # What is mounted in a namespace of its own is gone when it ends, however that comes about.
     exec "${PYTHON:-python3}" tests/fixture/rabbitmq.py run -- \
-        unshare --mount --propagation private "$0" --beside-a-node
+        unshare --mount --propagation private "$0" --beside-a-node "$clean"
 fi
+clean=$2
 
 scratch=$(mktemp -d) || exit 1
 talker=""
@@ -41,7 +42,7 @@ trap 'exit 143' TERM
 mount -t tmpfs -o mode=755 tmpfs "$scratch" || exit 1
 mkdir "$scratch/written" "$scratch/work" "$scratch/root" || exit 1
 mount -t overlay overlay "$scratch/root" \
-    -o "lowerdir=$PWD/${target#"$PWD"/}/deb-root,upperdir=$scratch/written,workdir=$scratch/work" || exit 1
+    -o "lowerdir=$clean,upperdir=$scratch/written,workdir=$scratch/work" || exit 1
 root=$scratch/root
 mount --rbind /proc "$root/proc" && mount --rbind /dev "$root/dev" || exit 1
 mkdir "$root/tmp/packages" "$root/tmp/next" "$root/tmp/build" || exit 1
