@@ -267,11 +267,11 @@ enum layer_stat_t
     LAYER_STAT_SENDS_UNCONFIRMED = 28,
     // Counts consuming connections after the first.
     LAYER_STAT_RECONNECTS = 29,
-    // Counts callbacks that have run: of receivers, of async calls, of log and state.
+    // Counts callbacks that have run: of receivers, of async calls, of log and state. Told when a
+    // thread has run what was due, and on the way after at most 64 of them.
     LAYER_STAT_CALLBACKS = 30,
-    // Counts the nanoseconds that threads have spent on callbacks. Told at the end of a turn, which
-    // runs what is due, at most 32 callbacks of each channel; what the library does between two of
-    // them is part of it.
+    // Counts the nanoseconds that threads have spent on callbacks, together with what the library
+    // does between two of them. Told when the callbacks are.
     LAYER_STAT_CALLBACK_NANOSECONDS = 31,
     // 1 while both connections stand and every group is bound, else 0.
     LAYER_STAT_READY = 32,
@@ -486,7 +486,8 @@ layer_status_t layer_stat(const layer_t *layer,
 // can be kept for all later calls with these labels.
 //
 // `labels`: borrowed; NULL or "" for none; what each series gets, as `site="a",zone="b"`, with \\,
-// \" and \n for a backslash, a quote and a line's end; not `outcome` or `reason`, which are ours.
+// \" and \n for a backslash, a quote and a line's end, and no other control character; each name
+// once, and none that begins with `__`; not `outcome` or `reason`, which are ours.
 // `text`: receives the NUL-terminated text. `size`: the room at `text` in bytes. `length`: receives
 // the length without the NUL; may be NULL where `text` is not. `error`: see the conventions. Never
 // blocks; any thread; allowed from a callback. Returns `LAYER_OK`, for a closed layer too;

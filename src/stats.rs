@@ -161,11 +161,11 @@ stats! {
     SendsUnconfirmed = 28, Counter, outcome("unconfirmed");
     /// Counts consuming connections after the first.
     Reconnects = 29, Counter, alone("reconnects_total");
-    /// Counts callbacks that have run: of receivers, of async calls, of log and state.
+    /// Counts callbacks that have run: of receivers, of async calls, of log and state. Told when a
+    /// thread has run what was due, and on the way after at most 64 of them.
     Callbacks = 30, Counter, alone("callbacks_total");
-    /// Counts the nanoseconds that threads have spent on callbacks. Told at the end of a turn, which
-    /// runs what is due, at most 32 callbacks of each channel; what the library does between two of
-    /// them is part of it.
+    /// Counts the nanoseconds that threads have spent on callbacks, together with what the library
+    /// does between two of them. Told when the callbacks are.
     CallbackNanoseconds = 31, Counter, seconds(
         "callback_seconds_total",
         "Counts the seconds that threads have spent on callbacks.",

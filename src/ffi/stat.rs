@@ -66,11 +66,11 @@ pub enum layer_stat_t {
     LAYER_STAT_SENDS_UNCONFIRMED = 28,
     /// Counts consuming connections after the first.
     LAYER_STAT_RECONNECTS = 29,
-    /// Counts callbacks that have run: of receivers, of async calls, of log and state.
+    /// Counts callbacks that have run: of receivers, of async calls, of log and state. Told when a
+    /// thread has run what was due, and on the way after at most 64 of them.
     LAYER_STAT_CALLBACKS = 30,
-    /// Counts the nanoseconds that threads have spent on callbacks. Told at the end of a turn, which
-    /// runs what is due, at most 32 callbacks of each channel; what the library does between two of
-    /// them is part of it.
+    /// Counts the nanoseconds that threads have spent on callbacks, together with what the library
+    /// does between two of them. Told when the callbacks are.
     LAYER_STAT_CALLBACK_NANOSECONDS = 31,
     /// 1 while both connections stand and every group is bound, else 0.
     LAYER_STAT_READY = 32,

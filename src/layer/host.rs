@@ -10,8 +10,8 @@ use crate::broker::{
 use crate::dispatch::{self, Runner, Turn};
 use crate::error::panic_text;
 use crate::log::RecordId;
-use crate::stats::Stat;
 
+use super::callback_time::CallbackTime;
 use super::shared::{Job, Shared};
 
 impl Host for Shared {
@@ -87,15 +87,15 @@ impl Runner for Shared {
 
     fn run(&self, turn: &mut Turn<Job>) {
         let _inside = dispatch::enter_callback();
-        // Once for a turn: reading the clock twice for each callback would be felt.
-        let begin = Instant::now();
+        let mut time = CallbackTime::begin(Instant::now());
         let mut next = turn.next();
         while let Some((job, most)) = next {
             next = match job {
-                Job::Mailbox(key) => self.run_mailboxes((key, most), turn),
+                Job::Mailbox(key) => self.run_mailboxes((key, most), turn, &mut time),
                 Job::Outcome => {
                     let ran = self.tell_outcome();
                     turn.ran(ran, None);
+                    time.after(turn.callbacks(), &self.counters);
                     turn.next()
                 }
                 Job::Events => {
@@ -106,9 +106,7 @@ impl Runner for Shared {
                 }
             };
         }
-        self.counters.add(Stat::Callbacks, turn.callbacks());
-        let spent = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.counters.add_many(Stat::CallbackNanoseconds, spent);
+        time.tell(turn.callbacks(), Instant::now(), &self.counters);
     }
 }
 
@@ -145,6 +143,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::layer::Layer;
+    use crate::stats::Stat;
 
     #[test]
     fn connections_after_the_first_are_reconnects_and_what_nobody_knows_is_a_sum() {

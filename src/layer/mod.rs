@@ -1,5 +1,6 @@
 //! The Rust API of a layer.
 
+mod callback_time;
 mod callbacks;
 mod calls;
 mod closing;
@@ -171,6 +172,9 @@ impl Layer {
     /// All counters and gauges in the text format of Prometheus, with `labels` on each, as
     /// `site="a",zone="b"`; empty for none.
     pub fn prometheus(&self, labels: &str) -> Result<String, Error> {
+        if self.is_forked() {
+            return Err(Error::forked()); // its locks may be held for ever
+        }
         let labels = Labels::parse(labels)?;
         Ok(prometheus::text(&labels, |stat| self.stat(stat)))
     }

@@ -14,6 +14,7 @@ use crate::message::Message;
 use crate::stats::Stat;
 use crate::sync::MutexGuard;
 
+use super::callback_time::CallbackTime;
 use super::callbacks::{Receive, Rejected};
 use super::local::{After, Local, Pull, Woken};
 use super::shared::{Job, Shared, far};
@@ -50,6 +51,7 @@ impl Shared {
         &self,
         first: (MailboxKey, usize),
         turn: &mut Turn<Job>,
+        time: &mut CallbackTime,
     ) -> Option<(Job, usize)> {
         let (mut key, mut most) = first;
         let mut ran = 0;
@@ -75,6 +77,7 @@ impl Shared {
                 continue;
             }
             turn.ran(ran, due.then_some(Job::Mailbox(key)));
+            time.after(turn.callbacks(), &self.counters);
             match turn.next() {
                 Some((Job::Mailbox(next), its_most)) => (key, most, ran) = (next, its_most, 0),
                 other => {

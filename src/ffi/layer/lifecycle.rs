@@ -118,7 +118,8 @@ pub unsafe extern "C" fn layer_stat(
 /// can be kept for all later calls with these labels.
 ///
 /// `labels`: borrowed; NULL or "" for none; what each series gets, as `site="a",zone="b"`, with \\,
-/// \" and \n for a backslash, a quote and a line's end; not `outcome` or `reason`, which are ours.
+/// \" and \n for a backslash, a quote and a line's end, and no other control character; each name
+/// once, and none that begins with `__`; not `outcome` or `reason`, which are ours.
 /// `text`: receives the NUL-terminated text. `size`: the room at `text` in bytes. `length`: receives
 /// the length without the NUL; may be NULL where `text` is not. `error`: see the conventions. Never
 /// blocks; any thread; allowed from a callback. Returns `LAYER_OK`, for a closed layer too;
@@ -163,8 +164,8 @@ pub unsafe extern "C" fn layer_stats_prometheus(
         unsafe {
             text.copy_from_nonoverlapping(statistics.as_ptr().cast(), statistics.len());
             text.add(statistics.len()).write(0);
-            if let Some(length) = length.as_mut() {
-                *length = statistics.len();
+            if !length.is_null() {
+                length.write(statistics.len());
             }
         }
         Ok(())
