@@ -219,6 +219,59 @@ func TestSendAsyncIsBusyWithoutAPlace(t *testing.T) {
 	}
 }
 
+// TestOutcomesAreTrueWhenClosingRunsOutOfTime: a message that was sent is not said to be refused by
+// a closed layer, or whoever is told that sends it again.
+func TestOutcomesAreTrueWhenClosingRunsOutOfTime(t *testing.T) {
+	late := 0
+	for round := 0; round < 3000; round++ {
+		const messages = 50
+		layer, err := channellayer.Open(channellayer.Config{Options: map[string]string{
+			"host": memoryHost(), "local_capacity": "1000", "remote_capacity": "1000", "channel_capacity": "1000"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := layer.WaitReady(soon(t)); err != nil {
+			t.Fatal(err)
+		}
+		channel := newChannel(t, layer)
+		outcomes := make(chan error, messages)
+		for n := 0; n < messages; n++ {
+			if err := layer.SendAsync(channel, []byte{0x80}, func(err error) { outcomes <- err }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 0)
+		err = layer.Close(ctx)
+		cancel()
+		if errors.Is(err, channellayer.ErrTimeout) {
+			late++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		sent := 0
+		for n := 0; n < messages; n++ {
+			select {
+			case err := <-outcomes:
+				switch {
+				case err == nil:
+					sent++
+				case !errors.Is(err, channellayer.ErrClosed) && !errors.Is(err, channellayer.ErrUnconfirmed):
+					t.Fatal(err)
+				}
+			case <-time.After(patience):
+				t.Fatal("an outcome is missing")
+			}
+		}
+		if confirmed := statOf(t, layer, channellayer.StatSendsConfirmed); uint64(sent) != confirmed {
+			t.Fatalf("round %d: %d were sent, and %d were told so", round, confirmed, sent)
+		}
+	}
+	if late == 0 {
+		t.Error("closing was in time always: that tests nothing")
+	}
+	t.Logf("closing was late in %d rounds", late)
+}
+
 // --- receiving ----------------------------------------------------------------------------------
 
 func TestMessagesComeByAGoChannelInOrder(t *testing.T) {

@@ -217,7 +217,8 @@ func (c *call) finish(err error) {
 	}
 }
 
-// end ends the calls whose outcome will never come. There are none unless closing ran out of time.
+// end ends the calls that are left, once all that C had to tell has been taken: those that C is
+// refusing at this moment, and has taken nothing of. What C took has had its outcome from C.
 func (c *calls) end() {
 	c.mu.Lock()
 	c.ended = true

@@ -44,6 +44,7 @@ type Layer struct {
 
 	calls   calls
 	closing atomic.Bool
+	closers sync.RWMutex  // read while C closes, and thus runs callbacks on a thread of its own
 	ended   chan struct{} // closed once no callback will come
 
 	mu           sync.Mutex
@@ -211,6 +212,7 @@ func (l *Layer) pump(conn syscall.RawConn, config Config) {
 			}
 		}
 	}
+	l.takeRest(config)
 	l.calls.end()
 	if l.happenings != nil {
 		close(l.happenings)
@@ -218,6 +220,15 @@ func (l *Layer) pump(conn syscall.RawConn, config Config) {
 	l.changeState()
 	close(l.ended)
 	l.file.Close()
+}
+
+// takeRest takes what the calls that close the layer have been told. Where they ran out of time, the
+// library ends while they still run callbacks, so that an outcome may come after the end.
+func (l *Layer) takeRest(config Config) {
+	l.closers.Lock()
+	events, _, _ := rawDrain(l.raw, l.sink, drainAtOnce)
+	l.closers.Unlock()
+	l.take(events, config)
 }
 
 func (l *Layer) setDeadline(at time.Time) {
@@ -371,7 +382,9 @@ func (l *Layer) Close(ctx context.Context) error {
 	}
 	closed := make(chan error, 1)
 	go func() {
+		l.closers.RLock()
 		err := rawClose(l.raw, milliseconds(timeout))
+		l.closers.RUnlock()
 		l.closing.Store(true)
 		l.setDeadline(time.Now()) // what the closing told has to be taken
 		closed <- err
