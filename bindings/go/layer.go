@@ -309,7 +309,8 @@ func (l *Layer) Stat(which Stat) (uint64, error) {
 
 // Prometheus gives all counters and gauges in the text format of Prometheus, to be served as
 // "text/plain; version=0.0.4", with these labels on each; nil for none. Callbacks are counted there
-// as the library runs them: what goroutines do with a message is not part of their time.
+// as the library runs them: what goroutines do with a message is not part of their time. Control
+// characters in a label's value, other than a line's end, are refused with ErrInvalid.
 func (l *Layer) Prometheus(labels map[string]string) (string, error) {
 	defer runtime.KeepAlive(l)
 	pairs := make([]string, 0, len(labels))
@@ -321,7 +322,31 @@ func (l *Layer) Prometheus(labels map[string]string) (string, error) {
 	if err := checkText("prometheus", text); err != nil {
 		return "", err
 	}
-	return rawPrometheus(l.raw, text)
+	text, err := rawPrometheus(l.raw, text)
+	if err != nil {
+		return "", err
+	}
+	return addToSample(text, "channel_layer_events_dropped_total", l.droppedEvents.Load())
+}
+
+// addToSample adds to the number of a metric that has one sample: `name 1`, or `name{labels} 1`.
+// No label holds a line's end, so that a line that begins with the name is the sample.
+func addToSample(text, name string, more uint64) (string, error) {
+	lines := strings.SplitAfter(text, "\n")
+	for i, line := range lines {
+		rest := strings.TrimPrefix(line, name)
+		if rest == line || rest == "" || (rest[0] != ' ' && rest[0] != '{') {
+			continue
+		}
+		space := strings.LastIndexByte(line, ' ')
+		number, err := strconv.ParseUint(strings.TrimSuffix(line[space+1:], "\n"), 10, 64)
+		if err != nil {
+			return "", &Error{StatusInternal, "prometheus", fmt.Sprintf("%q is no sample", line), err}
+		}
+		lines[i] = line[:space+1] + strconv.FormatUint(number+more, 10) + "\n"
+		return strings.Join(lines, ""), nil
+	}
+	return "", newError("prometheus", StatusInternal, "the library tells nothing of "+name)
 }
 
 var labelEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
