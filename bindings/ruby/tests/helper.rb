@@ -11,6 +11,7 @@ require "socket"
 require "tempfile"
 require "timeout"
 require "tmpdir"
+require "uri"
 
 ENV["CHANNEL_LAYER_LIBRARY"] ||= File.join(ENV.fetch("CHANNEL_LAYER_TEST_LIBRARY"),
                                            "libchannel_layer.so")

@@ -228,16 +228,24 @@ class TestLayer < Minitest::Test
     layer, own = thread_of { open_layer(host: "amqp://guest:guest@127.0.0.1:1/none", timeout: 60) }
     channel = layer.new_channel
     receiver = layer.receive(layer.new_channel) { flunk }
-    waits = [-> { layer.send("q!c", {}) }, -> { layer.group_send("g", {}) },
-             -> { layer.group_add("g", channel) }, -> { layer.receive_next(channel) },
+    sends = [-> { layer.send("q!c", {}) }, -> { layer.group_send("g", {}) }]
+    waits = [-> { layer.group_add("g", channel) }, -> { layer.receive_next(channel) },
              -> { receiver.wait }]
-    threads = waits.map do |wait|
-      Thread.new { raises(ChannelLayer::ThreadKilled, "was killed", "open another") { wait.call } }
+    # A program that is told Closed of a send may send it again; of these nobody knows.
+    threads = { ChannelLayer::OutcomeLost => sends, ChannelLayer::ThreadKilled => waits }
+              .flat_map do |error, calls|
+      calls.map { |wait| Thread.new { raises(error, "was killed", "open another") { wait.call } } }
     end
     eventually("the waits") { layer.stat(:receivers) == 2 && threads.all?(&:stop?) }
     own.kill
-    threads.each { |thread| within { thread.value } }
-    waits.each { |wait| raises(ChannelLayer::ThreadKilled, "was killed") { within { wait.call } } }
+    lost = threads.map { |thread| within { thread.value } }.first(2)
+    lost.each do |error|
+      assert_equal "LAYER_UNCONFIRMED", error.status_name
+      assert_kind_of ChannelLayer::Unconfirmed, error
+    end
+    (sends + waits).each do |wait|
+      raises(ChannelLayer::ThreadKilled, "was killed") { within { wait.call } }
+    end
     raises(ChannelLayer::Closed) { layer.receive(channel) { flunk } }
     raises(ChannelLayer::Closed) { layer.send_async(channel, {}) }
     within { layer.close }
@@ -247,11 +255,65 @@ class TestLayer < Minitest::Test
   def test_a_block_that_kills_its_thread_ends_the_waits_too
     layer = open_layer
     channel = layer.new_channel
-    layer.receive(channel) { Thread.current.kill }
+    killing = layer.receive(channel) { Thread.current.kill }
     other = layer.receive(layer.new_channel) { flunk }
     layer.send_packed_async(channel, "\x80".b)
-    assert_raises(ChannelLayer::ThreadKilled) { within { other.wait } }
+    [killing, other].each do |receiver|
+      assert_raises(ChannelLayer::ThreadKilled) { within { receiver.wait } }
+    end
     assert_raises(ChannelLayer::ThreadKilled) { within { layer.receive_next(channel) } }
+  end
+
+  def test_nobody_knows_of_a_send_whose_thread_was_killed_until_the_layer_is_closed
+    reader = open_layer(host: AMQP)
+    within { reader.wait_ready }
+    channel = reader.new_channel
+    silence = Thread::Mutex.new
+    layer, own = thread_of { open_layer(host: through_a_relay(silence)) }
+    within { layer.wait_ready }
+    pending = silence.synchronize do
+      layer.send_async(channel, { "n" => 1 }).tap do |unconfirmed|
+        own.kill
+        raises(ChannelLayer::OutcomeLost, "nobody knows") { within { unconfirmed.wait } }
+      end
+    end
+    # To send it again would have been wrong.
+    assert_equal({ "n" => 1 }, reader.receive_next(channel, timeout: 10))
+    within { layer.close }
+    assert_nil pending.wait
+  end
+
+  # The URL of a relay to the broker, which passes nothing back while somebody holds the mutex.
+  def through_a_relay(silence)
+    broker = URI(AMQP)
+    server = TCPServer.new("127.0.0.1", 0)
+    Thread.new do
+      loop do
+        client = server.accept
+        upstream = TCPSocket.new(broker.host, broker.port)
+        relay(client, upstream) { |bytes| bytes }
+        relay(upstream, client) { |bytes| silence.synchronize { bytes } }
+      end
+    end
+    broker.dup.tap { |url| url.host, url.port = "127.0.0.1", server.local_address.ip_port }.to_s
+  end
+
+  def relay(from, into)
+    Thread.new do
+      loop { into.write(yield(from.readpartial(65_536))) }
+    rescue IOError, SystemCallError
+      into.close # one end is gone, and so is the other
+    end
+  end
+
+  def test_what_is_told_counts_whether_the_thread_ends_before_or_after
+    told = ChannelLayer::Full.new("full", 2)
+    [%i[tell lose], %i[lose tell]].each do |order|
+      pending = ChannelLayer::Pending.new(nil, ChannelLayer::OutcomeLost)
+      steps = { tell: -> { pending.resolve(told) }, lose: -> { pending.abandoned } }
+      order.each { |step| steps.fetch(step).call }
+      assert_same told, assert_raises(ChannelLayer::Full) { pending.wait }
+    end
   end
 
   def test_pulls_of_many_threads_share_a_channel

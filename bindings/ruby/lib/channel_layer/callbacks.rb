@@ -33,7 +33,7 @@ module ChannelLayer
       ENTRIES.values.each do |entry| # rubocop:disable Style/HashEachMethods
         next unless entry.respond_to?(:abandoned) && entry.dispatcher.equal?(dispatcher)
 
-        entry.abandoned(ThreadKilled.new)
+        entry.abandoned
       end
     end
 
@@ -130,7 +130,7 @@ module ChannelLayer
         release(userdata)
         raise
       end
-      entry.abandoned(ThreadKilled.new) if entry.dispatcher.lost?
+      entry.abandoned if entry.dispatcher.lost?
       number.read(:uint64)
     end
 

@@ -42,7 +42,8 @@ module ChannelLayer
   class Closed < Error; end
 
   # Somebody killed the thread of this gem that runs the layer's callbacks: nothing that is waited
-  # for can come. The layer is of no use but to be closed.
+  # for can come, and no call is begun any more. The layer is of no use but to be closed. A send
+  # that was begun before ends with OutcomeLost.
   class ThreadKilled < Closed
     TEXT = "the thread that runs this layer's blocks was killed, so that nothing can come any " \
            "more: close the layer and open another, and leave threads alone that are not yours"
@@ -50,6 +51,19 @@ module ChannelLayer
 
     def initialize
       super(TEXT, Native::LAYER_CLOSED)
+    end
+  end
+
+  # That thread was killed before it could tell the outcome of a send: nobody knows whether the
+  # message arrived. Pending#wait may know it once the layer has been closed.
+  class OutcomeLost < Unconfirmed
+    TEXT = "the thread that runs this layer's blocks was killed before it could tell the " \
+           "outcome, and nobody knows whether the message arrived: close the layer and open " \
+           "another, and leave threads alone that are not yours"
+    private_constant :TEXT
+
+    def initialize
+      super(TEXT, Native::LAYER_UNCONFIRMED)
     end
   end
 

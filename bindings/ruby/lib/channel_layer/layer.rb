@@ -93,7 +93,8 @@ module ChannelLayer
     end
 
     # All counters and gauges in the text format of Prometheus, to be served as
-    # "text/plain; version=0.0.4", with these labels on each, as `site: "a"`.
+    # "text/plain; version=0.0.4", with these labels on each, as `site: "a"`. A control character
+    # in a value, other than a line's end, is refused (Invalid).
     def prometheus(**labels)
       text = labels.map { |name, value| "#{name}=\"#{escape(value)}\"" }.join(",")
       length = FFI::MemoryPointer.new(:size_t)
@@ -145,7 +146,7 @@ module ChannelLayer
 
     # The same with a message that is MessagePack already.
     def send_packed_async(channel, bytes, &block)
-      begin_async(block) do |userdata, error|
+      begin_async(block, OutcomeLost) do |userdata, error|
         Native.layer_send_async(@handle, channel, bytes, bytes.bytesize, Callbacks::DONE, userdata,
                                 nil, error)
       end
@@ -181,7 +182,7 @@ module ChannelLayer
 
     # The same with a message that is MessagePack already.
     def group_send_packed_async(group, bytes, &block)
-      begin_async(block) do |userdata, error|
+      begin_async(block, OutcomeLost) do |userdata, error|
         Native.layer_group_send_async(@handle, group, bytes, bytes.bytesize, Callbacks::DONE,
                                       userdata, nil, error)
       end
@@ -235,7 +236,7 @@ module ChannelLayer
 
     # The same without waiting, as `send_async`.
     def group_add_async(group, channel, &block)
-      begin_async(block) do |userdata, error|
+      begin_async(block, ThreadKilled) do |userdata, error|
         Native.layer_group_add_async(@handle, group, channel, Callbacks::DONE, userdata, nil, error)
       end
     end
@@ -294,9 +295,10 @@ module ChannelLayer
       end
     end
 
-    def begin_async(block)
+    # `lost`: the error where the outcome cannot come, though the call was begun.
+    def begin_async(block, lost)
       @dispatcher.check
-      pending = Pending.new(@dispatcher, &block)
+      pending = Pending.new(@dispatcher, lost, &block)
       userdata = Callbacks.keep(pending)
       begin
         Error.check { |error| yield userdata, error }
@@ -306,7 +308,7 @@ module ChannelLayer
         raise
       end
       # It may have ended since, and not have seen this one.
-      pending.abandoned(ThreadKilled.new) if @dispatcher.lost?
+      pending.abandoned if @dispatcher.lost?
       pending
     end
 

@@ -7,38 +7,37 @@ module ChannelLayer
     attr_reader :dispatcher
 
     # @api private
-    def initialize(dispatcher, &block)
+    def initialize(dispatcher, lost, &block)
       @dispatcher = dispatcher
+      @lost = lost # what is raised where no outcome can come
       @block = block
-      @queue = Thread::Queue.new
-      @error = nil
+      @outcome = Outcome.new
     end
 
     # Waits for the outcome, and raises it if it is an error. Any thread, any number of them, any
-    # number of times. Timeout and Thread#kill end the wait, not the call.
+    # number of times. Timeout and Thread#kill end the wait, not the call. Where the layer's own
+    # thread was killed it raises OutcomeLost (of a send) or ThreadKilled, until closing the layer
+    # has brought the outcome after all.
     def wait
-      @queue.pop # closed once the outcome is there
-      raise @error if @error
+      @outcome.wait
     end
 
     # Whether the outcome is there.
     def done?
-      @queue.closed?
+      @outcome.ended?
     end
 
     # Ends the waits, since no outcome will come; the block may still be called when the layer is
     # closed.
     # @api private
-    def abandoned(error)
-      @error = error
-      @queue.close
+    def abandoned
+      @outcome.presume(@lost.new)
     end
 
     # Called once, by the thread that runs callbacks.
     # @api private
     def resolve(error)
-      @error = error
-      @queue.close
+      @outcome.tell(error)
       return if @block.nil?
 
       Callbacks.guarded(nil, ->(e) { Callbacks.report(e, "the block of an async call") }) do

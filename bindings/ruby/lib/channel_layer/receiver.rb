@@ -16,7 +16,7 @@ module ChannelLayer
       @channel = channel
       @block = block
       @with_delivery = block.arity > 1 || block.arity < -2
-      @ended = Thread::Queue.new
+      @outcome = Outcome.new
       @error = nil
       @failed = lambda do |error|
         @error = error
@@ -35,15 +35,15 @@ module ChannelLayer
     end
 
     # Waits until it has ended. Raises Cancelled (the channel was discarded), Closed, ThreadKilled,
-    # or what the block raised; returns where its user ended it.
+    # or what the block raised; returns where its user ended it. After ThreadKilled the block may
+    # still be called inside Layer#close, for messages that had come before.
     def wait
-      @ended.pop # closed at the end
-      raise @error if @error
+      @outcome.wait
     end
 
     # Whether it has ended.
     def ended?
-      @ended.closed?
+      @outcome.ended?
     end
 
     # @api private
@@ -52,18 +52,23 @@ module ChannelLayer
         @error = Error.of(status)
         return Native::LAYER_STOP
       end
-      Callbacks.guarded(Native::LAYER_STOP, @failed) { flow(give(message)) }
+      whole = false
+      result = Callbacks.guarded(Native::LAYER_STOP, @failed) do
+        flow(give(message)).tap { whole = true }
+      end
+      # Neither a result nor an exception: the block, and this thread, were killed.
+      @error ||= ThreadKilled.new unless whole
+      result
     end
 
     # @api private
-    def abandoned(error)
-      @error = error
-      @ended.close
+    def abandoned
+      @outcome.presume(ThreadKilled.new)
     end
 
     # @api private
     def destroyed
-      @ended.close
+      @outcome.tell(@error)
     end
 
     private

@@ -33,14 +33,16 @@ module ChannelLayer
       Native::LAYER_DECLINE
     end
 
-    def abandoned(error)
-      over(error)
+    def abandoned
+      over(ThreadKilled.new)
     end
 
     private
 
     def over(error)
       @mutex.synchronize do
+        return if @over # what came first: a message, perhaps
+
         @error = error
         @over = true
         @changed.signal

@@ -1,0 +1,37 @@
+# frozen_string_literal: true
+
+module ChannelLayer
+  # How something ended, for all who wait for it. What the library tells counts, whenever it comes;
+  # what is presumed when the thread that would tell it has ended counts only until then.
+  class Outcome
+    def initialize
+      @ended = Thread::Queue.new
+      @told = false
+      @error = @presumed = nil
+    end
+
+    # Raises how it ended, if that is an error. Any thread, any number of times.
+    def wait
+      @ended.pop # closed at the end
+      error = @told ? @error : @presumed
+      raise error if error
+    end
+
+    def ended?
+      @ended.closed?
+    end
+
+    def tell(error)
+      @error = error
+      @told = true
+      @ended.close
+    end
+
+    # Apart from what is told, since both may come at once, by two threads.
+    def presume(error)
+      @presumed = error
+      @ended.close
+    end
+  end
+  private_constant :Outcome
+end
