@@ -316,6 +316,42 @@ class TestLayer < Minitest::Test
     end
   end
 
+  def test_an_interrupt_on_the_way_back_from_a_call_leaves_what_was_begun
+    # Its outcome comes when it is closed.
+    silent = open_layer(host: "amqp://guest:guest@127.0.0.1:1/none", timeout: 60)
+    layer = open_layer
+    channel = layer.new_channel
+    heard = Thread::Queue.new
+    send = -> { silent.send_async("q!c", {}) { |error| heard << error } }
+    receive = -> { layer.receive(channel) { |message| heard << message["n"] } }
+    interrupted_in(:layer_send_async, send)
+    interrupted_in(:layer_receive, receive)
+    layer.send(channel, { "n" => 1 })
+    assert_equal(1, within { heard.pop })
+    silent.close
+    assert_instance_of(ChannelLayer::Closed, within { heard.pop })
+  end
+
+  # Does the work on a thread that is raised at when this function of the library returns.
+  def interrupted_in(function, work)
+    inside = Thread::Queue.new
+    raised = Thread::Queue.new
+    thread = Thread.new do
+      Thread.current.report_on_exception = false
+      back = TracePoint.new(:c_return) do |call|
+        next unless call.method_id == function
+
+        inside << true
+        raised.pop
+      end
+      back.enable(target_thread: Thread.current, &work)
+    end
+    within { inside.pop }
+    thread.raise(IOError, "interrupted")
+    raised << true
+    assert_raises(IOError) { within { thread.join } }
+  end
+
   def test_pulls_of_many_threads_share_a_channel
     layer = open_layer(local_capacity: 2_000, remote_capacity: 2_000)
     channel = layer.new_channel

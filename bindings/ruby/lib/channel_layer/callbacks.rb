@@ -27,6 +27,21 @@ module ChannelLayer
       ENTRIES.delete(number)
     end
 
+    # Gives the block the number of an object for a call that takes it, and keeps the object unless
+    # that fails: a call that fails has taken nothing, and wrong arguments fail before it. Shielded,
+    # since an interrupt on the way back would look like a failure.
+    def self.lend(object)
+      shielded do
+        number = keep(object)
+        begin
+          yield number
+        rescue Exception # rubocop:disable Lint/RescueException
+          release(number)
+          raise
+        end
+      end
+    end
+
     # Tells all who wait for calls on the thread of this dispatcher that none will come.
     def self.abandon(dispatcher)
       # A copy, since other threads add to the table meanwhile.
@@ -121,14 +136,10 @@ module ChannelLayer
     # found to have ended once the entry is there.
     def self.receive(handle, channel, entry)
       number = FFI::MemoryPointer.new(:uint64)
-      userdata = keep(entry)
-      begin
+      lend(entry) do |userdata|
         Error.check do |error|
           Native.layer_receive(handle, channel, RECEIVE, userdata, DESTROY, number, error)
         end
-      rescue StandardError
-        release(userdata)
-        raise
       end
       entry.abandoned if entry.dispatcher.lost?
       number.read(:uint64)

@@ -299,14 +299,7 @@ module ChannelLayer
     def begin_async(block, lost)
       @dispatcher.check
       pending = Pending.new(@dispatcher, lost, &block)
-      userdata = Callbacks.keep(pending)
-      begin
-        Error.check { |error| yield userdata, error }
-      rescue Exception # rubocop:disable Lint/RescueException
-        # A call that fails has taken nothing; wrong arguments fail before the call.
-        Callbacks.release(userdata)
-        raise
-      end
+      Callbacks.lend(pending) { |userdata| Error.check { |error| yield userdata, error } }
       # It may have ended since, and not have seen this one.
       pending.abandoned if @dispatcher.lost?
       pending
