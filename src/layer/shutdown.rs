@@ -115,10 +115,12 @@ impl Shared {
                     self.dispatcher.drain(&**self, deadline);
                 }
                 let ended = self.dispatcher.join(deadline) && self.dispatcher.wait_idle(deadline);
-                return if ended && !unconfirmed {
-                    Ok(())
-                } else {
+                return if !ended {
                     Err(late(timeout))
+                } else if unconfirmed {
+                    Err(left_unconfirmed())
+                } else {
+                    Ok(())
                 };
             }
             if Instant::now() >= deadline {
@@ -173,4 +175,33 @@ fn late(timeout: Duration) -> Error {
              running, or the broker did not answer"
         ),
     )
+}
+
+fn left_unconfirmed() -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        "the layer is closed, but the broker had not confirmed all sends by then: nobody knows \
+         whether these arrived",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::layer::Layer;
+
+    #[test]
+    fn sends_that_were_left_unconfirmed_are_told_once_and_not_as_a_late_end() {
+        let mut config = Config::new();
+        config.set("host", "memory://left-unconfirmed").unwrap();
+        let layer = Layer::new(&config).unwrap();
+        let close = || layer.close(Duration::from_secs(20));
+        close().unwrap();
+        layer.shared.closing.progress.lock().unconfirmed = true;
+        let error = close().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(error.to_string().contains("had not confirmed all sends"));
+        close().unwrap();
+    }
 }
