@@ -2,10 +2,12 @@
 """Builds the wheel, with the shared library in it: build_wheel.py LIBRARY_FOLDER OUTPUT_FOLDER
 
 Prints the path of the wheel. With --unpacked FOLDER it puts the package and its metadata into a
-folder instead, without the library, as a distribution does that has it in the system. Needs
-`strip` (binutils), and Python 3.11 or the package tomli; no build tool has to be fetched, since a
-wheel is a zip file with three texts of its own. Its tag says the oldest glibc that the library
-runs with. The wheel is the same for the same input.
+folder instead, without the library, as a distribution does that has it in the system.
+
+Needs Python 3.11; for a wheel `strip` (binutils), and cargo, which knows what is linked into the
+library: the wheel lists that, with its licences. No build tool has to be fetched, since a wheel is
+a zip file with three texts of its own. Its tag says the oldest glibc that the library runs with.
+The wheel is the same for the same input.
 """
 
 import base64
@@ -17,14 +19,13 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-try:
-    import tomllib
-except ModuleNotFoundError:
-    import tomli as tomllib
+import tomllib
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = "libchannel_layer.so.0"
 LICENCES = ("LICENSE-APACHE", "LICENSE-MIT")
+LINKED = "linked-crates.txt"  # the licences of what the library is linked with
+BILL = "channel_layer.cdx.json"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can name
 MACHINES = {62: "x86_64", 183: "aarch64"}  # by their number in an ELF file
 
@@ -35,7 +36,7 @@ def description():
     return re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]+\)", r"\1", text)
 
 
-def metadata_of(project):
+def metadata_of(project, licences):
     lines = [
         "Metadata-Version: 2.4",
         f"Name: {project['name']}",
@@ -43,7 +44,7 @@ def metadata_of(project):
         f"Summary: {project['description']}",
         f"Keywords: {','.join(project['keywords'])}",
         f"License-Expression: {project['license']}",
-        *(f"License-File: {name}" for name in LICENCES),
+        *(f"License-File: {name}" for name in licences),
         *(f"Classifier: {each}" for each in project["classifiers"]),
         f"Requires-Python: {project['requires-python']}",
         *(f"Requires-Dist: {each}" for each in project["dependencies"]),
@@ -63,13 +64,26 @@ def stripped(library):
         return file.read_bytes()
 
 
-def tag_of(library):
-    """The tag for a library: the newest version of glibc that its symbols are of, the machine."""
+def machine_of(library):
     machine = MACHINES.get(int.from_bytes(library[18:20], "little"))
     if library[:4] != b"\x7fELF" or machine is None:
         sys.exit(f"build_wheel.py: {LIBRARY} is not for {' or '.join(MACHINES.values())}")
+    return machine
+
+
+def said_by(script, *arguments):
+    """What a script of the folder packaging says."""
+    command = [sys.executable, HERE.parents[1] / "packaging" / script, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        sys.exit(f"build_wheel.py: {script} ended with status {done.returncode}")
+    return done.stdout
+
+
+def tag_of(library):
+    """The tag for a library: the newest version of glibc that its symbols are of, the machine."""
     versions = re.findall(rb"\0GLIBC_2\.(\d+)(?=\0|\.)", library)
-    return f"py3-none-manylinux_2_{max(map(int, versions))}_{machine}"
+    return f"py3-none-manylinux_2_{max(map(int, versions))}_{machine_of(library)}"
 
 
 def record_line(name, content):
@@ -90,7 +104,7 @@ def unpack(output):
     project = read_project()
     files = modules()
     info = f"{project['name']}-{project['version']}.dist-info"
-    files[f"{info}/METADATA"] = metadata_of(project).encode()
+    files[f"{info}/METADATA"] = metadata_of(project, LICENCES).encode()
     for name, content in files.items():
         path = Path(output) / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +121,9 @@ def build(library, output):
     files[f"channel_layer/{LIBRARY}"] = library
     for name in LICENCES:
         files[f"{info}/licenses/{name}"] = (HERE.parents[1] / name).read_bytes()
-    files[f"{info}/METADATA"] = metadata_of(project).encode()
+    files[f"{info}/licenses/{LINKED}"] = said_by("linked_crates.py", "--texts")
+    files[f"{info}/sboms/{BILL}"] = said_by("sbom.py", f"{machine_of(library)}-unknown-linux-gnu")
+    files[f"{info}/METADATA"] = metadata_of(project, (*LICENCES, LINKED)).encode()
     files[f"{info}/WHEEL"] = (
         f"Wheel-Version: 1.0\nGenerator: build_wheel.py\nRoot-Is-Purelib: false\nTag: {tag}\n"
     ).encode()

@@ -1,6 +1,7 @@
 """The wheel: what it says of itself, and that it works where there is nothing of this tree."""
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -18,6 +19,7 @@ from trove_classifiers import classifiers
 from conftest import ROOT
 
 BINDING = ROOT / "bindings" / "python"
+BUILDER = os.environ.get("PYTHON") or "python3"
 USES = """
 import asyncio, os, pathlib, sys
 
@@ -61,9 +63,9 @@ def run(command, **more):
 
 
 def built(folder):
-    """A wheel of the library that is tested."""
+    """A wheel of the library that is tested; as `make wheel`, by the default Python."""
     library = os.environ["CHANNEL_LAYER_TEST_LIBRARY"]
-    return Path(run([sys.executable, BINDING / "build_wheel.py", library, folder]).strip())
+    return Path(run([BUILDER, BINDING / "build_wheel.py", library, folder]).strip())
 
 
 @pytest.fixture(scope="module")
@@ -111,15 +113,45 @@ def test_it_holds_the_package_the_library_and_the_licences(files, metadata):
     package = {
         f"channel_layer/{each.name}" for each in (BINDING / "src/channel_layer").glob("*.py")
     }
-    others = {"METADATA", "RECORD", "WHEEL", "licenses/LICENSE-APACHE", "licenses/LICENSE-MIT"}
+    licences = {"LICENSE-APACHE", "LICENSE-MIT", "linked-crates.txt"}
+    others = {
+        *("METADATA", "RECORD", "WHEEL", "sboms/channel_layer.cdx.json"),
+        *(f"licenses/{name}" for name in licences),
+    }
     assert set(files) == {
         *package,
         "channel_layer/libchannel_layer.so.0",
         *(f"{info}/{name}" for name in others),
     }
-    for name in metadata.license_files:
+    assert set(metadata.license_files) == licences
+    for name in ("LICENSE-APACHE", "LICENSE-MIT"):
         assert files[f"{info}/licenses/{name}"] == (ROOT / name).read_bytes()
-    assert len(metadata.license_files) == 2
+
+
+def test_it_names_every_crate_that_is_linked_in_with_the_text_of_its_licence(files, metadata):
+    info = f"channel_layer-{metadata.version}.dist-info"
+    bill = json.loads(files[f"{info}/sboms/channel_layer.cdx.json"])
+    texts = files[f"{info}/licenses/linked-crates.txt"].decode()
+    assert bill["bomFormat"] == "CycloneDX"
+    assert bill["metadata"]["component"]["version"] == str(metadata.version)
+    crates = {each["purl"]: each for each in bill["components"] if "cargo" in each["purl"]}
+    assert len(crates) > 50
+    for each in crates.values():
+        name = f"{each['name']} {each['version']}"
+        assert re.search(rf"^{re.escape(name)}: ", texts, re.MULTILINE), name
+    # Those whose licences ask that their text be passed on.
+    assert re.search(r"^ring [0-9.]+ \(LICENSE", texts, re.MULTILINE)
+    for words in ("UNICODE LICENSE V3", "Redistributions in binary form must reproduce"):
+        assert words in texts, words
+
+
+def test_a_distribution_that_has_the_library_in_the_system_gets_no_word_of_it(tmp_path):
+    run([BUILDER, BINDING / "build_wheel.py", "--unpacked", tmp_path])
+    (name,) = tmp_path.glob("*.dist-info/METADATA")
+    unpacked = Metadata.from_email(name.read_bytes(), validate=True)
+    assert set(unpacked.license_files) == {"LICENSE-APACHE", "LICENSE-MIT"}
+    others = {each.name for each in name.parent.iterdir()}
+    assert others == {"METADATA"} and not list(tmp_path.rglob("*.so*"))
 
 
 def test_its_metadata_is_whole(metadata):
