@@ -1,6 +1,7 @@
 """The backend for Django Channels in processes that were forked after it was made."""
 
 import asyncio
+import gc
 import json
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
+import weakref
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,64 @@ async def test_a_close_in_one_process_is_none_in_the_other(layer):
             await layer.new_channel()
 
     in_child(lambda: asyncio.run(closed()))
+
+
+async def test_a_child_with_the_number_of_an_ancestor_opens_a_layer_of_its_own(layer, monkeypatch):
+    """As in a container, where a number comes again soon once its process has ended."""
+    mine = (await layer.new_channel()).split("!")[0]
+    number = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: number)
+    assert in_child(lambda: asyncio.run(use(layer, unique("group")))) != mine
+
+    def grandchild():
+        asyncio.run(use(layer, unique("group")))
+        return in_child(lambda: asyncio.run(use(layer, unique("group"))))
+
+    assert in_child(grandchild) != mine
+    assert (await use(layer, unique("group"))) == mine
+
+
+FORK_IN_C = """
+import asyncio, ctypes, os, sys
+
+import test_django_fork
+from channel_layer.django import RabbitmqChannelLayer
+
+layer = RabbitmqChannelLayer(host="memory://fork-in-c")
+mine = asyncio.run(layer.new_channel()).split("!")[0]
+if ctypes.PyDLL(None).fork() == 0:
+    status = 1
+    try:
+        theirs = asyncio.run(test_django_fork.use(layer, "group"))
+        status = 0 if theirs != mine else 2
+    finally:
+        os._exit(status)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_a_fork_that_the_interpreter_does_not_see_is_seen():
+    """As of a server in C that has Python within it, and does not tell it."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORK_IN_C],
+        cwd=Path(__file__).resolve().parent,
+        timeout=WAIT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+async def test_a_child_gives_up_the_layer_of_its_parent_at_once(layer):
+    parents = weakref.ref(layer.layer)
+
+    def alive():
+        gc.collect()
+        return parents() is not None
+
+    assert in_child(alive) is False
+    assert alive()
 
 
 # --- gunicorn -------------------------------------------------------------------------------

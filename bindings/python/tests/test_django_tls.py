@@ -4,7 +4,9 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import shutil
 import ssl
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -79,6 +81,16 @@ async def test_authorities_given_as_text_are_trusted(world, new):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=world.authority.file.read_text("ascii"))
     await assert_works(new(world.open, context))
+
+
+async def test_an_authority_that_the_system_has_in_a_folder_is_trusted(
+    world, new, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    shutil.copy(world.authority.file, tmp_path / "authority.pem")
+    subprocess.run(["openssl", "rehash", tmp_path], timeout=WAIT, check=True)
+    await assert_works(new(world.open, ssl.create_default_context()))
 
 
 @pytest.mark.parametrize("whose", ["another authority's", "the system's"])
@@ -188,6 +200,7 @@ def test_what_a_context_cannot_have_is_refused(change, words):
 
 
 def test_a_context_whose_authorities_cannot_be_read_is_refused(world, tmp_path):
+    """test_ssl_context.py has what can be read, by where the system's are."""
     of_a_folder = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     of_a_folder.load_verify_locations(capath=str(tmp_path))
     of_the_server_alone = ssl.create_default_context(cafile=world.authority.server().file)

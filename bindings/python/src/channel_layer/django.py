@@ -13,13 +13,13 @@ CONFIG takes the names of channels_rabbitmq 0.0.2 to 4.0.1, and every option of 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 
 from channels.exceptions import ChannelFull, StopConsumer
 from channels.layers import BaseChannelLayer
 
 from ._library import quick
+from ._process import identity, in_forked_child
 from ._ssl_context import TextFile, authorities_of
 from .errors import (
     BusyError,
@@ -88,8 +88,9 @@ class RabbitmqChannelLayer(BaseChannelLayer):
     `prefetch_count` it means what it means to 0.0.2: `local_capacity` messages wait in memory, and
     `prefetch_count` more may be under way.
 
-    `ssl_context`: its authorities are taken over. A client certificate cannot be read out of it:
-    give `tls_cert_file` and `tls_key_file`. Ciphers are the library's own.
+    `ssl_context`: its authorities are taken over, as they are when this is made. A client
+    certificate cannot be read out of it: give `tls_cert_file` and `tls_key_file`. Ciphers are the
+    library's own.
 
     A process that was forked, as by a server that loads the site before its workers, opens a layer
     of its own when it first needs one, whatever the parent has done with this.
@@ -147,6 +148,7 @@ class RabbitmqChannelLayer(BaseChannelLayer):
         self._options = options
         self._owns = {}  # process: what it has
         self._closed = False
+        in_forked_child(self)
 
     # --- the layer of this process ----------------------------------------------------------
 
@@ -154,7 +156,7 @@ class RabbitmqChannelLayer(BaseChannelLayer):
     def layer(self) -> Layer:
         """The `channel_layer.Layer` under this, opened when it is first needed. A process that was
         forked opens one of its own."""
-        own = self._owns.get(os.getpid())
+        own = self._owns.get(identity())
         if own is None or own.layer is None:
             return self._open()
         return own.layer
@@ -162,12 +164,16 @@ class RabbitmqChannelLayer(BaseChannelLayer):
     def _own(self) -> _Own:
         """What this process has. Nothing in it is shared with the process that this was forked
         from: there a thread may have held the lock that is not here."""
-        process = os.getpid()
+        process = identity()
         own = self._owns.setdefault(process, _Own())
         for other in list(self._owns):
             if other != process:
                 self._owns.pop(other, None)
         return own
+
+    def after_fork(self) -> None:
+        """Gives up what the parent has, in a child: the library touches nothing of it there."""
+        self._owns.clear()
 
     def _open(self) -> Layer:
         own = self._own()

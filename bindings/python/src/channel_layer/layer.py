@@ -14,6 +14,7 @@ from . import _callbacks
 from ._callbacks import FOREIGN, call_in, outcomes, resolve, running_loop, settle, tokens
 from ._declarations import CONSTANTS
 from ._library import DEFAULT_TIMEOUT, Failure, check, milliseconds, quick, text, waiting
+from ._process import identity
 from .blocking import Blocking
 from .errors import (
     ClosedError,
@@ -78,7 +79,7 @@ class Layer:
         self._layer = None
         self._layer = self._open(options)
         self._fd = quick.layer_fd(self._layer)
-        self._process = os.getpid()
+        self._process = identity()
 
     def _open(self, options) -> int:
         failure = Failure()
@@ -146,7 +147,7 @@ class Layer:
     def _watch(self, loop) -> None:
         with self._lock:
             if loop not in self._loops:
-                if self._fd < 0 or os.getpid() != self._process:
+                if self._fd < 0 or identity() != self._process:
                     self.state()  # which says so, of a layer from before a fork
                     raise ForkedError("the layer was opened before this process was forked")
                 loop.add_reader(self._fd, self._on_readable, loop)
@@ -258,7 +259,8 @@ class Layer:
 
     def prometheus(self, labels=None) -> str:
         """All counters and gauges in the text format of Prometheus, to be served as
-        `text/plain; version=0.0.4`, with these labels (a dict of strings) on each."""
+        `text/plain; version=0.0.4`, with these labels (a dict of strings) on each.
+        A value can hold anything but control characters other than a new line."""
         escapes = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
         pairs = ",".join(
             f'{name}="{str(of).translate(escapes)}"' for name, of in (labels or {}).items()
