@@ -3,11 +3,12 @@
 #
 #   versions.sh [PYTEST ARGUMENT...]           all of them, in some minutes
 #   versions.sh --default [PYTEST ARGUMENT...] the default Python (PYTHON, or python3), and in short
-#                                              the oldest version, which is what CI runs
+#                                              the oldest that is found, which is what CI runs
 #   versions.sh --list                         prints the versions: those of pyproject.toml
 #
-# A version is looked for as pythonX.Y on PATH and among pyenv's. Without CHANNEL_LAYER_TEST_AMQP it
-# starts a RabbitMQ node for itself. Closes with a table and "N passed, N failed".
+# A version is looked for as pythonX.Y on PATH and among pyenv's; it must be able to make virtual
+# environments. Without CHANNEL_LAYER_TEST_AMQP it starts a RabbitMQ node for itself. Closes with a
+# table and "N passed, N failed", where tests were skipped with ", N skipped" too.
 
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -38,13 +39,17 @@ version_of() { # version_of INTERPRETER: as "3.11"; nothing where it does not ru
     "$1" -c 'import sys; print("{}.{}".format(*sys.version_info))' 2>/dev/null
 }
 
-find_python() { # find_python VERSION: prints an interpreter of it, the newest of pyenv's
+find_python() { # find_python VERSION: `found`, the newest of pyenv's; or `lacks`, why there is none
     local candidate pyenv=${PYENV_ROOT:-$HOME/.pyenv}/versions
+    found=
+    lacks="not found here"
     while read -r candidate; do
-        if [ "$(version_of "$candidate")" = "$1" ]; then
-            echo "$candidate"
+        [ "$(version_of "$candidate")" = "$1" ] || continue
+        if "$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1 </dev/null; then
+            found=$candidate
             return
         fi
+        lacks="found, but cannot make environments: $candidate lacks ensurepip or venv"
     done < <(
         echo "python$1"
         find "$pyenv" -maxdepth 1 -name "$1.*" -printf '%p/bin/python\n' 2>/dev/null | sort -rV
@@ -55,6 +60,7 @@ find_python() { # find_python VERSION: prints an interpreter of it, the newest o
 table=()
 passed=0
 failed=0
+skipped=0
 run_on() { # run_on VERSION INTERPRETER ENVIRONMENT [PYTEST ARGUMENT...]
     local version=$1 log=$logs/python-$1.log began=$SECONDS line
     shift
@@ -62,12 +68,14 @@ run_on() { # run_on VERSION INTERPRETER ENVIRONMENT [PYTEST ARGUMENT...]
     "$here/one_version.sh" "$@" 2>&1 | tee "$log"
     local status=${PIPESTATUS[0]}
     line=$(tail -n 1 "$log")
-    if ! [[ $line =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed ]]; then
+    local counts='^([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?'
+    if ! [[ $line =~ $counts ]]; then
         line="0 passed, 1 failed (it did not run)"
-        [[ $line =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed ]]
+        [[ $line =~ $counts ]]
     fi
     passed=$((passed + BASH_REMATCH[1]))
     failed=$((failed + BASH_REMATCH[2]))
+    skipped=$((skipped + ${BASH_REMATCH[4]:-0}))
     if [ "$status" -ne 0 ] && [ "${BASH_REMATCH[2]}" -eq 0 ]; then
         failed=$((failed + 1))
         line="$line, and status $status"
@@ -79,24 +87,24 @@ own=$(version_of "$default")
 if [ "${1:-}" = --default ]; then
     shift
     run_on "$own" "$default" python-venv "$@"
-    oldest=${versions[0]}
-    if [ "$oldest" = "$own" ]; then
-        :
-    elif interpreter=$(find_python "$oldest"); then
-        # The table of cases has one line for each, which is the default Python's.
-        unset CHANNEL_LAYER_TEST_TABLE
-        run_on "$oldest" "$interpreter" "python-venv-$oldest" -m "not slow" "$@"
-    else
-        table+=("$oldest: not found here")
-    fi
+    for version in "${versions[@]}"; do
+        [ "$version" != "$own" ] || break
+        if find_python "$version"; then
+            # The table of cases has one line for each, which is the default Python's.
+            unset CHANNEL_LAYER_TEST_TABLE
+            run_on "$version" "$found" "python-venv-$version" -m "not slow" "$@"
+            break
+        fi
+        table+=("$version: $lacks")
+    done
 else
     for version in "${versions[@]}"; do
         if [ "$version" = "$own" ]; then
             run_on "$version" "$default" python-venv "$@"
-        elif interpreter=$(find_python "$version"); then
-            run_on "$version" "$interpreter" "python-venv-$version" "$@"
+        elif find_python "$version"; then
+            run_on "$version" "$found" "python-venv-$version" "$@"
         else
-            table+=("$version: not found here")
+            table+=("$version: $lacks")
         fi
     done
 fi
@@ -104,5 +112,7 @@ fi
 echo
 echo "==== by version of Python"
 printf '%s\n' "${table[@]}"
-echo "$passed passed, $failed failed"
+closing="$passed passed, $failed failed"
+[ "$skipped" -eq 0 ] || closing="$closing, $skipped skipped"
+echo "$closing"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
