@@ -1,6 +1,6 @@
 //! How many callbacks have run and how long they took, told to the statistics on the way.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::stats::{Counters, Stat};
 
@@ -31,7 +31,7 @@ impl CallbackTime {
 
     /// Tells what has run since it was told last.
     pub(super) fn tell(&mut self, ran: usize, now: Instant, counters: &Counters) {
-        let spent: Duration = now.saturating_duration_since(self.since);
+        let spent = now.saturating_duration_since(self.since);
         counters.add(Stat::Callbacks, ran - self.told);
         counters.add_many(
             Stat::CallbackNanoseconds,
@@ -43,6 +43,8 @@ impl CallbackTime {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -95,7 +95,6 @@ impl Runner for Shared {
                 Job::Outcome => {
                     let ran = self.tell_outcome();
                     turn.ran(ran, None);
-                    time.after(turn.callbacks(), &self.counters);
                     turn.next()
                 }
                 Job::Events => {
@@ -105,6 +104,7 @@ impl Runner for Shared {
                     turn.next()
                 }
             };
+            time.after(turn.callbacks(), &self.counters);
         }
         time.tell(turn.callbacks(), Instant::now(), &self.counters);
     }
