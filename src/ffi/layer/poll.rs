@@ -36,7 +36,8 @@ pub unsafe extern "C" fn layer_fd(layer: *const layer_t) -> c_int {
 /// callback; 0 does not wait. `ran`: receives their number; may be NULL. `error`: see the
 /// conventions. Blocks up to `timeout_ms`, and as long as your callbacks do; any thread; not from a
 /// callback. Returns `LAYER_OK` (`ran` may be 0); `LAYER_CLOSED` (closed, and nothing is due any
-/// more; where closing ran out of time, a callback may still be running on another thread); `LAYER_INVALID` (NULL, or `dispatch=thread`); `LAYER_WOULD_DEADLOCK`; `LAYER_FORKED`.
+/// more; where closing ran out of time, a callback may still be running on another thread);
+/// `LAYER_INVALID` (NULL, or `dispatch=thread`); `LAYER_WOULD_DEADLOCK`; `LAYER_FORKED`.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn layer_poll(

@@ -558,7 +558,8 @@ LAYER_MUST_USE int layer_fd(const layer_t *layer);
 // callback; 0 does not wait. `ran`: receives their number; may be NULL. `error`: see the
 // conventions. Blocks up to `timeout_ms`, and as long as your callbacks do; any thread; not from a
 // callback. Returns `LAYER_OK` (`ran` may be 0); `LAYER_CLOSED` (closed, and nothing is due any
-// more; where closing ran out of time, a callback may still be running on another thread); `LAYER_INVALID` (NULL, or `dispatch=thread`); `LAYER_WOULD_DEADLOCK`; `LAYER_FORKED`.
+// more; where closing ran out of time, a callback may still be running on another thread);
+// `LAYER_INVALID` (NULL, or `dispatch=thread`); `LAYER_WOULD_DEADLOCK`; `LAYER_FORKED`.
 LAYER_MUST_USE
 layer_status_t layer_poll(const layer_t *layer,
                           size_t max,
