@@ -50,21 +50,17 @@ def arguments(parameters):
 class CProgram(Contender):
     """Programs of C: `sources` has the one of each workload."""
 
-    def __init__(self, name, title, settings, sources, flags, before):
+    def __init__(self, name, title, settings, sources, flags):
         self.name, self.title, self.settings = name, title, settings
         self._sources = sources  # workload -> name of the program
-        self._flags = flags  # target -> flags of the compiler
-        self._before = before  # what to say where the flags cannot be had
+        self._flags = flags  # target -> flags of the compiler; Missing says what to do
         self._folder = None
 
     def build(self, target):
         self._folder = target / "benches"
         self._folder.mkdir(parents=True, exist_ok=True)
         compiler = shlex.split(os.environ.get("CC", "cc"))
-        try:
-            flags = self._flags(target)
-        except Missing as missing:
-            raise Missing(f"{missing}\n{self._before}") from missing
+        flags = self._flags(target)
         for program in sorted(set(self._sources.values())):
             run([*compiler, "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread",
                  PROGRAMS / f"{program}.c", "-o", self._folder / program, *flags, "-lm"],
@@ -80,14 +76,11 @@ class CProgram(Contender):
         return [str(self._folder / program), *measure, *arguments(parameters)]
 
 
-MAKE_RELEASE = "`make release` builds the library"
-
-
 def library(target):
     """The library that all programs of ours are run with."""
     path = target / "release" / "libchannel_layer.so"
     if not path.exists():
-        raise Missing(f"there is no {path}")
+        raise Missing(f"there is no {path}\n`make release` builds the library")
     return path
 
 
@@ -97,7 +90,11 @@ def library_flags(target):
 
 
 def librabbitmq_flags(_target):
-    return run(["pkg-config", "--cflags", "--libs", "librabbitmq"], "librabbitmq").split()
+    try:
+        return run(["pkg-config", "--cflags", "--libs", "librabbitmq"], "librabbitmq").split()
+    except Missing as missing:
+        raise Missing(f"{missing}\nthe Debian packages librabbitmq-dev and pkg-config bring it "
+                      "(`tests/deps.sh bench`)") from missing
 
 
 class Lapin(Contender):
@@ -132,10 +129,6 @@ class Binding(Contender):
         raise NotImplementedError
 
     def build(self, target):
-        try:
-            library(target)
-        except Missing as missing:
-            raise Missing(f"{missing}\n{MAKE_RELEASE}") from missing
         (target / "benches").mkdir(parents=True, exist_ok=True)
         self.start = [str(word) for word in self.prepare(target)]
 
@@ -184,8 +177,9 @@ class Ruby(Binding):
                 "third sends Hashes with send_async, a lambda for each send; for latency send")
 
     def prepare(self, target):
+        path = library(target)
         run(["ruby", "-e", 'require "ffi"; require "msgpack"'], self.title)
-        return ["env", f"CHANNEL_LAYER_LIBRARY={library(target)}", "ruby",
+        return ["env", f"CHANNEL_LAYER_LIBRARY={path}", "ruby",
                 BINDINGS / "ruby/bench/layer_send.rb"]
 
 
@@ -201,11 +195,7 @@ class PythonLayer(Contender):
 
     def build(self, target):
         if self._ours:
-            try:
-                path = library(target)
-            except Missing as missing:
-                raise Missing(f"{missing}\n{MAKE_RELEASE}") from missing
-            self._before = ["env", f"CHANNEL_LAYER_LIBRARY={path}",
+            self._before = ["env", f"CHANNEL_LAYER_LIBRARY={library(target)}",
                             f"PYTHONPATH={BINDINGS}/python/src", "PYTHONDONTWRITEBYTECODE=1"]
         if PythonLayer.environment is None:
             made = run([ROOT / "tests/interop/environment.sh", "benches-venv",
@@ -229,7 +219,7 @@ def roster():
             {"throughput": "layer_send", "latency": "layer_send", "connect": "layer_connect",
              "fanout": "layer_fanout", "broadcast": "layer_broadcast", "groups": "layer_groups",
              "idle": "layer_idle", "slow": "layer_slow"},
-            library_flags, MAKE_RELEASE),
+            library_flags),
         Cpp(),
         Go(),
         Ruby(),
@@ -248,8 +238,7 @@ def roster():
             "confirm unless said; the socket is corked while the window is filled; prefetch 1000, "
             "a cumulative ack for every 500",
             {"throughput": "librabbitmq", "latency": "librabbitmq", "connect": "librabbitmq"},
-            librabbitmq_flags, "the Debian packages librabbitmq-dev and pkg-config bring it "
-                               "(`tests/deps.sh bench`)"),
+            librabbitmq_flags),
         Lapin(),
         PythonLayer(
             "channels_rabbitmq", "channels_rabbitmq (Python)",
