@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "tests" / "fixture"))
 
 import channel_layer  # noqa: E402
+import rabbitmq  # noqa: E402
 
 WAIT = 20  # seconds for what is sure to come
 
@@ -39,6 +40,13 @@ def host(broker):
 @pytest.fixture
 def amqp():
     return os.environ["CHANNEL_LAYER_TEST_AMQP"]
+
+
+@pytest.fixture(scope="module")
+def node():
+    """A RabbitMQ node to be stopped and killed."""
+    with rabbitmq.Node() as node:
+        yield node
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import logging
 
 import pytest
 
-import rabbitmq
 from channel_layer.django import RabbitmqChannelLayer
 from conftest import WAIT, in_thread, soon, unique
 
@@ -19,12 +18,6 @@ def warnings_of(caplog):
     texts = [each.getMessage() for each in records]
     caplog.clear()
     return texts
-
-
-@pytest.fixture(scope="module")
-def node():
-    with rabbitmq.Node() as node:
-        yield node
 
 
 @pytest.mark.parametrize("how", ["stop", "kill9"])

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 import channel_layer
-import rabbitmq
 from channel_layer import BusyError, DisconnectedError, TimedOutError, UnconfirmedError
 from conftest import WAIT, in_thread
 
@@ -66,12 +65,6 @@ def test_the_example_of_the_readme_runs(tmp_path):
             check=False,
         )
         assert (done.stdout, done.stderr) == (output, "")
-
-
-@pytest.fixture(scope="module")
-def node():
-    with rabbitmq.Node() as node:
-        yield node
 
 
 @pytest.mark.parametrize("how", ["restart", "kill9"])
