@@ -32,7 +32,7 @@ C_SOURCES = $(filter-out tests/abi/%/channel_layer.h,$(shell find bindings/c bin
 
 .DELETE_ON_ERROR:
 .PHONY: help build release demo test fleet wheel test-rabbitmq4 faults fuzz sanitize deps install uninstall \
-	deb check-deb big-endian \
+	deb check-deb big-endian docs docs-browser \
 	bench bench-full bench-bindings bench-report bench-pure counts abi deny sbom c-sources fmt lint clean
 
 help: ## list the targets
@@ -165,7 +165,6 @@ check-deb: ## try the packages of `make deb` in a Debian 12 of its own, as root
 big-endian: ## run the tests of the wire on a big-endian machine that QEMU plays
 	@tests/big_endian/run.sh
 
-.PHONY: docs docs-browser
 docs: ## build the guide and the reference of the C API, in target/docs
 	@$(PYTHON) docs/site/quotes.py
 	@docs/site/build.sh $(CARGO_TARGET_DIR)/docs
