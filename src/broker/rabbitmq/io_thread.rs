@@ -42,8 +42,12 @@ const MANY: u64 = 64;
 /// many come. Without it, the broker's segments of three to five messages cost twice the processor
 /// time, for the thread and those that it wakes sleep and wake for each (measured with 1000 in
 /// flight; 50 µs, whatever came, brought half of what this does).
+///
+/// Never longer than [`LONGEST_GATHER`]: a heartbeat, a return or an ack on the same connection waits
+/// as long, and with a large `prefetch_count` or `max_in_flight` a fraction is no longer short.
 const GATHER_FOR_EACH_THAT_CAME: Duration = Duration::from_micros(50);
 const GATHER_FOR_EACH_THAT_MAY_FOLLOW: Duration = Duration::from_micros(2);
+const LONGEST_GATHER: Duration = Duration::from_millis(2);
 
 /// How long to let messages gather where `came` have come at once and `may_follow` more may come
 /// before somebody waits for us.
@@ -55,6 +59,7 @@ pub(super) fn time_to_gather(came: usize, may_follow: u64) -> Duration {
         |each: Duration, count: u64| each.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
     times(GATHER_FOR_EACH_THAT_CAME, came as u64)
         .min(times(GATHER_FOR_EACH_THAT_MAY_FOLLOW, may_follow))
+        .min(LONGEST_GATHER)
 }
 
 /// What the thread does for us.
@@ -477,13 +482,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_crowd_of_many_gathers_and_for_a_fraction_of_their_time() {
+    fn only_a_burst_gathers_for_a_fraction_of_its_time_and_never_longer_than_2_ms() {
         let micros = |came, may_follow| time_to_gather(came, may_follow).as_micros();
         assert_eq!(micros(IN_CROWD - 1, 10_000), 0);
         assert_eq!(micros(1000, MANY - 1), 0);
         assert_eq!(micros(IN_CROWD, MANY), 128);
         assert_eq!(micros(5, 1000), 250);
         assert_eq!(micros(256, 1000), 2000);
+        assert_eq!(micros(256, 10_000), 2000);
+        assert_eq!(micros(10_000_000, u64::MAX), 2000);
     }
 
     #[test]
