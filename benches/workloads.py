@@ -193,8 +193,8 @@ def process_cases():
                (*LATENCIES, ("fast_received_percent", "% received by the fast", True),
                 ("slow_received_percent", "% received by the slow", True)),
                [Entry("layer", 0, 3, estimate=2),
-                Entry("layer", 0, 3, series="layer-channel-capacity", estimate=2,
-                      title="channel-layer, channel_capacity=10", channel_capacity=10),
+                Entry("layer", 0, 3, series="layer-holding", estimate=2,
+                      title="channel-layer, stall_after=0", holding=1),
                 *python_peers(0, 3)],
                seconds=5, channels=16, rate=2000.0, slow_ms=50)
     yield Case("connect", "From connecting to ready", "connect",

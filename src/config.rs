@@ -14,10 +14,14 @@ use crate::name;
 pub(crate) use self::settings::{Dispatch, Settings, Tls};
 pub use self::table::{OptionKind, OptionSpec, options, options_as_json, options_as_markdown};
 
-use self::table::{HOST, LOCAL_EXPIRY, MAX_LOCAL_EXPIRY, OPTIONS, PREFETCH_COUNT};
+use self::table::{
+    CHANNEL_CAPACITY, HOST, LOCAL_EXPIRY, MAX_LOCAL_EXPIRY, OPTIONS, PREFETCH_COUNT, TOTAL_CAPACITY,
+};
 
-/// The default of `prefetch_count`, before `local_capacity` is looked at.
+/// Defaults, before `local_capacity` is looked at.
 const DEFAULT_PREFETCH: u16 = 10;
+const DEFAULT_CHANNEL_CAPACITY: usize = 100;
+const DEFAULT_TOTAL_CAPACITY: usize = 100_000;
 
 /// The options that somebody set. Copied by a layer when it is made.
 #[derive(Clone, Default)]
@@ -64,6 +68,15 @@ impl Config {
                 Ok(capacity @ 1..DEFAULT_PREFETCH) => capacity,
                 _ => DEFAULT_PREFETCH,
             };
+        }
+        if !self.is_set(CHANNEL_CAPACITY) {
+            // What the broker sends ahead may all be for one channel, however prompt its receiver.
+            settings.channel_capacity = DEFAULT_CHANNEL_CAPACITY
+                .max(settings.local_capacity)
+                .max(settings.prefetch_count.into());
+        }
+        if !self.is_set(TOTAL_CAPACITY) {
+            settings.total_capacity = DEFAULT_TOTAL_CAPACITY.max(settings.local_capacity);
         }
         if !self.is_set(LOCAL_EXPIRY) {
             settings.local_expiry = settings.expiry.min(MAX_LOCAL_EXPIRY);

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use self::expiry::{List, Ticks};
 use crate::index::Index;
 
+mod expiry;
 #[cfg(test)]
 mod tests;
 
@@ -65,14 +67,15 @@ struct Membership {
     channel: ChannelKey,
     /// Its place in the members of the group.
     place: u32,
-    /// The neighbours in the list of all, in the order of their lapses: since all last equally
-    /// long, that is the order of their last adds.
-    older: MembershipId,
-    newer: MembershipId,
+    /// The neighbours in the list of its tick.
+    before: MembershipId,
+    after: MembershipId,
     /// The neighbours in the list of its channel.
     previous: MembershipId,
     next: MembershipId,
-    lapse: Option<Instant>,
+    /// When it expires, if its channel is not used until then; `None` for never.
+    expires: Option<Instant>,
+    list: List,
 }
 
 /// What the broker is to do for a group.
@@ -91,6 +94,17 @@ pub(crate) struct Changed {
     pub(crate) changes: Vec<Change>,
 }
 
+/// The memberships that have expired.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Expired {
+    pub(crate) changed: Changed,
+    /// The groups of the first of them, in the order of `changed.channels`; at most [`NAMED`].
+    pub(crate) groups: Vec<Arc<str>>,
+}
+
+/// How many groups a log record names.
+const NAMED: usize = 3;
+
 /// The memberships of a layer. `T` names a caller that waits for a group to be bound.
 #[derive(Debug)]
 pub(crate) struct Groups<T> {
@@ -102,9 +116,10 @@ pub(crate) struct Groups<T> {
     membership_ids: Index,
     /// The first membership of each channel, by its key.
     of_channel: Vec<MembershipId>,
-    oldest: MembershipId,
-    newest: MembershipId,
-    expiry: Duration,
+    /// `None` for never.
+    expiry: Option<Duration>,
+    /// From the first membership on, if they expire at all.
+    ticks: Option<Ticks<MembershipId>>,
     connected: bool,
     bound: usize,
     /// Groups that have a member.
@@ -112,17 +127,17 @@ pub(crate) struct Groups<T> {
 }
 
 impl<T: Copy + Eq + Hash> Groups<T> {
-    /// A membership lapses `expiry` after it was last added.
-    pub(crate) fn new(expiry: Duration) -> Self {
+    /// A membership expires `expiry` after it was last added or its channel was last used; `None`:
+    /// never.
+    pub(crate) fn new(expiry: Option<Duration>) -> Self {
         Self {
             groups: Slab::new(),
             group_ids: Index::default(),
             memberships: Slab::new(),
             membership_ids: Index::default(),
             of_channel: Vec::new(),
-            oldest: NONE,
-            newest: NONE,
             expiry,
+            ticks: None,
             connected: false,
             bound: 0,
             populated: 0,
@@ -213,7 +228,7 @@ impl<T: Copy + Eq + Hash> Groups<T> {
         let mut changed = Changed::default();
         let membership = match self.membership_id(id, channel) {
             Some(membership) => {
-                self.leave_lapses(membership);
+                self.leave_ticks(membership);
                 membership
             }
             None => {
@@ -221,8 +236,10 @@ impl<T: Copy + Eq + Hash> Groups<T> {
                 self.join(id, channel)
             }
         };
-        let lapse = now.checked_add(self.expiry);
-        self.enter_lapses(membership, lapse);
+        if let Some(expiry) = self.expiry {
+            self.ticks.get_or_insert_with(|| Ticks::new(now, expiry));
+            self.enter_ticks(membership, now.checked_add(expiry));
+        }
         if let Some(group) = self.group_mut(id)
             && group.route != Route::Bound
             && let Some(waiter) = waiter
@@ -233,7 +250,7 @@ impl<T: Copy + Eq + Hash> Groups<T> {
         changed
     }
 
-    /// Makes a membership, still without a lapse.
+    /// Makes a membership that does not expire yet.
     fn join(&mut self, group: GroupId, channel: ChannelKey) -> MembershipId {
         if self.of_channel.len() <= channel as usize {
             self.of_channel.resize(channel as usize + 1, NONE);
@@ -250,11 +267,12 @@ impl<T: Copy + Eq + Hash> Groups<T> {
             group,
             channel,
             place,
-            older: NONE,
-            newer: NONE,
+            before: NONE,
+            after: NONE,
             previous: NONE,
             next,
-            lapse: None,
+            expires: None,
+            list: 0,
         }) as MembershipId;
         if let Some(next) = self.membership_mut(next) {
             next.previous = id;
@@ -270,31 +288,38 @@ impl<T: Copy + Eq + Hash> Groups<T> {
         id
     }
 
-    fn enter_lapses(&mut self, id: MembershipId, lapse: Option<Instant>) {
-        let newest = std::mem::replace(&mut self.newest, id);
+    fn enter_ticks(&mut self, id: MembershipId, expires: Option<Instant>) {
+        let (Some(ticks), Some(at)) = (&mut self.ticks, expires) else {
+            return;
+        };
+        let list = ticks.list_of(at);
+        let after = ticks.first_mut(list).replace(id).unwrap_or(NONE);
         if let Some(membership) = self.membership_mut(id) {
-            membership.lapse = lapse;
-            membership.older = newest;
-            membership.newer = NONE;
+            membership.expires = expires;
+            membership.list = list;
+            membership.before = NONE;
+            membership.after = after;
         }
-        match self.membership_mut(newest) {
-            Some(newest) => newest.newer = id,
-            None => self.oldest = id,
+        if let Some(after) = self.membership_mut(after) {
+            after.before = id;
         }
     }
 
-    fn leave_lapses(&mut self, id: MembershipId) {
-        let Some(membership) = self.membership_mut(id) else {
+    fn leave_ticks(&mut self, id: MembershipId) {
+        let Some(membership) = self.memberships.get(id as usize) else {
             return;
         };
-        let (older, newer) = (membership.older, membership.newer);
-        match self.membership_mut(older) {
-            Some(older) => older.newer = newer,
-            None => self.oldest = newer,
+        if membership.expires.is_none() {
+            return;
         }
-        match self.membership_mut(newer) {
-            Some(newer) => newer.older = older,
-            None => self.newest = older,
+        let (before, after, list) = (membership.before, membership.after, membership.list);
+        if let Some(after) = self.membership_mut(after) {
+            after.before = before;
+        }
+        if let Some(before) = self.membership_mut(before) {
+            before.after = after;
+        } else if let Some(ticks) = &mut self.ticks {
+            *ticks.first_mut(list) = Some(after).filter(|after| *after != NONE);
         }
     }
 
@@ -336,22 +361,47 @@ impl<T: Copy + Eq + Hash> Groups<T> {
         changed
     }
 
-    /// Ends the memberships that have lapsed.
-    pub(crate) fn expire(&mut self, now: Instant) -> Changed {
-        let mut changed = Changed::default();
-        while self.next_expiry().is_some_and(|lapse| lapse <= now) {
-            self.remove(self.oldest, &mut changed);
+    /// Ends the memberships that have expired. `last_used` says when a channel was.
+    pub(crate) fn expire(
+        &mut self,
+        now: Instant,
+        last_used: impl Fn(ChannelKey) -> Option<Instant>,
+    ) -> Expired {
+        let mut expired = Expired::default();
+        let Some(expiry) = self.expiry else {
+            return expired;
+        };
+        while let Some(first) = self.ticks.as_mut().and_then(|ticks| ticks.take_due(now)) {
+            let mut next = first;
+            while let Some(membership) = self.memberships.get_mut(next as usize) {
+                let (id, group) = (next, membership.group);
+                next = membership.after;
+                // It is in no list any more.
+                let added = membership.expires.take();
+                let used = last_used(membership.channel).and_then(|at| at.checked_add(expiry));
+                let expires = added.max(used);
+                if expires.is_some_and(|at| at > now) {
+                    self.enter_ticks(id, expires);
+                    continue;
+                }
+                if expired.groups.len() < NAMED
+                    && let Some(group) = self.group(group)
+                {
+                    expired.groups.push(Arc::clone(&group.name));
+                }
+                self.remove(id, &mut expired.changed);
+            }
         }
-        changed
+        expired
     }
 
-    /// When the next membership lapses.
+    /// When memberships are to be looked at next.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        self.memberships.get(self.oldest as usize)?.lapse
+        self.ticks.as_ref()?.next_due()
     }
 
     fn remove(&mut self, id: MembershipId, changed: &mut Changed) {
-        self.leave_lapses(id);
+        self.leave_ticks(id);
         let Some(membership) = self.memberships.try_remove(id as usize) else {
             return;
         };

@@ -11,8 +11,8 @@ pub mod log;
 pub mod message;
 pub mod stats;
 
+mod back_pressure;
 mod broker;
-mod credit;
 mod dispatch;
 mod endpoint;
 mod ffi;
@@ -22,6 +22,7 @@ pub mod fuzzing;
 mod groups;
 mod index;
 pub mod layer;
+mod losses;
 mod mailbox;
 mod name;
 mod prometheus;

@@ -118,10 +118,22 @@ records! {
     PublishersUnblocked = "publishers_unblocked", Info, "channel_layer::layer",
         "The broker takes messages again.",
         "Nothing.";
+    IsolationBegan = "isolation_began", Warn, "channel_layer::inbox",
+        "Messages that channels of this process have not taken kept the broker from sending any to \
+         the others for `stall_after`. Each channel is bounded by `channel_capacity` from now on; the \
+         text names the channels that hold most.",
+        "Look at those channels: make their receivers faster, or discard them when their client goes \
+         away. A worker that is to hold senders back instead sets `stall_after` to 0.";
+    IsolationEnded = "isolation_ended", Warn, "channel_layer::inbox",
+        "What waits in memory is at most half of `local_capacity` and `prefetch_count` again, so that \
+         it may hold the broker back again. The text says how long channels were isolated, and \
+         which of them lost how many messages.",
+        "Where messages were lost and must not be: raise `channel_capacity`.";
     ChannelFullDropped = "channel_full_dropped", Warn, "channel_layer::inbox",
-        "A channel held `channel_capacity` messages and lost its newest. At most one such record in \
-         5 seconds; it counts those held back.",
-        "Make the receivers of that process faster, or raise `channel_capacity`.";
+        "Channels that were isolated held `channel_capacity` messages, or all together \
+         `total_capacity`, and lost their newest; the text names those that lost most. At most one \
+         such record in 5 seconds.",
+        "Make the receivers of those channels faster, or raise `channel_capacity`.";
     ExpiredDropped = "expired_dropped", Warn, "channel_layer::inbox",
         "Messages that nobody received within `local_expiry` were dropped; the text names the \
          biggest queues. At most one such record in 5 seconds.",
@@ -136,10 +148,11 @@ records! {
         "The broker flagged a message as perhaps delivered before, and it was dropped: delivery is \
          at most once. At most one such record in 5 seconds.",
         "Nothing if it is rare; else look at what ends the consumer on the broker.";
-    MembershipsLapsed = "memberships_lapsed", Info, "channel_layer::membership",
-        "Memberships ended because they were not added again within `group_expiry`.",
-        "If their channels still live: add them again in time, or raise `group_expiry`. Else \
-         discard them when their client goes away.";
+    MembershipsExpired = "memberships_expired", Warn, "channel_layer::membership",
+        "Memberships ended because nobody received from their channel, nor added it again, within \
+         `group_expiry`; the text names the first of them.",
+        "Discard a channel when its client goes away. If it still lives: receive from it, or set \
+         `group_expiry` to never.";
     ReceiverPanicked = "receiver_panicked", Error, "channel_layer::receivers",
         "A receiver written in Rust panicked and was ended; the text says with what.",
         "Mend the receiver.";

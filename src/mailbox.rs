@@ -1,11 +1,18 @@
 //! The messages that wait in memory: a FIFO queue for each channel, who receives from it, the
 //! backlog of all, and what has waited too long.
 //!
-//! A mailbox exists while it holds a message or somebody receives from it. What is due is a
-//! mailbox, never a message: one thread checks it out, runs one callback, and checks it in. While
-//! it is checked out it is busy, so that its order holds for any number of threads.
+//! A mailbox exists while it holds a message or is received from. What is due is a mailbox, never a
+//! message: one thread checks it out, runs one callback, and checks it in. While it is checked out
+//! it is busy, so that its order holds for any number of threads.
+//!
+//! A message to a group waits in many mailboxes and is kept once. As a rule nothing bounds a
+//! mailbox but back-pressure; where that is off ([`crate::back_pressure`]) there are [`Bounds`].
 
+mod arrivals;
+mod bounds;
+mod call;
 mod queue;
+mod slot;
 
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
@@ -14,186 +21,18 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use slab::Slab;
 
-use self::queue::Queue;
+use self::arrivals::{ArrivalKey, Arrivals};
+use self::bounds::Fullest;
+use self::slot::{Mailbox, Receiver};
 use crate::index::Index;
 use crate::message::{Body, Message};
 
+pub(crate) use self::bounds::{Bound, Bounds, Lost};
+pub(crate) use self::call::{Call, CheckedIn, CheckedOut, MailboxKey, ReceiverId};
+pub use self::call::{Ended, Flow};
+
 #[cfg(test)]
 mod tests;
-
-/// Names a mailbox while it is due, checked out or pinned.
-pub(crate) type MailboxKey = u32;
-
-/// Names a receiver; never 0, never used again.
-pub(crate) type ReceiverId = u64;
-
-/// Why the layer ended a receiver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// Its channel was discarded.
-    Discarded,
-    /// The layer was closed.
-    Closed,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    body: Arc<Body>,
-    arrived: Instant,
-}
-
-#[derive(Debug)]
-struct Receiver<C> {
-    id: ReceiverId,
-    /// `None` while it runs.
-    callback: Option<C>,
-    ending: Option<Ended>,
-    /// Cancelled while it ran.
-    cancelled: bool,
-}
-
-#[derive(Debug)]
-struct Mailbox<C, W> {
-    /// NUL-terminated, so that it can be lent to C.
-    name: Arc<CStr>,
-    messages: Queue<Waiting>,
-    receivers: Queue<Receiver<C>>,
-    pulls: Queue<W>,
-    /// Somebody has been told that it is due.
-    due: bool,
-    /// One of its callbacks runs.
-    busy: bool,
-    /// Nothing but its pins keeps it.
-    idle: bool,
-    /// How often it was pinned and not unpinned.
-    pins: u32,
-    /// Counts how often the channel was discarded.
-    discards: u32,
-    /// A receiver may be ending. Where none is, nobody looks for one.
-    may_be_ending: bool,
-}
-
-impl<C, W> Mailbox<C, W> {
-    fn unused(&self) -> bool {
-        self.messages.is_empty()
-            && self.receivers.is_empty()
-            && self.pulls.is_empty()
-            && !self.due
-            && !self.busy
-    }
-
-    fn has_work(&self) -> bool {
-        let ending = |receiver: &Receiver<C>| receiver.ending.is_some();
-        (!self.messages.is_empty() && !self.receivers.is_empty())
-            || (self.may_be_ending && self.receivers.iter().any(ending))
-    }
-
-    /// `true` once for each time that it becomes due.
-    fn becomes_due(&mut self) -> bool {
-        let becomes = !self.due && !self.busy && self.has_work();
-        self.due |= becomes;
-        becomes
-    }
-
-    fn next_call(&mut self, now: Instant) -> Option<CheckedOut<C>> {
-        if self.may_be_ending {
-            let ending = |receiver: &Receiver<C>| receiver.ending.is_some();
-            if let Some(receiver) = self.receivers.iter_mut().find(|r| ending(r)) {
-                return Some(CheckedOut {
-                    receiver: receiver.id,
-                    callback: receiver.callback.take()?,
-                    call: Call::Ended(receiver.ending?),
-                    arrived: now,
-                    discards: self.discards,
-                });
-            }
-            self.may_be_ending = false;
-        }
-        let receiver = self.receivers.front_mut()?;
-        let waiting = self.messages.pop_front()?;
-        // Not busy, so it is there.
-        let (receiver, callback) = (receiver.id, receiver.callback.take()?);
-        // Receivers take turns: the one that runs goes to the end.
-        self.receivers.rotate();
-        Some(CheckedOut {
-            receiver,
-            callback,
-            call: Call::Message(Message::new(waiting.body, Arc::clone(&self.name))),
-            arrived: waiting.arrived,
-            discards: self.discards,
-        })
-    }
-
-    fn drop_expired(&mut self, now: Instant, expiry: Duration) -> usize {
-        let mut dropped = 0;
-        while let Some(first) = self.messages.front()
-            && now.saturating_duration_since(first.arrived) >= expiry
-        {
-            self.messages.pop_front();
-            dropped += 1;
-        }
-        dropped
-    }
-
-    fn end_receivers(&mut self, why: Ended) {
-        self.may_be_ending = true;
-        for receiver in self.receivers.iter_mut() {
-            if !receiver.cancelled {
-                receiver.ending.get_or_insert(why);
-            }
-        }
-    }
-}
-
-/// One callback that is about to run.
-#[derive(Debug)]
-pub(crate) struct CheckedOut<C> {
-    pub(crate) receiver: ReceiverId,
-    pub(crate) callback: C,
-    pub(crate) call: Call,
-    arrived: Instant,
-    discards: u32,
-}
-
-/// What the callback is called with.
-#[derive(Debug)]
-pub(crate) enum Call {
-    Message(Message),
-    Ended(Ended),
-}
-
-/// What the callback said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow {
-    /// The message was taken; go on.
-    Continue,
-    /// The message was taken; the receiver ends.
-    Stop,
-    /// The message was not taken: it stays first in its channel. The receiver ends.
-    Decline,
-}
-
-/// After a callback has run.
-#[derive(Debug)]
-pub(crate) struct CheckedIn<C, W> {
-    /// The callback, if the receiver has ended.
-    pub(crate) retired: Option<C>,
-    /// It was cancelled while it ran.
-    pub(crate) cancelled: bool,
-    /// There is more to run.
-    pub(crate) due: bool,
-    /// The declined message was dropped: its channel had been discarded.
-    pub(crate) dropped: bool,
-    /// Somebody who waits in a pull, to be woken for the declined message.
-    pub(crate) wake: Option<W>,
-}
-
-impl<C, W> CheckedIn<C, W> {
-    /// Whether nothing is to be done but to go on.
-    pub(crate) fn is_routine(&self) -> bool {
-        self.retired.is_none() && !self.cancelled && !self.dropped && self.wake.is_none()
-    }
-}
 
 /// What became of a receiver that is to be cancelled.
 #[derive(Debug)]
@@ -213,8 +52,8 @@ pub(crate) struct Delivered<W> {
     pub(crate) due: Option<MailboxKey>,
     /// Somebody who waits in a pull, to be woken.
     pub(crate) wake: Option<W>,
-    /// The message was dropped: its channel holds as many as it may.
-    pub(crate) dropped: bool,
+    /// A message was dropped to make room, this one or another channel's.
+    pub(crate) lost: Option<Lost>,
 }
 
 /// What discarding a channel, or closing, has changed.
@@ -229,8 +68,21 @@ pub(crate) struct Discarded<W> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Expired {
     pub(crate) dropped: usize,
-    /// The three channels that hold or held most of it, with their counts.
-    pub(crate) biggest: Vec<(String, usize)>,
+    /// The channels that hold or held most of it, [`NAMED`] at most, with their counts.
+    pub(crate) biggest: Vec<(Arc<CStr>, usize)>,
+}
+
+/// How many channels a log record names.
+pub(crate) const NAMED: usize = 3;
+
+/// So many entries more than channels are worth no work.
+const FEW: usize = 1024;
+
+/// The first of `held` by their numbers, then by their names.
+fn biggest(mut held: Vec<(Arc<CStr>, usize)>, count: usize) -> Vec<(Arc<CStr>, usize)> {
+    held.sort_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
+    held.truncate(count);
+    held
 }
 
 /// All mailboxes of a layer. `C` is a callback, `W` somebody who waits in a pull.
@@ -242,37 +94,87 @@ pub(crate) struct Mailboxes<C, W> {
     receivers: HashMap<ReceiverId, MailboxKey>,
     /// How many only their pins keep.
     idle: usize,
-    backlog: usize,
+    arrivals: Arrivals,
     taken: u64,
     last_receiver: ReceiverId,
     expiry: Duration,
-    capacity: Option<usize>,
+    bounds: Option<Bounds>,
+    /// From when the total bound is reached until there is no bound.
+    fullest: Option<Fullest>,
     expired: usize,
     /// No message expires before this. Of no meaning while none waits.
     none_expires_before: Option<Instant>,
 }
 
 impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
-    /// Messages expire `expiry` after their arrival; a mailbox holds at most `capacity`.
-    pub(crate) fn new(expiry: Duration, capacity: Option<usize>) -> Self {
+    /// Messages expire `expiry` after their arrival.
+    pub(crate) fn new(expiry: Duration) -> Self {
         Self {
             slots: Slab::new(),
             by_name: Index::default(),
             receivers: HashMap::new(),
             idle: 0,
-            backlog: 0,
+            arrivals: Arrivals::default(),
             taken: 0,
             last_receiver: 0,
             expiry,
-            capacity,
+            bounds: None,
+            fullest: None,
             expired: 0,
             none_expires_before: None,
         }
     }
 
-    /// Messages that wait.
+    /// Messages that wait; one to a group counts once for each channel that it waits in.
     pub(crate) fn backlog(&self) -> usize {
-        self.backlog
+        self.arrivals.copies()
+    }
+
+    /// Deliveries of which at least one channel has not taken its copy.
+    pub(crate) fn deliveries(&self) -> usize {
+        self.arrivals.len()
+    }
+
+    /// Bounds what waits from now on, or does not bound it any more. What waits already stays.
+    pub(crate) fn set_bounds(&mut self, bounds: Option<Bounds>) {
+        self.bounds = bounds;
+        self.fullest = None;
+    }
+
+    /// The channels that hold most messages, at most `count`, with their numbers.
+    pub(crate) fn biggest(&self, count: usize) -> Vec<(Arc<CStr>, usize)> {
+        let held = self.slots.iter().map(|(_, mailbox)| {
+            let held = mailbox.messages.len();
+            (Arc::clone(&mailbox.name), held)
+        });
+        biggest(held.filter(|(_, held)| *held > 0).collect(), count)
+    }
+
+    /// Whether a channel that is received from holds nothing: one at which a receiver or a pull
+    /// waits, or that was used since then.
+    pub(crate) fn is_one_kept_waiting(&self, since: Instant) -> bool {
+        let is_used = |mailbox: &Mailbox<C, W>| {
+            mailbox.is_received_from() || mailbox.last_used.is_some_and(|at| at >= since)
+        };
+        let mut mailboxes = self.slots.iter().map(|(_, mailbox)| mailbox);
+        mailboxes.any(|mailbox| mailbox.messages.is_empty() && is_used(mailbox))
+    }
+
+    /// The name of a channel that has a mailbox.
+    pub(crate) fn name(&self, key: MailboxKey) -> String {
+        let mailbox = self.get(key);
+        mailbox.map_or(String::new(), |m| m.name.to_string_lossy().into_owned())
+    }
+
+    /// When the channel was last used: now, if a receiver or a pull waits or a callback runs; else
+    /// when that was last so, or a message was taken; `None` for never.
+    pub(crate) fn last_used(&self, key: MailboxKey, now: Instant) -> Option<Instant> {
+        let mailbox = self.get(key)?;
+        if mailbox.is_received_from() {
+            Some(now)
+        } else {
+            mailbox.last_used
+        }
     }
 
     /// Messages that somebody has received so far.
@@ -319,19 +221,10 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         let slot = self.slots.vacant_entry();
         // Four billion channels do not fit into any memory.
         let key = slot.key() as MailboxKey;
-        slot.insert(Mailbox {
-            // Names are checked before they get here, so that none holds a NUL.
-            name: CString::new(channel).unwrap_or_default().into(),
-            messages: Queue::default(),
-            receivers: Queue::default(),
-            pulls: Queue::default(),
-            due: false,
-            busy: false,
-            idle: false,
-            pins: 0,
-            discards: 0,
-            may_be_ending: false,
-        });
+        // Names are checked before they get here, so that none holds a NUL.
+        slot.insert(Mailbox::new(
+            CString::new(channel).unwrap_or_default().into(),
+        ));
         let name_of = |key| self.slots.get(key as usize).map(|m| m.name.to_bytes());
         self.by_name.insert(key, name_of);
         key
@@ -388,42 +281,111 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
 
     /// A message has arrived for `channel`.
     pub(crate) fn deliver(&mut self, channel: &str, body: Arc<Body>, now: Instant) -> Delivered<W> {
+        let arrival = self.arrivals.insert(body, now);
         let key = self.open(channel);
-        self.deliver_to(key, body, now)
+        let delivered = self.deliver_copy(key, arrival, now);
+        self.arrivals.delivered(arrival);
+        delivered
     }
 
-    /// The same for a mailbox that is pinned.
-    pub(crate) fn deliver_to(
+    /// A message has arrived for several channels, whose mailboxes are pinned.
+    pub(crate) fn deliver_to_all(
         &mut self,
-        key: MailboxKey,
+        keys: &[MailboxKey],
         body: Arc<Body>,
         now: Instant,
-    ) -> Delivered<W> {
-        self.drop_expired(key, now);
-        let Some(mailbox) = self.slots.get_mut(key as usize) else {
-            return Delivered {
-                due: None,
-                wake: None,
-                dropped: true,
-            };
-        };
-        let most = self.capacity.unwrap_or(usize::MAX);
-        let dropped = mailbox.messages.len() >= most;
-        if !dropped {
-            // Those that wait already came before, and expire before.
-            if self.backlog == 0 {
-                self.none_expires_before = now.checked_add(self.expiry);
-            }
-            self.backlog += 1;
-            mailbox.messages.push_back(Waiting { body, arrived: now });
+        mut then: impl FnMut(Delivered<W>),
+    ) {
+        let arrival = self.arrivals.insert(body, now);
+        for key in keys {
+            then(self.deliver_copy(*key, arrival, now));
         }
-        let delivered = Delivered {
-            due: mailbox.becomes_due().then_some(key),
-            wake: mailbox.pulls.pop_front(),
-            dropped,
+        self.arrivals.delivered(arrival);
+    }
+
+    fn deliver_copy(&mut self, key: MailboxKey, arrival: ArrivalKey, now: Instant) -> Delivered<W> {
+        self.drop_expired(key, now);
+        let mut delivered = Delivered {
+            due: None,
+            wake: None,
+            lost: None,
         };
-        self.tidy(key);
+        let (is_let_in, lost) = match self.bounds {
+            None => (true, None),
+            Some(bounds) => self.make_room(key, bounds),
+        };
+        delivered.lost = lost;
+        // Those that wait already came before, and expire before.
+        if is_let_in && self.arrivals.copies() == 0 {
+            self.none_expires_before = now.checked_add(self.expiry);
+        }
+        if let Some(mailbox) = self.slots.get_mut(key as usize) {
+            if is_let_in {
+                self.arrivals.add_copy(arrival);
+                mailbox.messages.push_back(arrival);
+                delivered.due = mailbox.becomes_due().then_some(key);
+                delivered.wake = mailbox.pulls.pop_front();
+                let length = mailbox.messages.len();
+                self.grown(key, length);
+            }
+            self.tidy(key);
+        }
         delivered
+    }
+
+    /// Whether one more message may wait in the mailbox, and what was lost for it.
+    fn make_room(&mut self, key: MailboxKey, bounds: Bounds) -> (bool, Option<Lost>) {
+        let Some(mailbox) = self.slots.get(key as usize) else {
+            return (false, None);
+        };
+        let held = mailbox.messages.len();
+        if held >= bounds.channel {
+            return (false, mailbox.loses(Bound::Channel));
+        }
+        if self.arrivals.copies() < bounds.total {
+            return (true, None);
+        }
+        if held == 0 && (mailbox.pins > 0 || mailbox.is_received_from()) {
+            return (true, None);
+        }
+        match self.fullest() {
+            // With this message it would hold one more.
+            Some((fullest, most)) if most > held + 1 => (true, self.lose_newest(fullest)),
+            _ => (false, self.get(key).and_then(|m| m.loses(Bound::Total))),
+        }
+    }
+
+    fn lose_newest(&mut self, key: MailboxKey) -> Option<Lost> {
+        let mailbox = self.slots.get_mut(key as usize)?;
+        if let Some(newest) = mailbox.messages.pop_back() {
+            self.arrivals.remove_copy(newest);
+        }
+        let lost = mailbox.loses(Bound::Total);
+        self.tidy(key);
+        lost
+    }
+
+    /// The fullest channel and how many messages it holds.
+    fn fullest(&mut self) -> Option<(MailboxKey, usize)> {
+        let slots = &self.slots;
+        let length_of = |key: MailboxKey| slots.get(key as usize).map_or(0, |m| m.messages.len());
+        let fullest = self.fullest.get_or_insert_with(|| {
+            let keys = slots.iter().map(|(key, _)| key as MailboxKey);
+            Fullest::new(keys.map(|key| (length_of(key), key)))
+        });
+        fullest.find(length_of)
+    }
+
+    /// A mailbox holds one more message now.
+    fn grown(&mut self, key: MailboxKey, length: usize) {
+        let Some(fullest) = &mut self.fullest else {
+            return;
+        };
+        fullest.grown(key, length);
+        // Channels that grow and shrink leave entries behind.
+        if fullest.entries() > 4 * self.slots.len() + FEW {
+            self.fullest = None;
+        }
     }
 
     /// Adds a receiver. `announce` is told its number before its mailbox can be due.
@@ -460,12 +422,9 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
             return None;
         }
         mailbox.due = false;
-        let checked_out = mailbox.next_call(now);
+        let checked_out = mailbox.next_call(now, &mut self.arrivals);
         match &checked_out {
-            Some(checked_out) => {
-                mailbox.busy = true;
-                self.backlog -= usize::from(matches!(checked_out.call, Call::Message(_)));
-            }
+            Some(_) => mailbox.busy = true,
             None => self.tidy(key),
         }
         checked_out
@@ -477,6 +436,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         key: MailboxKey,
         ran: CheckedOut<C>,
         flow: Flow,
+        now: Instant,
     ) -> CheckedIn<C, W> {
         let mut checked_in = CheckedIn {
             retired: None,
@@ -496,15 +456,17 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
             self.taken += u64::from(!ended);
         } else if let Call::Message(message) = ran.call {
             if mailbox.discards == ran.discards {
-                mailbox.messages.push_front(Waiting {
-                    body: Arc::clone(message.body()),
-                    arrived: ran.arrived,
-                });
                 let expires = ran.arrived.checked_add(self.expiry);
-                if self.backlog == 0 || expires < self.none_expires_before {
+                if self.arrivals.copies() == 0 || expires < self.none_expires_before {
                     self.none_expires_before = expires;
                 }
-                self.backlog += 1;
+                let arrival = self
+                    .arrivals
+                    .put_back(ran.arrival, message.body(), ran.arrived);
+                mailbox.messages.push_front(arrival);
+                if let Some(fullest) = &mut self.fullest {
+                    fullest.grown(key, mailbox.messages.len());
+                }
                 checked_in.wake = mailbox.pulls.pop_front();
             } else {
                 checked_in.dropped = true;
@@ -522,6 +484,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         }
         if callback.is_some() {
             mailbox.receivers.remove_first(ours);
+            mailbox.last_used = Some(now);
             self.receivers.remove(&ran.receiver);
         }
         checked_in.retired = callback;
@@ -531,7 +494,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
     }
 
     /// Ends a receiver at its user's wish.
-    pub(crate) fn cancel(&mut self, id: ReceiverId) -> Cancel<C> {
+    pub(crate) fn cancel(&mut self, id: ReceiverId, now: Instant) -> Cancel<C> {
         let Some(key) = self.receivers.get(&id).copied() else {
             return Cancel::Unknown;
         };
@@ -544,6 +507,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         match receiver.callback.take() {
             Some(callback) => {
                 mailbox.receivers.remove_first(|receiver| receiver.id == id);
+                mailbox.last_used = Some(now);
                 self.receivers.remove(&id);
                 self.tidy(key);
                 Cancel::Idle(callback)
@@ -565,12 +529,13 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
     pub(crate) fn pull(&mut self, channel: &str, now: Instant) -> Option<Message> {
         let key = self.key(channel)?;
         self.drop_expired(key, now);
-        let mailbox = self.get_mut(key)?;
+        let mailbox = self.slots.get_mut(key as usize)?;
+        mailbox.last_used = Some(now);
         let message = mailbox
             .messages
             .pop_front()
-            .map(|waiting| Message::new(waiting.body, Arc::clone(&mailbox.name)));
-        self.backlog -= usize::from(message.is_some());
+            .and_then(|arrival| self.arrivals.take(arrival))
+            .map(|(body, _)| Message::new(body, Arc::clone(&mailbox.name)));
         self.taken += u64::from(message.is_some());
         self.tidy(key);
         message
@@ -638,9 +603,10 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         };
         mailbox.discards = mailbox.discards.wrapping_add(1);
         mailbox.end_receivers(why);
-        let dropped = mailbox.messages.take_all().count();
-        self.backlog -= dropped;
-        discarded.dropped += dropped;
+        for arrival in mailbox.messages.take_all() {
+            self.arrivals.remove_copy(arrival);
+            discarded.dropped += 1;
+        }
         discarded.wake.extend(mailbox.pulls.take_all());
         discarded.due.extend(mailbox.becomes_due().then_some(key));
         self.tidy(key);
@@ -650,10 +616,9 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         if self.none_expires_before.is_none_or(|time| now < time) {
             return 0;
         }
-        let expiry = self.expiry;
-        let mailbox = self.get_mut(key);
-        let dropped = mailbox.map_or(0, |mailbox| mailbox.drop_expired(now, expiry));
-        self.backlog -= dropped;
+        let (expiry, arrivals) = (self.expiry, &mut self.arrivals);
+        let mailbox = self.slots.get_mut(key as usize);
+        let dropped = mailbox.map_or(0, |mailbox| mailbox.drop_expired(now, expiry, arrivals));
         self.expired += dropped;
         dropped
     }
@@ -669,15 +634,15 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
                 if held == 0 {
                     continue;
                 }
-                let dropped = mailbox.drop_expired(now, self.expiry);
+                let dropped = mailbox.drop_expired(now, self.expiry, &mut self.arrivals);
                 if dropped > 0 {
-                    self.backlog -= dropped;
                     self.expired += dropped;
                     sizes.push((Arc::clone(&mailbox.name), held));
                     keys.push(key as MailboxKey);
                 }
-                if let Some(first) = mailbox.messages.front() {
-                    oldest = Some(oldest.map_or(first.arrived, |time| time.min(first.arrived)));
+                let first = mailbox.messages.front();
+                if let Some(at) = first.and_then(|first| self.arrivals.at(*first)) {
+                    oldest = Some(oldest.map_or(at, |time| time.min(at)));
                 }
             }
             self.none_expires_before = oldest.and_then(|time| time.checked_add(self.expiry));
@@ -685,19 +650,15 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
                 self.tidy(key);
             }
         }
-        sizes.sort_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
-        sizes.truncate(3);
         Expired {
             dropped: self.take_expired(),
-            biggest: sizes
-                .into_iter()
-                .map(|(name, held)| (name.to_string_lossy().into_owned(), held))
-                .collect(),
+            biggest: biggest(sizes, NAMED),
         }
     }
 
     /// A time before which no message expires; `None` if none waits.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        self.none_expires_before.filter(|_| self.backlog > 0)
+        self.none_expires_before
+            .filter(|_| self.arrivals.copies() > 0)
     }
 }

@@ -119,7 +119,8 @@ stats! {
     Received = 7, Counter, alone("received_total");
     /// Counts messages dropped because nobody received them within `local_expiry`.
     DroppedExpired = 8, Counter, dropped("expired");
-    /// Counts messages dropped because their channel held `channel_capacity` of them.
+    /// Counts messages dropped because their channel held `channel_capacity` of them, while channels
+    /// were isolated.
     DroppedChannelFull = 9, Counter, dropped("channel_full");
     /// Counts messages dropped because the broker flagged them as perhaps delivered before.
     DroppedRedelivered = 10, Counter, dropped("redelivered");
@@ -131,7 +132,7 @@ stats! {
     DroppedForeign = 13, Counter, dropped("foreign");
     /// Counts messages dropped because their channel was discarded or the layer closed.
     DroppedDiscarded = 14, Counter, dropped("discarded");
-    /// Counts log records and state changes that were dropped because too many were waiting.
+    /// Counts log records and events that were dropped because too many were waiting.
     EventsDropped = 15, Counter, alone("events_dropped_total");
     /// The number of consuming connections so far.
     Generation = 16, Gauge, alone("generation");
@@ -172,6 +173,16 @@ stats! {
     );
     /// 1 while both connections stand and every group is bound, else 0.
     Ready = 32, Gauge, alone("ready");
+    /// 1 while channels are isolated: none holds back deliveries to the others, and each is bounded
+    /// by `channel_capacity`; else 0.
+    Isolating = 33, Gauge, alone("isolating");
+    /// Counts how often isolation has begun.
+    Isolations = 34, Counter, alone("isolations_total");
+    /// Counts messages dropped because all channels held `total_capacity` and theirs was the fullest,
+    /// while channels were isolated.
+    DroppedTotalFull = 35, Counter, dropped("total_full");
+    /// Counts memberships that ended because their channel was not used for `group_expiry`.
+    MembershipsExpired = 36, Counter, alone("memberships_expired_total");
 }
 
 impl Stat {

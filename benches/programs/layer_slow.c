@@ -2,7 +2,7 @@
  * A slow receiver among fast ones: messages by the clock, to each channel in turn, where the first
  * channel's callback takes its time. What the others feel of it is measured.
  *
- *     layer_slow [channels=N] [rate=PER_SECOND] [slow_ms=MS] [channel_capacity=N] [seconds=S]
+ *     layer_slow [channels=N] [rate=PER_SECOND] [slow_ms=MS] [holding=1] [seconds=S]
  *
  * Capacities are the library's defaults, since they decide what happens. Two threads run callbacks,
  * so that a callback that sleeps blocks one of them only. A message that is refused (LAYER_FULL),
@@ -57,7 +57,7 @@ int main(int argc, char **argv) {
     bench_begin(argv);
     const char *url = bench_url();
     uint64_t channels = bench_count("channels", 16);
-    uint64_t channel_capacity = bench_count("channel_capacity", 0);
+    bool holding = bench_count("holding", 0) != 0;
     slow_seconds = bench_number("slow_ms", 50) / 1e3;
     bench_options_t options = {.seconds = bench_number("seconds", 5),
                                .rate = bench_number("rate", 2000)};
@@ -70,7 +70,9 @@ int main(int argc, char **argv) {
     layer_config_t *config = layer_config_new();
     set_option(config, "host", url);
     set_option(config, "dispatch_threads", "2");
-    set_number(config, "channel_capacity", channel_capacity);
+    if (holding) {
+        set_option(config, "stall_after", "0");
+    }
     layer_t *receiving = open_layer(config);
     config = layer_config_new();
     set_option(config, "host", url);

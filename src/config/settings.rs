@@ -31,14 +31,17 @@ pub(crate) struct Tls {
 pub(crate) struct Settings {
     pub(crate) hosts: Hosts,
     pub(crate) expiry: Duration,
-    pub(crate) group_expiry: Duration,
+    /// `None`: never.
+    pub(crate) group_expiry: Option<Duration>,
     pub(crate) local_capacity: usize,
     pub(crate) remote_capacity: u32,
     pub(crate) prefetch_count: u16,
     pub(crate) local_expiry: Duration,
     pub(crate) groups_exchange: String,
-    /// `None`: a channel may hold as many messages as there are.
-    pub(crate) channel_capacity: Option<usize>,
+    /// `None`: as long as it takes.
+    pub(crate) stall_after: Option<Duration>,
+    pub(crate) channel_capacity: usize,
+    pub(crate) total_capacity: usize,
     pub(crate) timeout: Duration,
     pub(crate) connect_timeout: Duration,
     /// In seconds; 0: as the broker wishes.
@@ -58,13 +61,15 @@ impl Settings {
         Self {
             hosts: Hosts::Amqp(Vec::new()),
             expiry: Duration::ZERO,
-            group_expiry: Duration::ZERO,
+            group_expiry: None,
             local_capacity: 0,
             remote_capacity: 0,
             prefetch_count: 0,
             local_expiry: Duration::ZERO,
             groups_exchange: String::new(),
-            channel_capacity: None,
+            stall_after: None,
+            channel_capacity: 0,
+            total_capacity: 0,
             timeout: Duration::ZERO,
             connect_timeout: Duration::ZERO,
             heartbeat: 0,

@@ -43,6 +43,8 @@ pub enum OptionKind {
     Path,
     /// Decimal seconds, from 1 ms to this many.
     Seconds(u64),
+    /// The same, or this word.
+    SecondsOr(u64, &'static str),
     /// Whole seconds, from 0 to this many.
     WholeSeconds(u64),
     /// A whole number in this range, both ends in it.
@@ -60,6 +62,7 @@ impl OptionKind {
             Self::Text(_) => "text",
             Self::Path => "path",
             Self::Seconds(_) => "seconds",
+            Self::SecondsOr(..) => "seconds_or_word",
             Self::WholeSeconds(_) => "whole_seconds",
             Self::Count(..) => "count",
             Self::Bytes(..) => "bytes",
@@ -75,6 +78,9 @@ impl OptionSpec {
             OptionKind::Text(words) => words.to_owned(),
             OptionKind::Path => "a path of a PEM file".to_owned(),
             OptionKind::Seconds(max) => format!("seconds from 0.001 to {max}, as 10 or 0.25"),
+            OptionKind::SecondsOr(max, word) => {
+                format!("seconds from 0.001 to {max}, as 10 or 0.25, or {word}")
+            }
             OptionKind::WholeSeconds(max) => format!("whole seconds from 0 to {max}"),
             OptionKind::Count(min, max) => format!("a whole number from {min} to {max}"),
             OptionKind::Bytes(min, max) => format!("a whole number of bytes from {min} to {max}"),
@@ -113,7 +119,7 @@ impl OptionSpec {
 
     fn seconds(&self, value: &str) -> Result<Duration, Error> {
         match (self.kind, parse_seconds(value)) {
-            (OptionKind::Seconds(max), Some(parsed))
+            (OptionKind::Seconds(max) | OptionKind::SecondsOr(max, _), Some(parsed))
                 if parsed >= Duration::from_millis(1) && parsed <= Duration::from_secs(max) =>
             {
                 Ok(parsed)
@@ -124,6 +130,17 @@ impl OptionSpec {
                 Ok(parsed)
             }
             _ => Err(self.refuse(value)),
+        }
+    }
+
+    /// `None` for the word.
+    fn seconds_or_word(&self, value: &str) -> Result<Option<Duration>, Error> {
+        match self.kind {
+            OptionKind::SecondsOr(_, word) if word == value => Ok(None),
+            OptionKind::SecondsOr(_, "0") if parse_seconds(value) == Some(Duration::ZERO) => {
+                Ok(None)
+            }
+            _ => self.seconds(value).map(Some),
         }
     }
 
@@ -159,6 +176,8 @@ impl fmt::Debug for OptionSpec {
 pub(super) const HOST: &str = "host";
 pub(super) const PREFETCH_COUNT: &str = "prefetch_count";
 pub(super) const LOCAL_EXPIRY: &str = "local_expiry";
+pub(super) const CHANNEL_CAPACITY: &str = "channel_capacity";
+pub(super) const TOTAL_CAPACITY: &str = "total_capacity";
 
 /// The table. The first six are those of `channels_rabbitmq` 0.0.2, with its defaults.
 pub(super) static OPTIONS: &[OptionSpec] = &[
@@ -188,18 +207,19 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         name: "group_expiry",
-        kind: OptionKind::Seconds(315_360_000),
+        kind: OptionKind::SecondsOr(315_360_000, "never"),
         default: "86400",
         unset: "",
-        doc: "How long after its last add a channel stays in a group.",
-        apply: |spec, value, to| put(&mut to.group_expiry, spec.seconds(value)),
+        doc: "How long a channel that nobody receives from stays in a group after its last use or add.",
+        apply: |spec, value, to| put(&mut to.group_expiry, spec.seconds_or_word(value)),
     },
     OptionSpec {
         name: "local_capacity",
         kind: OptionKind::Count(0, MAX_COUNT),
         default: "100",
         unset: "",
-        doc: "How many messages may wait in memory; a group message counts once for each channel.",
+        doc: "How many messages may wait in memory before the broker is told to wait; a group message \
+              counts once for each channel. 0: it is told so by each that waits, counted once.",
         apply: |spec, value, to| put(&mut to.local_capacity, spec.number(value)),
     },
     OptionSpec {
@@ -247,18 +267,30 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         },
     },
     OptionSpec {
-        name: "channel_capacity",
-        kind: OptionKind::Count(0, MAX_COUNT),
-        default: "0",
+        name: "stall_after",
+        kind: OptionKind::SecondsOr(3600, "0"),
+        default: "1",
         unset: "",
-        doc: "How many messages one channel may hold before it loses its newest; 0: no such limit.",
-        apply: |spec, value, to| {
-            let limit = spec.number(value);
-            put(
-                &mut to.channel_capacity,
-                limit.map(|limit| Some(limit).filter(|n| *n != 0)),
-            )
-        },
+        doc: "How long channels may keep the broker from sending to the others before each channel is \
+              bounded by `channel_capacity` instead; 0: for as long as it takes.",
+        apply: |spec, value, to| put(&mut to.stall_after, spec.seconds_or_word(value)),
+    },
+    OptionSpec {
+        name: CHANNEL_CAPACITY,
+        kind: OptionKind::Count(1, MAX_COUNT),
+        default: "",
+        unset: "100, or `local_capacity` or `prefetch_count` where that is larger",
+        doc: "How many messages one channel may hold, after `stall_after`, before it loses its newest.",
+        apply: |spec, value, to| put(&mut to.channel_capacity, spec.number(value)),
+    },
+    OptionSpec {
+        name: TOTAL_CAPACITY,
+        kind: OptionKind::Count(1, MAX_COUNT),
+        default: "",
+        unset: "100000, or `local_capacity` where that is larger",
+        doc: "How many messages all channels may hold, after `stall_after`, before the fullest of them \
+              loses its newest.",
+        apply: |spec, value, to| put(&mut to.total_capacity, spec.number(value)),
     },
     OptionSpec {
         name: "timeout",
@@ -417,6 +449,11 @@ pub fn options_as_json() -> String {
                 OptionKind::Seconds(max) => {
                     row["min"] = json!(0.001);
                     row["max"] = json!(max);
+                }
+                OptionKind::SecondsOr(max, word) => {
+                    row["min"] = json!(0.001);
+                    row["max"] = json!(max);
+                    row["word"] = json!(word);
                 }
                 OptionKind::WholeSeconds(max) => {
                     row["min"] = json!(0);

@@ -50,13 +50,15 @@ fn the_defaults_are_those_of_the_design() {
     assert_eq!(hosts[0].to_string(), "amqp://guest:***@127.0.0.1:5672/asgi");
     assert_eq!(hosts[0].password, "guest");
     assert_eq!(settings.expiry, Duration::from_secs(60));
-    assert_eq!(settings.group_expiry, Duration::from_secs(86_400));
+    assert_eq!(settings.group_expiry, Some(Duration::from_secs(86_400)));
     assert_eq!(settings.local_capacity, 100);
     assert_eq!(settings.remote_capacity, 100);
     assert_eq!(settings.prefetch_count, 10);
     assert_eq!(settings.local_expiry, Duration::from_secs(60));
     assert_eq!(settings.groups_exchange, "groups");
-    assert_eq!(settings.channel_capacity, None);
+    assert_eq!(settings.stall_after, Some(Duration::from_secs(1)));
+    assert_eq!(settings.channel_capacity, 100);
+    assert_eq!(settings.total_capacity, 100_000);
     assert_eq!(settings.timeout, Duration::from_secs(10));
     assert_eq!(settings.connect_timeout, Duration::from_secs(10));
     assert_eq!(settings.heartbeat, 10);
@@ -79,7 +81,9 @@ fn every_option_can_be_set() {
         ("prefetch_count", "7"),
         ("local_expiry", "1500"),
         ("groups_exchange", "my groups"),
+        ("stall_after", "0.5"),
         ("channel_capacity", "5"),
+        ("total_capacity", "50"),
         ("timeout", "0.001"),
         ("connect_timeout", "3600"),
         ("heartbeat", "0"),
@@ -94,13 +98,15 @@ fn every_option_can_be_set() {
     ]);
     assert!(matches!(&settings.hosts, Hosts::Amqp(list) if list.len() == 2));
     assert_eq!(settings.expiry, Duration::from_millis(250));
-    assert_eq!(settings.group_expiry, Duration::from_millis(1500));
+    assert_eq!(settings.group_expiry, Some(Duration::from_millis(1500)));
     assert_eq!(settings.local_capacity, 0);
     assert_eq!(settings.remote_capacity, 1);
     assert_eq!(settings.prefetch_count, 7);
     assert_eq!(settings.local_expiry, MAX_LOCAL_EXPIRY);
     assert_eq!(settings.groups_exchange, "my groups");
-    assert_eq!(settings.channel_capacity, Some(5));
+    assert_eq!(settings.stall_after, Some(Duration::from_millis(500)));
+    assert_eq!(settings.channel_capacity, 5);
+    assert_eq!(settings.total_capacity, 50);
     assert_eq!(settings.timeout, Duration::from_millis(1));
     assert_eq!(settings.connect_timeout, Duration::from_secs(3600));
     assert_eq!(settings.heartbeat, 0);
@@ -128,6 +134,14 @@ fn every_default_and_both_ends_of_every_range_are_allowed_and_nothing_beyond() {
                 refused(spec.name, "0.000999");
                 refused(spec.name, &format!("{max}.000000001"));
             }
+            OptionKind::SecondsOr(max, word) => {
+                allowed("0.001".to_owned());
+                allowed(max.to_string());
+                allowed(word.to_owned());
+                refused(spec.name, "0.000999");
+                refused(spec.name, &format!("{max}.000000001"));
+                refused(spec.name, &format!("{word}s"));
+            }
             OptionKind::WholeSeconds(max) => {
                 allowed("0".to_owned());
                 allowed(max.to_string());
@@ -148,6 +162,33 @@ fn every_default_and_both_ends_of_every_range_are_allowed_and_nothing_beyond() {
             }
         }
     }
+}
+
+#[test]
+fn a_word_in_place_of_seconds_is_no_duration() {
+    assert_eq!(with(&[("group_expiry", "never")]).group_expiry, None);
+    for zero in ["0", "0.0", "00"] {
+        assert_eq!(with(&[("stall_after", zero)]).stall_after, None);
+        refused("group_expiry", zero);
+    }
+    refused("stall_after", "never");
+}
+
+#[test]
+fn the_capacities_of_isolation_are_no_smaller_than_local_capacity() {
+    let settings = with(&[("local_capacity", "200000")]);
+    assert_eq!(
+        (settings.channel_capacity, settings.total_capacity),
+        (200_000, 200_000)
+    );
+    assert_eq!(with(&[("prefetch_count", "1000")]).channel_capacity, 1000);
+    let small = [
+        ("channel_capacity", "1"),
+        ("total_capacity", "2"),
+        ("local_capacity", "50"),
+    ];
+    let settings = with(&small);
+    assert_eq!((settings.channel_capacity, settings.total_capacity), (1, 2));
 }
 
 #[test]
@@ -372,10 +413,10 @@ fn a_failed_set_keeps_what_was_there() {
 #[test]
 fn the_table_is_in_order() {
     let mut names: Vec<&str> = options().iter().map(|spec| spec.name).collect();
-    assert_eq!(names.len(), 20);
+    assert_eq!(names.len(), 22);
     names.sort_unstable();
     names.dedup();
-    assert_eq!(names.len(), 20);
+    assert_eq!(names.len(), 22);
     for spec in options() {
         assert_ne!(
             spec.default.is_empty(),

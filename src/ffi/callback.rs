@@ -1,11 +1,11 @@
 //! Callbacks of C: a function, its userdata, and the `destroy` that runs exactly once.
 
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
 
 use crate::dispatch;
 use crate::error::{Error, ErrorKind};
-use crate::layer::{Done, Ended, Flow, OnLog, OnState, Receive, State};
+use crate::layer::{Done, Ended, Flow, Isolation, OnIsolation, OnLog, OnState, Receive, State};
 use crate::log::{Level, Record};
 use crate::message::Message;
 
@@ -60,6 +60,22 @@ pub type layer_log_cb = Option<
 /// messages may have been missed in between.
 pub type layer_state_cb =
     Option<unsafe extern "C" fn(userdata: *mut c_void, state: layer_state_t, generation: u64)>;
+
+/// Takes what isolation does (see `layer_isolation_t`).
+///
+/// `LAYER_ISOLATION_BEGAN`: `channel` is NULL, `count` the number of messages that wait in memory.
+/// `LAYER_ISOLATION_LOST`: `channel` has lost `count` messages since that was last told, at most once
+/// a second; NULL for several channels that are not told apart. The counts of all such calls are what
+/// was lost. `LAYER_ISOLATION_ENDED`: `channel` is NULL, `count` the number of messages that were lost
+/// in all since it began. `channel` is borrowed until the callback returns.
+pub type layer_isolation_cb = Option<
+    unsafe extern "C" fn(
+        userdata: *mut c_void,
+        event: layer_isolation_t,
+        channel: *const c_char,
+        count: u64,
+    ),
+>;
 
 /// What a `layer_receive_cb` returns.
 #[repr(i32)]
@@ -125,6 +141,21 @@ impl From<State> for layer_state_t {
             State::Closed => Self::LAYER_STATE_CLOSED,
         }
     }
+}
+
+/// What isolation does. Messages that channels have not taken keep the broker from sending any to the
+/// others; once that has lasted for option `stall_after`, channels are isolated: none holds deliveries
+/// back, and each keeps at most `channel_capacity` messages and loses its newest beyond, until what
+/// waits is at most half of `local_capacity` and `prefetch_count`.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum layer_isolation_t {
+    /// Channels are isolated from now on.
+    LAYER_ISOLATION_BEGAN = 1,
+    /// A channel has lost its newest messages.
+    LAYER_ISOLATION_LOST = 2,
+    /// Channels are not isolated any more.
+    LAYER_ISOLATION_ENDED = 3,
 }
 
 /// `userdata` and what releases it. Dropping it runs `destroy`, unless the call that brought it
@@ -225,6 +256,12 @@ c_callback!(
     unsafe extern "C" fn(*mut c_void, layer_state_t, u64)
 );
 
+c_callback!(
+    /// A `layer_isolation_cb`.
+    IsolationCallback,
+    unsafe extern "C" fn(*mut c_void, layer_isolation_t, *const c_char, u64)
+);
+
 impl Done for DoneCallback {
     fn done(self: Box<Self>, result: Result<(), Error>) {
         match result {
@@ -288,6 +325,25 @@ impl OnLog for LogCallback {
                 message.as_ptr(),
             );
         }
+    }
+}
+
+impl OnIsolation for IsolationCallback {
+    fn isolation(&self, event: &Isolation) {
+        let (event, channel, count) = match event {
+            Isolation::Began { waiting } => {
+                (layer_isolation_t::LAYER_ISOLATION_BEGAN, None, *waiting)
+            }
+            Isolation::Lost { channel, count } => (
+                layer_isolation_t::LAYER_ISOLATION_LOST,
+                channel.as_deref(),
+                *count,
+            ),
+            Isolation::Ended { lost } => (layer_isolation_t::LAYER_ISOLATION_ENDED, None, *lost),
+        };
+        let channel = channel.map_or(ptr::null(), CStr::as_ptr);
+        // SAFETY: the caller gave this function for this userdata; the name outlives the call.
+        unsafe { (self.function)(self.userdata.pointer, event, channel, count) };
     }
 }
 

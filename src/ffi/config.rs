@@ -6,7 +6,10 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::layer::Hooks;
 
-use super::callback::{LogCallback, StateCallback, layer_destroy_cb, layer_log_cb, layer_state_cb};
+use super::callback::{
+    IsolationCallback, LogCallback, StateCallback, layer_destroy_cb, layer_isolation_cb,
+    layer_log_cb, layer_state_cb,
+};
 use super::handle;
 use super::status::{guard, guard_value, layer_error_t, layer_status_t};
 
@@ -59,7 +62,7 @@ pub unsafe extern "C" fn layer_config_set(
 /// log. A second call replaces the first one's callback, for layers made later.
 ///
 /// Records of one layer come one at a time, in order; two layers may call at once. At most 1024
-/// records and state changes of a layer wait; `LAYER_STAT_EVENTS_DROPPED` counts what was too
+/// records, state changes and other events of a layer wait; `LAYER_STAT_EVENTS_DROPPED` counts what was too
 /// much. With `dispatch=poll` they come from `layer_poll`. `destroy` runs once the config and all
 /// its layers are gone.
 ///
@@ -104,6 +107,31 @@ pub unsafe extern "C" fn layer_config_on_state(
         let config = unsafe { handle::borrow_mut(config, "config") }?;
         let callback = StateCallback::new(callback, userdata, destroy, "callback")?;
         config.hooks.on_state = Some(Arc::new(callback));
+        Ok(())
+    })
+}
+
+/// Sets who is told when channels of layers that are made from this config are isolated, what they
+/// lose by it, and when that ends (see `layer_isolation_t`). All that is said at `layer_config_on_log`
+/// holds here.
+///
+/// `config`: changed. `callback`: not NULL. `userdata`, `destroy`: see the conventions. Never
+/// blocks; one thread at a time; allowed from a callback. Returns `LAYER_OK`; `LAYER_INVALID`
+/// (NULL).
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn layer_config_on_isolation(
+    config: *mut layer_config_t,
+    callback: layer_isolation_cb,
+    userdata: *mut c_void,
+    destroy: layer_destroy_cb,
+    error: *mut *mut layer_error_t,
+) -> layer_status_t {
+    guard(error, || {
+        // SAFETY: the caller passes NULL or a config of its own.
+        let config = unsafe { handle::borrow_mut(config, "config") }?;
+        let callback = IsolationCallback::new(callback, userdata, destroy, "callback")?;
+        config.hooks.on_isolation = Some(Arc::new(callback));
         Ok(())
     })
 }

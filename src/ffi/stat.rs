@@ -24,7 +24,8 @@ pub enum layer_stat_t {
     LAYER_STAT_RECEIVED = 7,
     /// Counts messages dropped because nobody received them within `local_expiry`.
     LAYER_STAT_DROPPED_EXPIRED = 8,
-    /// Counts messages dropped because their channel held `channel_capacity` of them.
+    /// Counts messages dropped because their channel held `channel_capacity` of them, while channels
+    /// were isolated.
     LAYER_STAT_DROPPED_CHANNEL_FULL = 9,
     /// Counts messages dropped because the broker flagged them as perhaps delivered before.
     LAYER_STAT_DROPPED_REDELIVERED = 10,
@@ -36,7 +37,7 @@ pub enum layer_stat_t {
     LAYER_STAT_DROPPED_FOREIGN = 13,
     /// Counts messages dropped because their channel was discarded or the layer closed.
     LAYER_STAT_DROPPED_DISCARDED = 14,
-    /// Counts log records and state changes that were dropped because too many were waiting.
+    /// Counts log records and events that were dropped because too many were waiting.
     LAYER_STAT_EVENTS_DROPPED = 15,
     /// The number of consuming connections so far.
     LAYER_STAT_GENERATION = 16,
@@ -74,6 +75,16 @@ pub enum layer_stat_t {
     LAYER_STAT_CALLBACK_NANOSECONDS = 31,
     /// 1 while both connections stand and every group is bound, else 0.
     LAYER_STAT_READY = 32,
+    /// 1 while channels are isolated: none holds back deliveries to the others, and each is bounded
+    /// by `channel_capacity`; else 0.
+    LAYER_STAT_ISOLATING = 33,
+    /// Counts how often isolation has begun.
+    LAYER_STAT_ISOLATIONS = 34,
+    /// Counts messages dropped because all channels held `total_capacity` and theirs was the fullest,
+    /// while channels were isolated.
+    LAYER_STAT_DROPPED_TOTAL_FULL = 35,
+    /// Counts memberships that ended because their channel was not used for `group_expiry`.
+    LAYER_STAT_MEMBERSHIPS_EXPIRED = 36,
 }
 
 // cbindgen reads no macro, so the list stands twice; this keeps the two the same.
@@ -115,6 +126,10 @@ const _: () = {
             Stat::CallbackNanoseconds,
         ),
         (C::LAYER_STAT_READY, Stat::Ready),
+        (C::LAYER_STAT_ISOLATING, Stat::Isolating),
+        (C::LAYER_STAT_ISOLATIONS, Stat::Isolations),
+        (C::LAYER_STAT_DROPPED_TOTAL_FULL, Stat::DroppedTotalFull),
+        (C::LAYER_STAT_MEMBERSHIPS_EXPIRED, Stat::MembershipsExpired),
     ];
     let mut index = 0;
     while index < PAIRS.len() {

@@ -80,6 +80,11 @@ fn expected(kind: OptionKind, name: &str, value: &str) -> Option<()> {
         OptionKind::Seconds(most) => {
             (1_000_000..=u128::from(most) * 1_000_000_000).contains(&nanoseconds()?)
         }
+        OptionKind::SecondsOr(most, word) => {
+            value == word
+                || (word == "0" && nanoseconds() == Some(0))
+                || (1_000_000..=u128::from(most) * 1_000_000_000).contains(&nanoseconds()?)
+        }
         OptionKind::WholeSeconds(most) => {
             let value = nanoseconds()?;
             value % 1_000_000_000 == 0 && value <= u128::from(most) * 1_000_000_000
@@ -189,9 +194,27 @@ fn settings(config: &Config) -> Verdict {
         ("expiry", seconds(settings.expiry), 0.001, 4_294_967.0),
         (
             "group_expiry",
-            seconds(settings.group_expiry),
+            settings.group_expiry.map_or(1.0, seconds),
             0.001,
             315_360_000.0,
+        ),
+        (
+            "stall_after",
+            settings.stall_after.map_or(1.0, seconds),
+            0.001,
+            3600.0,
+        ),
+        (
+            "channel_capacity",
+            settings.channel_capacity as f64,
+            1.0,
+            2_147_483_647.0,
+        ),
+        (
+            "total_capacity",
+            settings.total_capacity as f64,
+            1.0,
+            2_147_483_647.0,
         ),
         (
             "local_expiry",

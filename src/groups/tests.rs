@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const EXPIRY: Duration = Duration::from_secs(86_400);
+/// A second a tick, so that nothing is rounded where all happens at full seconds.
+const EXPIRY: Duration = Duration::from_secs(expiry::TICKS as u64);
 
 /// Three channels.
 const A: ChannelKey = 0;
@@ -19,7 +20,7 @@ fn unbind(group: &str) -> Change {
 
 /// Groups of a layer that is connected.
 fn groups() -> Groups<u64> {
-    let mut groups = Groups::new(EXPIRY);
+    let mut groups = Groups::new(Some(EXPIRY));
     assert_eq!(groups.connected(), (vec![], vec![]));
     groups
 }
@@ -117,7 +118,7 @@ fn a_member_added_and_discarded_while_unbinding_leaves_no_waiter() {
 #[test]
 fn a_new_connection_binds_every_group_that_has_members() {
     let now = Instant::now();
-    let mut groups = Groups::new(EXPIRY);
+    let mut groups = Groups::new(Some(EXPIRY));
     assert_eq!(
         groups.add("g", A, now, Some(1)).changes,
         [],
@@ -167,8 +168,12 @@ fn discarding_a_channel_ends_all_its_memberships() {
     assert_eq!(groups.discard_channel(A), changed(&[], &[]));
 }
 
+fn never_used(_: ChannelKey) -> Option<Instant> {
+    None
+}
+
 #[test]
-fn a_membership_lapses_after_its_last_add() {
+fn a_membership_expires_after_its_last_add() {
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
     let mut groups = groups();
@@ -177,20 +182,113 @@ fn a_membership_lapses_after_its_last_add() {
     groups.changed(&bind("g"));
     groups.add("g", A, at(20), None);
     assert_eq!(groups.next_expiry(), Some(at(10) + EXPIRY));
-    assert_eq!(groups.expire(at(9) + EXPIRY), changed(&[], &[]));
-    assert_eq!(groups.expire(at(10) + EXPIRY), changed(&[B], &[]));
-    assert_eq!(members(&groups, "g"), [A]);
     assert_eq!(
-        groups.expire(at(20) + EXPIRY),
-        changed(&[A], &[unbind("g")])
+        groups.expire(at(9) + EXPIRY, never_used),
+        Expired::default()
     );
+    let expired = groups.expire(at(10) + EXPIRY, never_used);
+    assert_eq!(expired.changed, changed(&[B], &[]));
+    assert_eq!(expired.groups, ["g".into()]);
+    assert_eq!(members(&groups, "g"), [A]);
+    let expired = groups.expire(at(20) + EXPIRY, never_used);
+    assert_eq!(expired.changed, changed(&[A], &[unbind("g")]));
     assert_eq!(groups.next_expiry(), None);
+}
+
+#[test]
+fn a_membership_of_a_channel_in_use_does_not_expire() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut groups = groups();
+    groups.add("g", A, at(0), None);
+    groups.add("h", A, at(0), None);
+    groups.add("g", B, at(0), None);
+    for round in 1..4 {
+        let now = at(round * 64);
+        let used = |channel| (channel == A).then_some(now);
+        groups.expire(now, used);
+        assert_eq!(
+            (members(&groups, "g"), members(&groups, "h")),
+            (vec![A], vec![A])
+        );
+    }
+    // It is used no more.
+    let last = at(3 * 64);
+    assert_eq!(groups.next_expiry(), Some(last + EXPIRY));
+    let late = last + EXPIRY - Duration::from_secs(1);
+    assert_eq!(groups.expire(late, |_| Some(last)), Expired::default());
+    let expired = groups.expire(last + EXPIRY, |_| Some(last));
+    assert_eq!(expired.changed.channels, [A, A]);
+    assert_eq!(groups.memberships(), 0);
+}
+
+#[test]
+fn a_membership_expires_after_the_last_use_of_its_channel() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut groups = groups();
+    groups.add("g", A, at(0), None);
+    groups.add("g", B, at(30), None);
+    let used = |channel| (channel == A).then(|| at(20));
+    assert_eq!(groups.expire(at(0) + EXPIRY, used), Expired::default());
+    // Before the one that was added later.
+    assert_eq!(groups.next_expiry(), Some(at(20) + EXPIRY));
+    assert_eq!(groups.expire(at(20) + EXPIRY, used).changed.channels, [A]);
+    assert_eq!(groups.expire(at(30) + EXPIRY, used).changed.channels, [B]);
+}
+
+#[test]
+fn memberships_that_never_expire_do_not_expire() {
+    let now = Instant::now();
+    let mut groups: Groups<u64> = Groups::new(None);
+    groups.connected();
+    groups.add("g", A, now, None);
+    groups.add("g", A, now, None);
+    assert_eq!(groups.next_expiry(), None);
+    let late = now + Duration::from_secs(1 << 30);
+    assert_eq!(groups.expire(late, never_used), Expired::default());
+    assert_eq!(groups.discard("g", A), changed(&[A], &[]));
+    assert_eq!(groups.memberships(), 0);
+}
+
+#[test]
+fn a_membership_expires_a_64th_of_group_expiry_late_at_most_and_never_early() {
+    let start = Instant::now();
+    let tick = Duration::from_millis(3);
+    let expiry = tick * expiry::TICKS;
+    let mut groups: Groups<u64> = Groups::new(Some(expiry));
+    groups.connected();
+    let mut now = start;
+    for round in 0..500 {
+        now += Duration::from_micros(777 + round);
+        groups.add("g", A, now, None);
+        let early = now + expiry - Duration::from_nanos(1);
+        assert_eq!(groups.expire(early, never_used), Expired::default());
+        now += expiry + tick;
+        assert_eq!(groups.expire(now, never_used).changed.channels, [A]);
+    }
+}
+
+#[test]
+fn memberships_that_nobody_has_looked_at_for_long_expire_at_the_next_look() {
+    let start = Instant::now();
+    let mut groups = groups();
+    groups.add("g", A, start, None);
+    let late = start + EXPIRY * 1000;
+    // Added before anything was looked at: it is not taken for one of those.
+    groups.add("g", B, late, None);
+    assert_eq!(groups.expire(late, never_used).changed.channels, [A]);
+    assert_eq!(groups.next_expiry(), Some(late + EXPIRY));
+    assert_eq!(
+        groups.expire(late + EXPIRY, never_used).changed.channels,
+        [B]
+    );
 }
 
 #[test]
 fn a_waiter_that_gave_up_is_forgotten_and_its_membership_stays() {
     let now = Instant::now();
-    let mut groups = Groups::new(EXPIRY);
+    let mut groups = Groups::new(Some(EXPIRY));
     groups.add("g", A, now, Some(1));
     groups.forget_waiter("g", 1);
     assert_eq!(members(&groups, "g"), [A]);
@@ -216,10 +314,10 @@ fn what_comes_and_goes_leaves_nothing() {
     assert_eq!(groups.group_ids.len(), 0);
     assert_eq!(groups.membership_ids.len(), 0);
     assert_eq!((groups.len(), groups.memberships()), (0, 0));
-    assert_eq!((groups.oldest, groups.newest), (NONE, NONE));
+    assert_eq!(groups.next_expiry(), None);
 }
 
-/// Memberships as plainly as they can be written down.
+/// Memberships as plainly as they can be written down, with the time of the last add.
 #[derive(Default)]
 struct Model(Vec<(String, ChannelKey, Instant)>);
 
@@ -232,21 +330,24 @@ impl Model {
 proptest! {
     #[test]
     fn memberships_are_those_of_a_plain_list(
-        steps in proptest::collection::vec((0_u8..6, 0_u8..4, 0_u32..5), 0..120),
+        steps in proptest::collection::vec((0_u8..7, 0_u8..4, 0_u32..5), 0..300),
     ) {
         let start = Instant::now();
-        let mut groups: Groups<u64> = Groups::new(Duration::from_secs(20));
+        let mut groups: Groups<u64> = Groups::new(Some(EXPIRY));
         let mut model = Model::default();
+        let mut used = [None; 5];
+        groups.add("first", 9, start, None);
+        groups.discard("first", 9);
         groups.connected();
         for (number, (step, group, channel)) in steps.into_iter().enumerate() {
-            let now = start + Duration::from_secs(number as u64);
+            let now = start + Duration::from_secs(2 * number as u64);
             let group = format!("g{group}");
             let before = model.0.len();
             let changed = match step {
                 0..=2 => {
                     model.remove(|m| (&m.0, m.1) == (&group, channel));
                     let renewed = model.0.len() < before;
-                    model.0.push((group.clone(), channel, now + Duration::from_secs(20)));
+                    model.0.push((group.clone(), channel, now));
                     let changed = groups.add(&group, channel, now, None);
                     prop_assert_eq!(changed.channels.is_empty(), renewed);
                     changed
@@ -259,19 +360,29 @@ proptest! {
                     model.remove(|m| m.1 == channel);
                     groups.discard_channel(channel)
                 }
+                5 => {
+                    used[channel as usize] = Some(now);
+                    Changed::default()
+                }
                 _ => {
-                    model.remove(|m| m.2 <= now);
-                    groups.expire(now)
+                    model.remove(|m| m.2.max(used[m.1 as usize].unwrap_or(m.2)) + EXPIRY <= now);
+                    groups.expire(now, |channel| used[channel as usize]).changed
                 }
             };
-            if step > 2 {
+            if step > 2 && step != 5 {
                 prop_assert_eq!(changed.channels.len(), before - model.0.len());
             }
             for change in changed.changes {
                 groups.changed(&change);
             }
             prop_assert_eq!(groups.memberships(), model.0.len());
-            prop_assert_eq!(groups.next_expiry(), model.0.first().map(|m| m.2));
+            // They may be looked at too early, and are not looked at too late.
+            let expires = |m: &(String, ChannelKey, Instant)| {
+                m.2.max(used[m.1 as usize].unwrap_or(m.2)) + EXPIRY
+            };
+            let next = model.0.iter().map(expires).min();
+            prop_assert!(next.is_none() || groups.next_expiry() <= next);
+            prop_assert_eq!(groups.next_expiry().is_some(), next.is_some());
             for group in 0..4 {
                 let group = format!("g{group}");
                 let mut wanted: Vec<_> = model.0.iter().filter(|m| m.0 == group).map(|m| m.1).collect();
@@ -285,7 +396,7 @@ proptest! {
 #[test]
 fn who_waits_for_a_group_that_lost_its_members_meanwhile_is_not_left_waiting() {
     let now = Instant::now();
-    let mut groups = Groups::new(EXPIRY);
+    let mut groups = Groups::new(Some(EXPIRY));
     groups.add("g", A, now, Some(1));
     groups.discard("g", A);
     assert_eq!(groups.connected(), (vec![], vec![1]));

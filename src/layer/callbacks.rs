@@ -1,5 +1,6 @@
 //! What a user of the layer hands in to be called. No lock is held while one runs or is dropped.
 
+use std::ffi::CStr;
 use std::fmt;
 use std::sync::Arc;
 
@@ -49,6 +50,36 @@ pub trait OnState: Send + Sync + 'static {
     fn state(&self, state: State, generation: u64);
 }
 
+/// What isolation does in a layer: when messages that wait have kept the broker from sending any for
+/// option `stall_after`, each channel is bounded by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Isolation {
+    /// Channels are isolated from now on.
+    Began {
+        /// How many messages wait in memory.
+        waiting: u64,
+    },
+    /// A channel has lost its newest messages.
+    Lost {
+        /// Which; `None` for several that are not told apart.
+        channel: Option<Arc<CStr>>,
+        /// How many since that was last told.
+        count: u64,
+    },
+    /// Channels are not isolated any more.
+    Ended {
+        /// How many messages were lost in all since it began.
+        lost: u64,
+    },
+}
+
+/// Takes what isolation does, in several layers perhaps.
+pub trait OnIsolation: Send + Sync + 'static {
+    /// One event; those of one layer come in order.
+    fn isolation(&self, event: &Isolation);
+}
+
 /// Who is told what happens in a layer.
 #[derive(Clone, Default)]
 pub struct Hooks {
@@ -56,6 +87,8 @@ pub struct Hooks {
     pub on_log: Option<Arc<dyn OnLog>>,
     /// Gets the changes of state.
     pub on_state: Option<Arc<dyn OnState>>,
+    /// Gets what isolation does.
+    pub on_isolation: Option<Arc<dyn OnIsolation>>,
 }
 
 impl fmt::Debug for Hooks {
@@ -63,6 +96,7 @@ impl fmt::Debug for Hooks {
         f.debug_struct("Hooks")
             .field("on_log", &self.on_log.is_some())
             .field("on_state", &self.on_state.is_some())
+            .field("on_isolation", &self.on_isolation.is_some())
             .finish()
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::log::Record;
 use crate::sync::Mutex;
 
-use super::callbacks::{Hooks, State};
+use super::callbacks::{Hooks, Isolation, State};
 
 /// The most events that wait. The header states it.
 const CAPACITY: usize = 1024;
@@ -13,6 +13,7 @@ const CAPACITY: usize = 1024;
 enum Event {
     Log(Record),
     State(State, u64),
+    Isolation(Isolation),
 }
 
 #[derive(Default)]
@@ -77,6 +78,13 @@ impl Events {
         self.waiting.lock().push(Event::State(state, generation))
     }
 
+    pub(super) fn isolation(&self, event: Isolation) -> Pushed {
+        if self.hooks.on_isolation.is_none() {
+            return Pushed::Unwanted;
+        }
+        self.waiting.lock().push(Event::Isolation(event))
+    }
+
     /// Tells the user at most `budget` events, each by way of `guard`, which contains a panic; says
     /// how many, and whether more wait.
     pub(super) fn run(&self, budget: usize, guard: impl Fn(&mut dyn FnMut())) -> (usize, bool) {
@@ -100,6 +108,11 @@ impl Events {
                         guard(&mut || hook.state(state, generation));
                     }
                 }
+                Some(Event::Isolation(event)) => {
+                    if let Some(hook) = &self.hooks.on_isolation {
+                        guard(&mut || hook.isolation(&event));
+                    }
+                }
             }
             ran += 1;
         }
@@ -115,7 +128,7 @@ mod tests {
     use crate::log::RecordId;
     use std::sync::Arc;
 
-    use super::super::callbacks::{OnLog, OnState};
+    use super::super::callbacks::{OnIsolation, OnLog, OnState};
 
     #[derive(Default)]
     struct Heard(Mutex<Vec<String>>);
@@ -132,6 +145,12 @@ mod tests {
         }
     }
 
+    impl OnIsolation for Heard {
+        fn isolation(&self, event: &Isolation) {
+            self.0.lock().push(format!("{event:?}"));
+        }
+    }
+
     fn record(message: &str) -> Record {
         Record {
             id: RecordId::Connected,
@@ -145,28 +164,38 @@ mod tests {
         let events = Events::new(Hooks {
             on_log: Some(heard.clone()),
             on_state: Some(heard.clone()),
+            on_isolation: Some(heard.clone()),
         });
         assert_eq!(events.log(record("one")), Pushed::Due);
         assert_eq!(events.state(State::Ready, 1), Pushed::Waits);
         assert_eq!(events.run(1, |call| call()), (1, true));
         assert_eq!(events.log(record("two")), Pushed::Waits);
-        assert_eq!(events.run(8, |call| call()), (2, false));
+        assert_eq!(
+            events.isolation(Isolation::Ended { lost: 5 }),
+            Pushed::Waits
+        );
+        assert_eq!(events.run(8, |call| call()), (3, false));
         assert_eq!(events.log(record("three")), Pushed::Due);
         assert_eq!(events.run(8, |call| call()), (1, false));
-        assert_eq!(*heard.0.lock(), ["one", "Ready 1", "two", "three"]);
+        assert_eq!(
+            *heard.0.lock(),
+            ["one", "Ready 1", "two", "Ended { lost: 5 }", "three"]
+        );
     }
 
     #[test]
     fn too_many_events_are_dropped_and_unwanted_ones_are_not_kept() {
         let events = Events::new(Hooks {
             on_log: Some(Arc::new(Heard::default())),
-            on_state: None,
+            ..Hooks::default()
         });
         for _ in 0..CAPACITY {
             assert_ne!(events.log(record("x")), Pushed::Dropped);
         }
         assert_eq!(events.log(record("x")), Pushed::Dropped);
         assert_eq!(events.state(State::Ready, 1), Pushed::Unwanted);
+        let began = Isolation::Began { waiting: 1 };
+        assert_eq!(events.isolation(began), Pushed::Unwanted);
         assert_eq!(events.run(usize::MAX, |call| call()), (CAPACITY, false));
     }
 }

@@ -42,7 +42,7 @@ impl Host for Shared {
         let (wanted, ended) = {
             let mut local = self.inbox.local.lock();
             local.generation = generation;
-            local.credit.reset();
+            local.back_pressure.reset();
             let (wanted, waiters) = local.groups.connected();
             let waits = waiters.into_iter();
             let ended: Vec<_> = waits.filter_map(|w| local.waits.remove(w)).collect();

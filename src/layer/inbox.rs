@@ -6,10 +6,11 @@ use std::time::Instant;
 use crate::broker::{Delivery, Generation};
 use crate::error::Error;
 use crate::log::RecordId;
-use crate::mailbox::Delivered;
+use crate::mailbox::{Bound, Delivered, Lost};
 use crate::stats::Stat;
 use crate::wire::{self, Decoded, OwnedRecipient};
 
+use super::isolation::in_words;
 use super::local::{After, Local, Pull, Woken};
 use super::shared::{Job, Shared};
 
@@ -26,11 +27,18 @@ impl Local {
         after: &mut After,
     ) {
         let body = Arc::new(decoded.body);
-        let mut dropped = 0;
+        let losses = &mut self.losses;
         let mut note = |delivered: Delivered<Arc<Pull>>| {
             after.due.extend(delivered.due);
             after.wake.extend(delivered.wake);
-            dropped += usize::from(delivered.dropped);
+            if let Some(Lost { channel, bound }) = delivered.lost {
+                let stat = match bound {
+                    Bound::Channel => Stat::DroppedChannelFull,
+                    Bound::Total => Stat::DroppedTotalFull,
+                };
+                shared.counters.add(stat, 1);
+                losses.add(channel);
+            }
         };
         match &decoded.recipient {
             OwnedRecipient::Channel(channel) => {
@@ -48,23 +56,7 @@ impl Local {
                 if members.is_empty() {
                     shared.counters.add(Stat::DroppedNoMember, 1);
                 }
-                for channel in members {
-                    let body = Arc::clone(&body);
-                    note(self.mailboxes.deliver_to(*channel, body, now));
-                }
-            }
-        }
-        if dropped > 0 {
-            shared.counters.add(Stat::DroppedChannelFull, dropped);
-            if let Some(others) = self.warnings.channel_full.permit(now) {
-                shared.log(
-                    RecordId::ChannelFullDropped,
-                    format!(
-                        "a channel holds as many messages as option 'channel_capacity' allows and \
-                         lost its newest: its receiver is too slow ({others} earlier warnings \
-                         held back)"
-                    ),
-                );
+                self.mailboxes.deliver_to_all(members, body, now, note);
             }
         }
     }
@@ -143,7 +135,7 @@ impl Shared {
             if generation != local.generation {
                 return 0;
             }
-            local.credit.arrived(count);
+            local.back_pressure.arrived(count);
             if local.closed {
                 self.counters.add(Stat::DroppedDiscarded, decoded.len());
                 return 0;
@@ -154,7 +146,8 @@ impl Shared {
             for message in decoded {
                 local.deliver(&self.queue, message, now, self, &mut after);
             }
-            let (_, released) = local.release();
+            local.tell_losses(now, self);
+            let (_, released) = local.release(now, self);
             (released, local.mailboxes.take_expired())
         };
         self.counters.add(Stat::DroppedExpired, expired);
@@ -178,21 +171,17 @@ impl Shared {
                 .then(|| local.warnings.expired.permit(now))
                 .flatten()
                 .map(|others| (expired.biggest, others));
-            (local.release(), expired.dropped, warning)
+            (local.release(now, self), expired.dropped, warning)
         };
         self.counters.add(Stat::DroppedExpired, dropped);
         self.resume(released);
         if let Some((biggest, others)) = warning {
-            let biggest: Vec<String> = biggest
-                .into_iter()
-                .map(|(channel, count)| format!("{channel} ({count})"))
-                .collect();
             self.log(
                 RecordId::ExpiredDropped,
                 format!(
                     "{dropped} messages that nobody received within option 'local_expiry' were \
                      dropped; biggest queues: {} ({others} earlier warnings held back)",
-                    biggest.join(", ")
+                    in_words(&biggest)
                 ),
             );
         }
@@ -231,7 +220,7 @@ mod tests {
         let log = Log::default();
         let hooks = Hooks {
             on_log: Some(Arc::new(log.clone())),
-            on_state: None,
+            ..Hooks::default()
         };
         let mut config = Config::new();
         config.set("host", "memory://redelivered").unwrap();

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::back_pressure::{BackPressure, Rules};
 use crate::broker::{Generation, Token};
 use crate::config::Settings;
-use crate::credit::Credit;
 use crate::groups::{Change, Changed, Groups};
 use crate::log::RateLimit;
-use crate::mailbox::{Ended, MailboxKey, Mailboxes, ReceiverId};
+use crate::losses::Losses;
+use crate::mailbox::{Bounds, Ended, MailboxKey, Mailboxes, ReceiverId};
 use crate::runtime::TickClock;
 use crate::sync::{Condvar, Mutex};
 
@@ -26,7 +27,10 @@ pub(super) struct Local {
     pub(super) mailboxes: Mailboxes<Box<dyn Receive>, Arc<Pull>>,
     pub(super) groups: Groups<Token>,
     pub(super) waits: Calls<Wait>,
-    pub(super) credit: Credit,
+    pub(super) back_pressure: BackPressure,
+    /// While channels are isolated.
+    pub(super) bounds: Bounds,
+    pub(super) losses: Losses,
     /// For what is asked at each callback.
     pub(super) clock: TickClock,
     pub(super) generation: Generation,
@@ -54,14 +58,6 @@ impl Local {
         }
         left.changes
     }
-
-    /// How many deliveries may be let go now, and of which generation.
-    pub(super) fn release(&mut self) -> (Generation, usize) {
-        (
-            self.generation,
-            self.credit.release(self.mailboxes.backlog()),
-        )
-    }
 }
 
 /// The lock around it.
@@ -76,11 +72,21 @@ impl Inbox {
         let limit = || RateLimit::new(WARNING_INTERVAL);
         Self {
             local: Mutex::new(Local {
-                mailboxes: Mailboxes::new(settings.local_expiry, settings.channel_capacity),
+                mailboxes: Mailboxes::new(settings.local_expiry),
                 groups: Groups::new(settings.group_expiry),
                 waits: Calls::new(),
                 clock: TickClock::new(),
-                credit: Credit::new(settings.local_capacity),
+                back_pressure: BackPressure::new(Rules {
+                    local_capacity: settings.local_capacity,
+                    prefetch: settings.prefetch_count.into(),
+                    remote_capacity: settings.remote_capacity.into(),
+                    stall_after: settings.stall_after,
+                }),
+                bounds: Bounds {
+                    channel: settings.channel_capacity,
+                    total: settings.total_capacity,
+                },
+                losses: Losses::default(),
                 generation: 0,
                 handbacks: HashMap::new(),
                 closed: false,

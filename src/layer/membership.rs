@@ -1,4 +1,4 @@
-//! Membership: records it, has the broker follow, tells those who wait for it, ends what lapses.
+//! Membership: records it, has the broker follow, tells those who wait for it, ends what expires.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,8 +6,9 @@ use std::time::Instant;
 use crate::broker::{BindingChange, Generation, Token};
 use crate::dispatch;
 use crate::error::Error;
-use crate::groups::Change;
+use crate::groups::{Change, Expired};
 use crate::log::RecordId;
+use crate::stats::Stat;
 
 use super::callbacks::{Done, Rejected};
 use super::calls::{Calls, Completion, Waiter};
@@ -53,8 +54,9 @@ impl Shared {
             ((local.generation, added.changes), token.is_some())
         };
         self.change_bindings(changes);
-        if let Some(lapse) = now.checked_add(self.settings.group_expiry) {
-            self.timekeeper.arm(lapse);
+        let expiry = self.settings.group_expiry;
+        if let Some(expires) = expiry.and_then(|expiry| now.checked_add(expiry)) {
+            self.timekeeper.arm(expires);
         }
         if !waits {
             return Ok(None);
@@ -202,19 +204,38 @@ impl Shared {
         }
     }
 
-    /// Ends the memberships that have lapsed.
+    /// Ends the memberships that have expired.
     pub(super) fn expire_memberships(&self, now: Instant) {
-        let (lapsed, changes) = {
+        let (count, first, changes) = {
             let mut local = self.inbox.local.lock();
-            let left = local.groups.expire(now);
-            (left.channels.len(), (local.generation, local.unpin(left)))
+            let local = &mut *local;
+            let mailboxes = &local.mailboxes;
+            let last_used = |channel| mailboxes.last_used(channel, now);
+            let Expired { changed, groups } = local.groups.expire(now, last_used);
+            let channels = changed.channels.iter();
+            let first: Vec<_> = groups
+                .into_iter()
+                .zip(channels.map(|channel| mailboxes.name(*channel)))
+                .collect();
+            let count = changed.channels.len();
+            (count, first, (local.generation, local.unpin(changed)))
         };
-        if lapsed > 0 {
+        if count > 0 {
+            self.counters.add(Stat::MembershipsExpired, count);
+            let first: Vec<_> = first
+                .iter()
+                .map(|(group, channel)| format!("'{group}' ({channel})"))
+                .collect();
+            let others = match count - first.len() {
+                0 => String::new(),
+                others => format!(" and {others} more"),
+            };
             self.log(
-                RecordId::MembershipsLapsed,
+                RecordId::MembershipsExpired,
                 format!(
-                    "{lapsed} memberships have lapsed: they were not added again within option \
-                     'group_expiry'"
+                    "{count} memberships expired: nobody received from their channel nor added it \
+                     again within option 'group_expiry'; group (channel): {}{others}",
+                    first.join(", ")
                 ),
             );
         }

@@ -7,6 +7,7 @@ mod closing;
 mod events;
 mod host;
 mod inbox;
+mod isolation;
 mod link;
 mod local;
 mod membership;
@@ -34,7 +35,9 @@ use crate::prometheus::{self, Labels};
 use crate::stats::Stat;
 use crate::wire::{self, Recipient};
 
-pub use self::callbacks::{Done, Hooks, OnLog, OnState, Receive, Rejected, State};
+pub use self::callbacks::{
+    Done, Hooks, Isolation, OnIsolation, OnLog, OnState, Receive, Rejected, State,
+};
 #[cfg(feature = "tracing")]
 pub use self::tracing_log::TracingLog;
 pub use crate::mailbox::{Ended, Flow};

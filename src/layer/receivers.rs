@@ -67,7 +67,8 @@ impl Shared {
                 // The end of one call and the beginning of the next have one lock.
                 local = self.inbox.local.lock();
                 let receiver = checked_out.receiver;
-                let checked_in = local.mailboxes.check_in(key, checked_out, flow);
+                let now = local.clock.now();
+                let checked_in = local.mailboxes.check_in(key, checked_out, flow, now);
                 due = checked_in.due;
                 if !checked_in.is_routine() {
                     local = self.follow_check_in(local, receiver, checked_in);
@@ -90,7 +91,8 @@ impl Shared {
 
     /// Ends the hold of the lock after messages were taken out.
     fn let_go(&self, mut local: MutexGuard<'_, Local>) {
-        let released = local.release();
+        let now = local.clock.now();
+        let released = local.release(now, self);
         let expired = local.mailboxes.take_expired();
         drop(local);
         self.counters.add(Stat::DroppedExpired, expired);
@@ -142,7 +144,7 @@ impl Shared {
     pub(super) fn cancel_receiver(&self, id: ReceiverId) -> Result<(), Error> {
         let deadline = Instant::now() + self.settings.timeout;
         let mut local = self.inbox.local.lock();
-        match local.mailboxes.cancel(id) {
+        match local.mailboxes.cancel(id, Instant::now()) {
             Cancel::Unknown => Ok(()),
             Cancel::Idle(callback) => {
                 drop(local);
@@ -249,7 +251,8 @@ impl Shared {
             let key = local.mailboxes.key(channel);
             let left = key.map(|key| local.groups.discard_channel(key));
             let changes = local.unpin(left.unwrap_or_default());
-            (discarded, (local.generation, changes), local.release())
+            let released = local.release(Instant::now(), self);
+            (discarded, (local.generation, changes), released)
         };
         self.discarded(discarded, Ended::Discarded);
         self.resume(released);

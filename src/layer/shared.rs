@@ -20,7 +20,7 @@ use crate::runtime::{self, Runtime};
 use crate::stats::{Counters, Stat};
 use crate::sync::Mutex;
 
-use super::callbacks::{Done, Hooks, State};
+use super::callbacks::{Done, Hooks, Isolation, State};
 use super::calls::{Completion, Waiter};
 use super::closing::{Closing, InCall};
 use super::events::{Events, Pushed};
@@ -236,18 +236,24 @@ impl Shared {
         self.expire_waits(now);
         self.expire_messages(now);
         self.expire_memberships(now);
+        self.relieve(now);
     }
 
     fn next_due(&self) -> Option<Instant> {
-        let (waits, memberships) = {
+        let (waits, memberships, isolation) = {
             let local = self.inbox.local.lock();
-            (local.waits.next_deadline(), local.groups.next_expiry())
+            (
+                local.waits.next_deadline(),
+                local.groups.next_expiry(),
+                local.next_isolation(self),
+            )
         };
         [
             self.outbox.next_deadline(),
             self.next_message_expiry(),
             waits,
             memberships,
+            isolation,
         ]
         .into_iter()
         .flatten()
@@ -260,6 +266,10 @@ impl Shared {
 
     pub(super) fn tell_state(&self, state: State, generation: Generation) {
         self.pushed(self.events.state(state, generation));
+    }
+
+    pub(super) fn tell_isolation(&self, event: Isolation) {
+        self.pushed(self.events.isolation(event));
     }
 
     fn pushed(&self, pushed: Pushed) {
@@ -289,7 +299,8 @@ impl Shared {
             Stat::Groups => gauge(self.inbox.local.lock().groups.len()),
             Stat::Memberships => gauge(self.inbox.local.lock().groups.memberships()),
             Stat::GroupsBound => gauge(self.inbox.local.lock().groups.bound()),
-            Stat::DeliveriesHeld => gauge(self.inbox.local.lock().credit.held()),
+            Stat::DeliveriesHeld => gauge(self.inbox.local.lock().back_pressure.unacked()),
+            Stat::Isolating => u64::from(self.inbox.local.lock().back_pressure.is_isolating()),
             counter => self.counters.get(counter),
         }
     }

@@ -76,6 +76,14 @@ impl<T> Queue<T> {
         std::mem::replace(&mut self.first, second)
     }
 
+    pub(super) fn pop_back(&mut self) -> Option<T> {
+        let last = self.rest.as_mut().and_then(|rest| rest.pop_back());
+        if self.rest.as_ref().is_some_and(|rest| rest.is_empty()) {
+            self.rest = None;
+        }
+        last.or_else(|| self.first.take())
+    }
+
     /// Moves the first item to the end.
     pub(super) fn rotate(&mut self) {
         if self.rest.is_some()
@@ -111,7 +119,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_queue(steps in proptest::collection::vec(0_u8..7, 0..200)) {
+        fn it_is_a_queue(steps in proptest::collection::vec(0_u8..8, 0..200)) {
             let mut queue = Queue::default();
             let mut model = VecDeque::new();
             for (number, step) in steps.into_iter().enumerate() {
@@ -125,6 +133,7 @@ mod tests {
                         model.push_front(number);
                     }
                     3 => prop_assert_eq!(queue.pop_front(), model.pop_front()),
+                    6 => prop_assert_eq!(queue.pop_back(), model.pop_back()),
                     4 => {
                         queue.rotate();
                         if !model.is_empty() {

@@ -44,10 +44,9 @@ impl Local {
                 self.due.extend(self.boxes.deliver(channel, body, now).due);
             }
             OwnedRecipient::Group(group) => {
-                for key in self.groups.members(group) {
-                    let body = Arc::clone(&body);
-                    self.due.extend(self.boxes.deliver_to(*key, body, now).due);
-                }
+                let (members, due) = (self.groups.members(group), &mut self.due);
+                self.boxes
+                    .deliver_to_all(members, body, now, |delivered| due.extend(delivered.due));
             }
         }
         self.due.len()

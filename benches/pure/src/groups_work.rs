@@ -24,7 +24,7 @@ fn follow(groups: &mut Tokens, changed: Changed) {
 }
 
 fn connected() -> Tokens {
-    let mut groups = Groups::new(EXPIRY);
+    let mut groups = Groups::new(Some(EXPIRY));
     groups.connected();
     groups
 }
@@ -86,9 +86,9 @@ fn expire(members: u32) -> Box<dyn Work> {
     fed(
         move || with_members(members, now),
         move |mut groups| {
-            let changed = groups.expire(now + EXPIRY);
-            assert_eq!(changed.channels.len(), members as usize);
-            (groups, changed)
+            let expired = groups.expire(now + EXPIRY, |_| None);
+            assert_eq!(expired.changed.channels.len(), members as usize);
+            (groups, expired)
         },
     )
 }

@@ -35,7 +35,7 @@ pub(crate) fn callback() -> Callback {
 }
 
 pub(crate) fn empty() -> Boxes {
-    Mailboxes::new(EXPIRY, None)
+    Mailboxes::new(EXPIRY)
 }
 
 /// Mailboxes with a receiver each.
@@ -54,7 +54,7 @@ pub(crate) fn receive(boxes: &mut Boxes, key: MailboxKey, now: Instant) -> bool 
         unreachable!("nothing ends here");
     };
     let flow = (ran.callback)(message.body().data());
-    boxes.check_in(key, ran, flow).due
+    boxes.check_in(key, ran, flow, now).due
 }
 
 /// A message for one of so many channels, each in its turn.
@@ -104,11 +104,11 @@ pub(crate) fn cases() -> Vec<Case> {
             })
         }),
         Case::new("mailbox/receive_and_cancel", 100, || {
-            let names = names(1);
+            let (names, now) = (names(1), Instant::now());
             let mut boxes = empty();
             steady(move || {
                 let (receiver, _) = boxes.add_receiver(&names[0], callback(), |_| ());
-                assert!(matches!(boxes.cancel(receiver), Cancel::Idle(_)));
+                assert!(matches!(boxes.cancel(receiver, now), Cancel::Idle(_)));
             })
         }),
         Case::new("mailbox/deliver_in_place_of_expired", 100, || {

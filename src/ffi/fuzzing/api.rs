@@ -3,7 +3,8 @@
 use std::ffi::{c_char, c_int, c_void};
 
 use crate::ffi::callback::{
-    layer_destroy_cb, layer_done_cb, layer_log_cb, layer_receive_cb, layer_state_cb, layer_state_t,
+    layer_destroy_cb, layer_done_cb, layer_isolation_cb, layer_log_cb, layer_receive_cb,
+    layer_state_cb, layer_state_t,
 };
 use crate::ffi::config::{self, layer_config_t};
 use crate::ffi::layer::{groups, layer_t, lifecycle, poll, receive, send};
@@ -35,6 +36,8 @@ table! {
         (*mut layer_config_t, layer_log_cb, Data, layer_destroy_cb, Error) -> Status;
     config_on_state = config::layer_config_on_state:
         (*mut layer_config_t, layer_state_cb, Data, layer_destroy_cb, Error) -> Status;
+    config_on_isolation = config::layer_config_on_isolation:
+        (*mut layer_config_t, layer_isolation_cb, Data, layer_destroy_cb, Error) -> Status;
     config_free = config::layer_config_free: (*mut layer_config_t);
     new = lifecycle::layer_new: (*const layer_config_t, *mut *mut layer_t, Error) -> Status;
     wait_ready = lifecycle::layer_wait_ready: (*const layer_t, u32, Error) -> Status;

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 
-use crate::ffi::callback::{layer_log_level_t, layer_state_t};
+use crate::ffi::callback::{layer_isolation_t, layer_log_level_t, layer_state_t};
 use crate::ffi::message::layer_message_t;
 use crate::ffi::status::{layer_error_t, layer_status_t as Status};
 use crate::log::RecordId;
@@ -252,6 +252,34 @@ pub(super) unsafe extern "C" fn on_state(
         token
             .world
             .wrong(format!("a state of generation {generation}"));
+    }
+    token
+        .world
+        .inside_callback(|| token.world.obey_script(&token.script));
+    leave(token);
+}
+
+pub(super) unsafe extern "C" fn on_isolation(
+    userdata: *mut c_void,
+    event: layer_isolation_t,
+    channel: *const c_char,
+    count: u64,
+) {
+    // SAFETY: the library gives back what it was given.
+    let token = unsafe { token(userdata) };
+    enter(token, Kind::Isolation);
+    let lost = event == layer_isolation_t::LAYER_ISOLATION_LOST;
+    if (!lost && !channel.is_null()) || (lost && count == 0) {
+        token
+            .world
+            .wrong(format!("{event:?} of channel {channel:?} with {count}"));
+    }
+    if !channel.is_null() {
+        // SAFETY: a string that is borrowed until we return.
+        let channel = unsafe { CStr::from_ptr(channel) };
+        if !channel.to_bytes().contains(&b'!') {
+            token.world.wrong(format!("{channel:?} has lost {count}"));
+        }
     }
     token
         .world

@@ -162,6 +162,7 @@ pub(super) enum Kind {
     Receive,
     Log,
     State,
+    Isolation,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

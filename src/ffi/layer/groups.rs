@@ -13,7 +13,8 @@ use super::{disown, layer_t, open_with};
 ///
 /// It waits at most option `timeout`. On `LAYER_TIMEOUT`, `LAYER_DISCONNECTED` and `LAYER_REFUSED`
 /// the membership stays and is bound on reconnection. Adding again is fine and renews the
-/// membership, which lapses `group_expiry` after the last add.
+/// membership. It expires where for `group_expiry` the channel was not added again and not in use: no
+/// receiver and no thread waited for its messages, and none was taken.
 ///
 /// `group`, `channel`: borrowed; a channel of this layer. `error`: see the conventions. Blocks; any
 /// thread; from a callback only where the group is routed here already. Returns `LAYER_OK`;

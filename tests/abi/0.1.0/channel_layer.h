@@ -180,6 +180,30 @@ typedef int32_t layer_state_t;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// What isolation does. Messages that channels have not taken keep the broker from sending any to the
+// others; once that has lasted for option `stall_after`, channels are isolated: none holds deliveries
+// back, and each keeps at most `channel_capacity` messages and loses its newest beyond, until what
+// waits is at most half of `local_capacity` and `prefetch_count`.
+enum layer_isolation_t
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Channels are isolated from now on.
+    LAYER_ISOLATION_BEGAN = 1,
+    // A channel has lost its newest messages.
+    LAYER_ISOLATION_LOST = 2,
+    // Channels are not isolated any more.
+    LAYER_ISOLATION_ENDED = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum layer_isolation_t layer_isolation_t;
+#else
+typedef int32_t layer_isolation_t;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // What a `layer_receive_cb` returns.
 enum layer_flow_t
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -225,7 +249,8 @@ enum layer_stat_t
     LAYER_STAT_RECEIVED = 7,
     // Counts messages dropped because nobody received them within `local_expiry`.
     LAYER_STAT_DROPPED_EXPIRED = 8,
-    // Counts messages dropped because their channel held `channel_capacity` of them.
+    // Counts messages dropped because their channel held `channel_capacity` of them, while channels
+    // were isolated.
     LAYER_STAT_DROPPED_CHANNEL_FULL = 9,
     // Counts messages dropped because the broker flagged them as perhaps delivered before.
     LAYER_STAT_DROPPED_REDELIVERED = 10,
@@ -237,7 +262,7 @@ enum layer_stat_t
     LAYER_STAT_DROPPED_FOREIGN = 13,
     // Counts messages dropped because their channel was discarded or the layer closed.
     LAYER_STAT_DROPPED_DISCARDED = 14,
-    // Counts log records and state changes that were dropped because too many were waiting.
+    // Counts log records and events that were dropped because too many were waiting.
     LAYER_STAT_EVENTS_DROPPED = 15,
     // The number of consuming connections so far.
     LAYER_STAT_GENERATION = 16,
@@ -275,6 +300,16 @@ enum layer_stat_t
     LAYER_STAT_CALLBACK_NANOSECONDS = 31,
     // 1 while both connections stand and every group is bound, else 0.
     LAYER_STAT_READY = 32,
+    // 1 while channels are isolated: none holds back deliveries to the others, and each is bounded
+    // by `channel_capacity`; else 0.
+    LAYER_STAT_ISOLATING = 33,
+    // Counts how often isolation has begun.
+    LAYER_STAT_ISOLATIONS = 34,
+    // Counts messages dropped because all channels held `total_capacity` and theirs was the fullest,
+    // while channels were isolated.
+    LAYER_STAT_DROPPED_TOTAL_FULL = 35,
+    // Counts memberships that ended because their channel was not used for `group_expiry`.
+    LAYER_STAT_MEMBERSHIPS_EXPIRED = 36,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -313,6 +348,18 @@ typedef void (*layer_destroy_cb)(void *userdata);
 // Takes a change of state. `generation` counts the consuming connections so far: where it grew,
 // messages may have been missed in between.
 typedef void (*layer_state_cb)(void *userdata, layer_state_t state, uint64_t generation);
+
+// Takes what isolation does (see `layer_isolation_t`).
+//
+// `LAYER_ISOLATION_BEGAN`: `channel` is NULL, `count` the number of messages that wait in memory.
+// `LAYER_ISOLATION_LOST`: `channel` has lost `count` messages since that was last told, at most once
+// a second; NULL for several channels that are not told apart. The counts of all such calls are what
+// was lost. `LAYER_ISOLATION_ENDED`: `channel` is NULL, `count` the number of messages that were lost
+// in all since it began. `channel` is borrowed until the callback returns.
+typedef void (*layer_isolation_cb)(void *userdata,
+                                   layer_isolation_t event,
+                                   const char *channel,
+                                   uint64_t count);
 
 // Takes the outcome of an async call. Called exactly once.
 //
@@ -355,7 +402,7 @@ layer_status_t layer_config_set(layer_config_t *config,
 // log. A second call replaces the first one's callback, for layers made later.
 //
 // Records of one layer come one at a time, in order; two layers may call at once. At most 1024
-// records and state changes of a layer wait; `LAYER_STAT_EVENTS_DROPPED` counts what was too
+// records, state changes and other events of a layer wait; `LAYER_STAT_EVENTS_DROPPED` counts what was too
 // much. With `dispatch=poll` they come from `layer_poll`. `destroy` runs once the config and all
 // its layers are gone.
 //
@@ -382,6 +429,20 @@ layer_status_t layer_config_on_state(layer_config_t *config,
                                      layer_destroy_cb destroy,
                                      layer_error_t **error);
 
+// Sets who is told when channels of layers that are made from this config are isolated, what they
+// lose by it, and when that ends (see `layer_isolation_t`). All that is said at `layer_config_on_log`
+// holds here.
+//
+// `config`: changed. `callback`: not NULL. `userdata`, `destroy`: see the conventions. Never
+// blocks; one thread at a time; allowed from a callback. Returns `LAYER_OK`; `LAYER_INVALID`
+// (NULL).
+LAYER_MUST_USE
+layer_status_t layer_config_on_isolation(layer_config_t *config,
+                                         layer_isolation_cb callback,
+                                         void *userdata,
+                                         layer_destroy_cb destroy,
+                                         layer_error_t **error);
+
 // Frees a config. Layers that were made from it are not touched.
 //
 // `config`: taken; NULL does nothing. Never blocks; any thread; allowed from a callback.
@@ -392,7 +453,8 @@ void layer_config_free(layer_config_t *config);
 //
 // It waits at most option `timeout`. On `LAYER_TIMEOUT`, `LAYER_DISCONNECTED` and `LAYER_REFUSED`
 // the membership stays and is bound on reconnection. Adding again is fine and renews the
-// membership, which lapses `group_expiry` after the last add.
+// membership. It expires where for `group_expiry` the channel was not added again and not in use: no
+// receiver and no thread waited for its messages, and none was taken.
 //
 // `group`, `channel`: borrowed; a channel of this layer. `error`: see the conventions. Blocks; any
 // thread; from a callback only where the group is routed here already. Returns `LAYER_OK`;

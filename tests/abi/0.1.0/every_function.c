@@ -71,6 +71,15 @@ static void on_state(void *userdata, layer_state_t state, uint64_t generation) {
     count(seen, &seen->states);
 }
 
+static void on_isolation(void *userdata, layer_isolation_t event, const char *channel,
+                         uint64_t lost) {
+    (void)userdata;
+    (void)channel;
+    (void)lost;
+    check(event >= LAYER_ISOLATION_BEGAN && event <= LAYER_ISOLATION_ENDED,
+          "an event of this release");
+}
+
 static void on_done(void *userdata, layer_status_t status, const layer_error_t *error) {
     struct seen *seen = userdata;
     check(status == LAYER_OK && error == NULL, "an async call succeeds");
@@ -106,6 +115,7 @@ static layer_t *open_layer(const char *host, const char *dispatch, struct seen *
     SUCCEED(layer_config_set(config, "dispatch", dispatch, &error));
     SUCCEED(layer_config_on_log(config, on_log, seen, on_destroy, &error));
     SUCCEED(layer_config_on_state(config, on_state, seen, on_destroy, &error));
+    SUCCEED(layer_config_on_isolation(config, on_isolation, seen, on_destroy, &error));
     SUCCEED(layer_new(config, &layer, &error));
     layer_config_free(config);
     SUCCEED(layer_wait_ready(layer, WAIT_MS, &error));
@@ -200,7 +210,7 @@ static void use_threads(const char *host) {
 
     SUCCEED(layer_close(layer, WAIT_MS, &error));
     layer_free(layer);
-    wait_for(&seen, &seen.destroyed, 6);
+    wait_for(&seen, &seen.destroyed, 7);
     check(seen.states > 0, "the state changed");
     check(seen.closed == 0, "a receiver that its user has ended hears no more");
     expect(seen.kept, channel, NULL);
@@ -227,7 +237,7 @@ static void use_poll(const char *host) {
     layer_message_free(seen.kept);
     layer_free(layer);
     check(seen.closed == 1, "the receiver was told of the end");
-    wait_for(&seen, &seen.destroyed, 3);
+    wait_for(&seen, &seen.destroyed, 4);
 }
 
 int main(int argc, char **argv) {

@@ -33,6 +33,10 @@ CASE(null_for_each_argument_is_invalid_and_named) {
     CHECK_NAMES("config",
                 fails(p, layer_config_on_state(NULL, probe_state, p, probe_destroy, ERR)));
     CHECK_NAMES("callback", fails(p, layer_config_on_state(config, NULL, p, probe_destroy, ERR)));
+    CHECK_NAMES("config",
+                fails(p, layer_config_on_isolation(NULL, probe_isolation, p, probe_destroy, ERR)));
+    CHECK_NAMES("callback",
+                fails(p, layer_config_on_isolation(config, NULL, p, probe_destroy, ERR)));
     CHECK_NAMES("layer", layer_new(config, NULL, ERR));
     CHECK_NAMES("layer", layer_wait_ready(NULL, 0, ERR));
     CHECK_NAMES("layer", layer_state(NULL, &state, ERR));

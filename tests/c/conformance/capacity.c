@@ -5,7 +5,8 @@
  * message came proves it. */
 CASE(capacities_of_one_give_ok_ok_ok_full) {
     layer_t *layer =
-        open_layer("local_capacity", "1", "prefetch_count", "1", "remote_capacity", "1");
+        open_layer("local_capacity", "1", "prefetch_count", "1", "remote_capacity", "1",
+                   "channel_capacity", "1", "total_capacity", "1", "stall_after", "3600");
     const char *channel = new_channel(layer);
     CHECK_OK(send_number(layer, channel, 1));
     CHECK_OK(send_number(layer, channel, 2));
@@ -24,7 +25,7 @@ CASE(capacities_of_one_give_ok_ok_ok_full) {
 
 CASE(a_local_capacity_of_zero_gives_ok_ok_full) {
     layer_t *layer =
-        open_layer("local_capacity", "0", "prefetch_count", "1", "remote_capacity", "1");
+        open_layer(HOLDING, "local_capacity", "0", "prefetch_count", "1", "remote_capacity", "1");
     const char *channel = new_channel(layer);
     CHECK_OK(send_number(layer, channel, 1));
     WAIT_STAT(layer, LAYER_STAT_DELIVERIES, 1);
@@ -39,7 +40,7 @@ CASE(a_local_capacity_of_zero_gives_ok_ok_full) {
 
 CASE(group_sends_with_capacities_of_one_give_ok_ok_ok_full) {
     layer_t *layer =
-        open_layer("local_capacity", "1", "prefetch_count", "1", "remote_capacity", "1");
+        open_layer(HOLDING, "local_capacity", "1", "prefetch_count", "1", "remote_capacity", "1");
     const char *channel = new_channel(layer), *group = unique("group-");
     CHECK_OK(layer_group_add(layer, group, channel, ERR));
     CHECK_OK(group_send_number(layer, group, 1));
@@ -80,7 +81,7 @@ static void drain(layer_t *layer, const char *channel, uint64_t count, uint64_t 
 }
 
 CASE(local_capacity_holds_the_backlog_on_the_broker) {
-    layer_t *layer = open_layer("local_capacity", "5", "prefetch_count", "3");
+    layer_t *layer = open_layer(HOLDING, "local_capacity", "5", "prefetch_count", "3");
     const char *channel = new_channel(layer);
     fill(layer, channel, 30, 8);
     WAIT_STAT(layer, LAYER_STAT_DELIVERIES_HELD, 3);
@@ -88,21 +89,21 @@ CASE(local_capacity_holds_the_backlog_on_the_broker) {
 }
 
 CASE(local_capacity_of_zero_holds_prefetch_count_messages) {
-    layer_t *layer = open_layer("local_capacity", "0", "prefetch_count", "4");
+    layer_t *layer = open_layer(HOLDING, "local_capacity", "0", "prefetch_count", "4");
     const char *channel = new_channel(layer);
     fill(layer, channel, 20, 4);
     drain(layer, channel, 20, 4);
 }
 
 CASE(a_smaller_local_capacity_lowers_the_prefetch_count_that_was_not_set) {
-    layer_t *layer = open_layer("local_capacity", "2");
+    layer_t *layer = open_layer(HOLDING, "local_capacity", "2");
     const char *channel = new_channel(layer);
     fill(layer, channel, 20, 4);
     drain(layer, channel, 20, 4);
 }
 
 CASE(the_capacity_is_shared_by_all_channels_of_a_layer) {
-    layer_t *layer = open_layer("local_capacity", "2", "prefetch_count", "1");
+    layer_t *layer = open_layer(HOLDING, "local_capacity", "2", "prefetch_count", "1");
     const char *one = new_channel(layer), *other = new_channel(layer);
     for (int64_t i = 0; i < 5; i++) {
         CHECK_OK(send_number(layer, one, i));
@@ -118,7 +119,7 @@ CASE(the_capacity_is_shared_by_all_channels_of_a_layer) {
 }
 
 CASE(a_group_message_for_two_channels_counts_twice) {
-    layer_t *layer = open_layer("local_capacity", "1", "prefetch_count", "1");
+    layer_t *layer = open_layer(HOLDING, "local_capacity", "1", "prefetch_count", "1");
     const char *channels[] = {new_channel(layer), new_channel(layer)}, *group = unique("group-");
     CHECK_OK(layer_group_add(layer, group, channels[0], ERR));
     CHECK_OK(layer_group_add(layer, group, channels[1], ERR));
@@ -135,27 +136,9 @@ CASE(a_group_message_for_two_channels_counts_twice) {
     WAIT_STAT(layer, LAYER_STAT_DELIVERIES_HELD, 0);
 }
 
-CASE(channel_capacity_drops_the_newest_of_a_slow_channel_alone) {
-    layer_t *layer =
-        open_layer("channel_capacity", "2", "local_capacity", "3", "prefetch_count", "1");
-    const char *slow = new_channel(layer), *quick = new_channel(layer);
-    struct probe *probe = probe_new("quick");
-    CHECK_OK(receive(layer, quick, probe, NULL));
-    for (int64_t i = 0; i < 6; i++) {
-        CHECK_OK(send_number(layer, slow, i));
-        CHECK_OK(send_number(layer, quick, i));
-        WAIT_MESSAGES(probe, i + 1); /* The slow channel holds nobody up. */
-    }
-    WAIT_STAT(layer, LAYER_STAT_DROPPED_CHANNEL_FULL, 4);
-    WAIT_STAT(layer, LAYER_STAT_BACKLOG, 2);
-    CHECK_PULL(layer, slow, 0);
-    CHECK_PULL(layer, slow, 1);
-    CHECK_NOTHING_BEFORE_FENCE(layer, layer, slow);
-}
-
 CASE(a_queue_is_as_long_as_remote_capacity) {
     layer_t *layer =
-        open_layer("local_capacity", "0", "prefetch_count", "1", "remote_capacity", "25");
+        open_layer(HOLDING, "local_capacity", "0", "prefetch_count", "1", "remote_capacity", "25");
     const char *channel = new_channel(layer);
     CHECK_OK(send_number(layer, channel, 0));
     WAIT_STAT(layer, LAYER_STAT_DELIVERIES, 1);

@@ -162,7 +162,7 @@ CASE(a_callback_discards_its_own_channel) {
 }
 
 CASE(what_is_discarded_makes_room_for_what_waits_on_the_broker) {
-    layer_t *layer = open_layer("local_capacity", "0", "prefetch_count", "1");
+    layer_t *layer = open_layer(HOLDING, "local_capacity", "0", "prefetch_count", "1");
     const char *dead = new_channel(layer), *alive = new_channel(layer);
     CHECK_OK(send_number(layer, dead, 1));
     WAIT_STAT(layer, LAYER_STAT_BACKLOG, 1);

@@ -192,7 +192,7 @@ CASE(a_group_send_to_nobody_is_ok) {
 /* The broker has a message for a group whose last member here went away meanwhile. */
 CASE(a_group_known_only_to_the_broker_is_acked_and_does_not_stall) {
     layer_t *sender = open_layer(DEFAULTS);
-    layer_t *layer = open_layer("local_capacity", "0", "prefetch_count", "1");
+    layer_t *layer = open_layer(HOLDING, "local_capacity", "0", "prefetch_count", "1");
     const char *group = unique("group-"), *channel = new_channel(layer);
     enum { ORPHANS = 3 };
     CHECK_OK(layer_group_add(layer, group, channel, ERR));
@@ -214,7 +214,7 @@ CASE(a_group_known_only_to_the_broker_is_acked_and_does_not_stall) {
 CASE(a_full_member_refuses_a_group_send_and_the_others_get_it) {
     layer_t *sender = open_layer(DEFAULTS), *easy = open_layer(DEFAULTS);
     layer_t *full =
-        open_layer("local_capacity", "1", "prefetch_count", "1", "remote_capacity", "1");
+        open_layer(HOLDING, "local_capacity", "1", "prefetch_count", "1", "remote_capacity", "1");
     const char *group = unique("group-"), *of_full = new_channel(full),
                *of_easy = new_channel(easy);
     CHECK_OK(layer_group_add(full, group, of_full, ERR));

@@ -127,7 +127,7 @@ CASE(concurrent_sends_of_16_threads_get_their_own_outcomes) {
     storm->sender = open_layer(DEFAULTS);
     layer_t *owners[TARGETS] = {0};
     owners[FULL_TARGET] =
-        open_layer("local_capacity", "0", "prefetch_count", "1", "remote_capacity", "1");
+        open_layer(HOLDING, "local_capacity", "0", "prefetch_count", "1", "remote_capacity", "1");
     storm->channels[MISSING_TARGET] = text("%s!gone", unique("channels_"));
     for (size_t i = 0; i < TARGETS; i++) {
         if (i != MISSING_TARGET) {

@@ -135,6 +135,46 @@ void probe_state(void *userdata, layer_state_t state, uint64_t generation) {
     leave(probe);
 }
 
+void probe_isolation(void *userdata, layer_isolation_t event, const char *channel, uint64_t count) {
+    struct probe *probe = userdata;
+    harness_lock();
+    bool is_isolating = probe->begins > probe->ends_of_isolation;
+    switch (event) {
+    case LAYER_ISOLATION_BEGAN:
+        EXPECT(!is_isolating && channel == NULL, "%s: it begins twice, or for a channel",
+               probe->name);
+        probe->begins++;
+        probe->waiting = count;
+        probe->lost = probe->lost_by_loser = 0;
+        break;
+    case LAYER_ISOLATION_LOST:
+        EXPECT(is_isolating && count > 0, "%s: lost %llu outside isolation", probe->name,
+               (unsigned long long)count);
+        probe->lost += count;
+        if (channel != NULL && probe->loser != NULL && strcmp(channel, probe->loser) == 0) {
+            probe->lost_by_loser += count;
+        }
+        break;
+    case LAYER_ISOLATION_ENDED:
+        EXPECT(is_isolating && channel == NULL, "%s: it ends and has not begun", probe->name);
+        EXPECT(count == probe->lost, "%s: lost %llu by channel and %llu in all", probe->name,
+               (unsigned long long)probe->lost, (unsigned long long)count);
+        probe->ends_of_isolation++;
+        probe->ended = count;
+        break;
+    default:
+        EXPECT(false, "%s: event %d", probe->name, (int)event);
+    }
+    enter(probe, "isolation");
+    EXPECT(probe->running == 1 || probe->several, "%s: %u calls at once", probe->name,
+           probe->running);
+    harness_unlock();
+    if (probe->on_event != NULL) {
+        probe->on_event(probe);
+    }
+    leave(probe);
+}
+
 void probe_destroy(void *userdata) {
     struct probe *probe = userdata;
     harness_lock();
@@ -212,11 +252,27 @@ layer_status_t on_state(layer_config_t *config, struct probe *probe) {
                        layer_config_on_state(config, probe_state, probe, destroy_of(probe), ERR));
 }
 
+layer_status_t on_isolation(layer_config_t *config, struct probe *probe) {
+    probe->once = probe->events = true;
+    return probe_given(
+        probe, layer_config_on_isolation(config, probe_isolation, probe, destroy_of(probe), ERR));
+}
+
 int64_t probe_number(struct probe *probe, size_t nth) {
     harness_lock();
     int64_t number = nth < probe->length ? number_of(probe->messages[nth]) : INT64_MIN;
     harness_unlock();
     return number;
+}
+
+bool was_logged(struct probe *log, const char *what) {
+    bool found = false;
+    harness_lock();
+    for (size_t i = 0; i < sizeof log->lines / sizeof log->lines[0]; i++) {
+        found = found || (log->lines[i] != NULL && strstr(log->lines[i], what) != NULL);
+    }
+    harness_unlock();
+    return found;
 }
 
 /* --- The ledger ------------------------------------------------------------------------------ */

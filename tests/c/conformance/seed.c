@@ -56,7 +56,7 @@ CASE(test_multiple_event_loops) {
 
 CASE(test_send_capacity) {
     layer_t *layer =
-        open_layer("remote_capacity", "1", "local_capacity", "1", "prefetch_count", "1");
+        open_layer(HOLDING, "remote_capacity", "1", "local_capacity", "1", "prefetch_count", "1");
     const char *channel = new_channel(layer);
     CHECK_OK(send_type(layer, channel, "test.message1", NULL)); /* queued and acked */
     CHECK_OK(send_type(layer, channel, "test.message2", NULL)); /* unacked */
@@ -168,7 +168,7 @@ CASE(test_groups_across_layers) {
 /* There, a group send to a full queue ignores that; here it says LAYER_FULL. */
 CASE(test_groups_channel_full) {
     layer_t *layer =
-        open_layer("local_capacity", "1", "remote_capacity", "1", "prefetch_count", "1");
+        open_layer(HOLDING, "local_capacity", "1", "remote_capacity", "1", "prefetch_count", "1");
     const char *group = unique("test-group-"), *channel = new_channel(layer);
     CHECK_OK(layer_group_add(layer, group, channel, ERR));
     CHECK_OK(group_send_type(layer, group, "message.1")); /* acked */

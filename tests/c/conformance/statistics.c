@@ -38,7 +38,7 @@ static double value_of(const char *statistics, const char *series) {
 CASE(each_accepted_send_is_counted_and_has_one_outcome) {
     layer_t *sender = open_layer(DEFAULTS);
     layer_t *owner =
-        open_layer("local_capacity", "1", "prefetch_count", "1", "remote_capacity", "1");
+        open_layer(HOLDING, "local_capacity", "1", "prefetch_count", "1", "remote_capacity", "1");
     const char *channel = new_channel(owner), *gone = text("%s!gone", unique("channels_"));
     struct probe *done = probe_new("done");
     unsigned confirmed = 0, full = 0;

@@ -61,6 +61,10 @@ bool is_status(const char *file, int line, const char *call, layer_status_t expe
 #define new_config(...) new_config_of((const char *const[]){__VA_ARGS__, NULL})
 layer_config_t *new_config_of(const char *const *options);
 
+/* First among the options: back-pressure lasts for as long as it takes, so that no case has to be
+ * faster than `stall_after`. */
+#define HOLDING "stall_after", "0"
+
 /* A layer that is ready, with options as pairs of strings; belongs to the case, which may free it
  * with free_layer. Its log is part of the report of a case that fails. */
 #define open_layer(...) open_layer_of(true, (const char *const[]){__VA_ARGS__, NULL})
@@ -156,7 +160,7 @@ struct probe {
     unsigned destroying; /* calls of destroy now */
     bool once;           /* given to a receiver, a log or a state: several calls, one destroy */
     bool undestroyed;    /* given without a destroy */
-    bool events;         /* given for a log or for states */
+    bool events;         /* given for a log, states or isolation */
     bool several;        /* of several layers, which may call at once */
 
     /* For receivers. */
@@ -178,11 +182,19 @@ struct probe {
     /* For logs. */
     char *lines[64];
 
+    /* For isolation. */
+    uint64_t waiting; /* when it began last */
+    uint64_t lost;    /* since then, as the events for channels say */
+    uint64_t ended;   /* what was lost in all, as the end says */
+    unsigned begins, ends_of_isolation;
+    const char *loser; /* a channel; what it has lost is counted apart */
+    uint64_t lost_by_loser;
+
     /* Called inside the callback, without the lock, after it was counted. May be NULL. */
     int32_t (*on_message)(struct probe *probe, layer_status_t status,
                           const layer_message_t *message);
     void (*on_done)(struct probe *probe, layer_status_t status, const layer_error_t *error);
-    void (*on_event)(struct probe *probe); /* of a log or a state */
+    void (*on_event)(struct probe *probe); /* of a log, a state or isolation */
     void (*on_destroy)(struct probe *probe);
     void *context;
 
@@ -202,6 +214,7 @@ void probe_done(void *probe, layer_status_t status, const layer_error_t *error);
 void probe_log(void *probe, layer_log_level_t level, const char *id, const char *target,
                const char *message);
 void probe_state(void *probe, layer_state_t state, uint64_t generation);
+void probe_isolation(void *probe, layer_isolation_t event, const char *channel, uint64_t count);
 void probe_destroy(void *probe);
 
 /* Notes that a call was given the probe, and how it ended. */
@@ -217,6 +230,10 @@ layer_status_t group_add_async(layer_t *layer, const char *group, const char *ch
                                struct probe *probe);
 layer_status_t on_log(layer_config_t *config, struct probe *probe);
 layer_status_t on_state(layer_config_t *config, struct probe *probe);
+layer_status_t on_isolation(layer_config_t *config, struct probe *probe);
+
+/* Whether a log had a record that holds these words. */
+bool was_logged(struct probe *log, const char *what);
 
 /* The number of the message that a probe got as the nth, from 0. */
 int64_t probe_number(struct probe *probe, size_t nth);

@@ -1,5 +1,5 @@
 /*
- * One channel among 1,000 that gets messages and that nobody receives, with `channel_capacity` on:
+ * One channel among 1,000 that gets messages and that nobody receives, and that is isolated:
  * slow_channel HOST ROUNDS SECONDS RATE LIMIT.
  *
  * In each of ROUNDS there are three runs of SECONDS, in turn: `none` sends RATE messages a second
@@ -137,7 +137,9 @@ int main(int argc, char **argv) {
     room = (size_t)(seconds * rate) + 1000;
     latencies = calloc(room, sizeof *latencies);
     sender = open_layer(host, NULL);
-    receiver = open_layer(host, "channel_capacity", "10", "remote_capacity", "10000", NULL);
+    /* What it may hold before it is isolated is less than what it keeps then, and takes no time. */
+    receiver = open_layer(host, "local_capacity", "1", "stall_after", "0.001", "channel_capacity",
+                          "10", "remote_capacity", "10000", NULL);
     for (int i = 0; i < OTHERS; i++) {
         MUST(layer_new_channel(receiver, NULL, others[i], sizeof others[i], ERROR));
         MUST(layer_receive(receiver, others[i], on_other, NULL, NULL, NULL, ERROR));

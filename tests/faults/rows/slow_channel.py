@@ -2,7 +2,7 @@
 
 import process
 
-SCENARIO = "a channel that nobody receives among 1,000, with channel_capacity on"
+SCENARIO = "a channel that nobody receives among 1,000, isolated"
 
 LIMIT = 1.2
 

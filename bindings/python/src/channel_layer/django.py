@@ -48,7 +48,6 @@ LEVELS = {
 RESERVED = ("__asgi_channel__", "__asgi_group__")
 UNBOUNDED = 2147483647  # what "no limit" is to an option that always has one
 LONGEST_EXPIRY = 4294967  # seconds
-LONGEST_LOCAL_EXPIRY = 1500  # seconds; RabbitMQ ends who holds an ack for 30 minutes
 LARGEST_PREFETCH = 65535
 # A message that these meet was not taken by the broker, or nobody knows: it is logged, no more.
 LOGGED = (BusyError, DisconnectedError, RefusedError, TimedOutError, UnconfirmedError)
@@ -125,7 +124,8 @@ class RabbitmqChannelLayer(BaseChannelLayer):
             host=host,
             remote_capacity=UNBOUNDED if remote_capacity is None else remote_capacity,
             expiry=LONGEST_EXPIRY if expiry is None else expiry,
-            group_expiry=group_expiry,
+            local_expiry=local_expiry,
+            group_expiry="never" if group_expiry is None else group_expiry,
             groups_exchange=groups_exchange,
         )
         self._authorities = None
@@ -134,12 +134,9 @@ class RabbitmqChannelLayer(BaseChannelLayer):
                 raise ValueError(f"local_capacity is a number above 0, not {local_capacity!r}")
             options["local_capacity"] = 0
             options["prefetch_count"] = min(local_capacity, LARGEST_PREFETCH)
-            # Theirs keeps in memory what nobody receives, unless told otherwise.
-            options["local_expiry"] = LONGEST_LOCAL_EXPIRY if local_expiry is None else local_expiry
         else:
             options["local_capacity"] = local_capacity
             options["prefetch_count"] = prefetch_count
-            options["local_expiry"] = local_expiry
         if ssl_context is not None:
             if options.get("tls_ca_file") is not None:
                 raise ValueError("CONFIG has both ssl_context and tls_ca_file")

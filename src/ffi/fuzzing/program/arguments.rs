@@ -245,7 +245,7 @@ pub(super) fn give(
 ) -> Given {
     let how = dice.byte();
     // Whether events are over is known by their destroy alone.
-    let has_destroy = how & 7 != 7 || matches!(kind, Kind::Log | Kind::State);
+    let has_destroy = how & 7 != 7 || matches!(kind, Kind::Log | Kind::State | Kind::Isolation);
     let script = dice.bytes(usize::from(how >> 4) % 10);
     Given {
         token: world.token(kind, has_destroy, script, message),

@@ -13,7 +13,7 @@ use crate::ffi::status::layer_status_t::{
     LAYER_WOULD_DEADLOCK as WOULD_DEADLOCK,
 };
 
-use crate::ffi::fuzzing::callbacks::{on_log, on_state};
+use crate::ffi::fuzzing::callbacks::{on_isolation, on_log, on_state};
 use crate::ffi::fuzzing::model::{
     Arguments, Config, Dice, Facts, Handle, Kind, World, in_callback, lock,
 };
@@ -95,11 +95,13 @@ pub(super) fn config_set(world: &Arc<World>, dice: &mut Dice<'_>) {
         (c"local_capacity", &[c"0", c"1", c"3", c"100"]),
         (c"remote_capacity", &[c"1", c"2", c"50"]),
         (c"prefetch_count", &[c"1", c"5"]),
-        (c"channel_capacity", &[c"0", c"1", c"4"]),
+        (c"stall_after", &[c"0", c"0.001", c"0.02", c"1"]),
+        (c"channel_capacity", &[c"1", c"4"]),
+        (c"total_capacity", &[c"1", c"8"]),
         (c"max_in_flight", &[c"1", c"2", c"100"]),
         (c"expiry", &[c"0.001", c"0.02", c"60"]),
         (c"local_expiry", &[c"0.001", c"0.02", c"10"]),
-        (c"group_expiry", &[c"0.005", c"60"]),
+        (c"group_expiry", &[c"0.005", c"60", c"never"]),
         (c"max_message_size", &[c"1", c"64", c"1000000"]),
         (c"dispatch_threads", &[c"1", c"2", c"3"]),
         (c"timeout", &[c"0.02", c"0.2"]),
@@ -152,24 +154,33 @@ pub(super) fn config_set(world: &Arc<World>, dice: &mut Dice<'_>) {
 }
 
 pub(super) fn config_callback(world: &Arc<World>, dice: &mut Dice<'_>) {
-    let (number, is_state) = (dice.below(2), dice.below(2) == 1);
-    let kind = if is_state { Kind::State } else { Kind::Log };
+    let (number, kind) = (
+        dice.below(2),
+        dice.pick(&[Kind::Log, Kind::State, Kind::Isolation]),
+    );
     config_of(world, number, |place| {
         let given = give(world, dice, kind, None);
         let pointer = place
             .as_ref()
             .map_or(ptr::null_mut(), |config| config.pointer);
         let (userdata, destroy) = (given.token.userdata(), given.destroy);
-        let name = "layer_config_on_log or _on_state";
+        let name = "layer_config_on_log, _on_state or _on_isolation";
         let status = world.call(name, dice.below(4) > 0, &[OK, INVALID], |error| {
             // SAFETY: NULL or a live config under its lock; the token outlives the callback.
             unsafe {
-                if is_state {
-                    let callback = (!given.is_null).then_some(on_state as _);
-                    (world.api.config_on_state)(pointer, callback, userdata, destroy, error)
-                } else {
-                    let callback = (!given.is_null).then_some(on_log as _);
-                    (world.api.config_on_log)(pointer, callback, userdata, destroy, error)
+                match kind {
+                    Kind::State => {
+                        let callback = (!given.is_null).then_some(on_state as _);
+                        (world.api.config_on_state)(pointer, callback, userdata, destroy, error)
+                    }
+                    Kind::Isolation => {
+                        let callback = (!given.is_null).then_some(on_isolation as _);
+                        (world.api.config_on_isolation)(pointer, callback, userdata, destroy, error)
+                    }
+                    _ => {
+                        let callback = (!given.is_null).then_some(on_log as _);
+                        (world.api.config_on_log)(pointer, callback, userdata, destroy, error)
+                    }
                 }
             }
         });

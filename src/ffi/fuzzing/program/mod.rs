@@ -77,6 +77,7 @@ pub(super) fn open_first(world: &Arc<World>, mode: u8) {
         _ => &[
             (c"local_capacity", c"0"),
             (c"remote_capacity", c"2"),
+            (c"stall_after", c"0.001"),
             (c"channel_capacity", c"1"),
             (c"max_in_flight", c"2"),
             (c"dispatch_threads", c"2"),
@@ -91,6 +92,7 @@ pub(super) fn open_first(world: &Arc<World>, mode: u8) {
     });
     layers::config_callback(world, &mut Dice::new(&[0, 0, mode & 0x40, 1, 1]));
     layers::config_callback(world, &mut Dice::new(&[0, 1, mode & 0x80, 1, 1]));
+    layers::config_callback(world, &mut Dice::new(&[0, 2, 0, 1, 1]));
     layers::new(world, &mut Dice::new(&[0, 0, 1, 1]));
     if mode & 0x20 != 0 {
         layers::new(world, &mut Dice::new(&[1, 0, 1, 1]));
