@@ -1,4 +1,4 @@
-/* What a layer tells of itself: log records, and counters and gauges: observe [HOST] */
+/* What a layer reports: log records, isolation, counters and gauges: observe [HOST] */
 
 #include <inttypes.h>
 #include <stdbool.h>
@@ -17,6 +17,24 @@ static void on_log(void *userdata, layer_log_level_t level, const char *id, cons
 }
 /* [end] */
 
+/* [isolation] */
+static void on_isolation(void *userdata, layer_isolation_t event, const char *channel,
+                         uint64_t count) {
+    FILE *file = userdata;
+    switch (event) {
+    case LAYER_ISOLATION_BEGAN:
+        fprintf(file, "channels are isolated, %" PRIu64 " messages wait\n", count);
+        break;
+    case LAYER_ISOLATION_LOST: /* the newest of this channel, which does not keep up */
+        fprintf(file, "%s lost %" PRIu64 " messages\n", channel ? channel : "others", count);
+        break;
+    case LAYER_ISOLATION_ENDED:
+        fprintf(file, "isolation has ended, %" PRIu64 " messages were lost\n", count);
+        break;
+    }
+}
+/* [end] */
+
 /* [stat] */
 static uint64_t stat_of(const layer_t *layer, layer_stat_t which) {
     uint64_t value = 0;
@@ -31,6 +49,10 @@ static void report(const layer_t *layer) {
     printf("confirmed %" PRIu64 ", full %" PRIu64 ", unknown %" PRIu64 ", expired %" PRIu64 "\n",
            stat_of(layer, LAYER_STAT_SENDS_CONFIRMED), stat_of(layer, LAYER_STAT_SENDS_FULL),
            stat_of(layer, LAYER_STAT_SENDS_UNKNOWN), stat_of(layer, LAYER_STAT_DROPPED_EXPIRED));
+    printf("isolating %" PRIu64 ", lost by full channels %" PRIu64 "\n",
+           stat_of(layer, LAYER_STAT_ISOLATING),
+           stat_of(layer, LAYER_STAT_DROPPED_CHANNEL_FULL) +
+               stat_of(layer, LAYER_STAT_DROPPED_TOTAL_FULL));
 }
 /* [end] */
 
@@ -60,6 +82,10 @@ int main(int argc, char **argv) {
          "set the host");
     /* [on log] */
     must(layer_config_on_log(config, on_log, stderr, NULL, &error), &error, "set the log");
+    /* [end] */
+    /* [on isolation] */
+    must(layer_config_on_isolation(config, on_isolation, stderr, NULL, &error), &error,
+         "watch isolation");
     /* [end] */
     must(layer_new(config, &layer, &error), &error, "open a layer");
     layer_config_free(config);
