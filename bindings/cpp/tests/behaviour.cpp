@@ -437,6 +437,132 @@ TEST(states_and_log_records_arrive) {
     }
 }
 
+// --- isolation ------------------------------------------------------------------------------
+
+/// An event that outlives its callback.
+struct told {
+    isolation_kind kind;
+    std::optional<std::string> channel;
+    std::uint64_t count;
+
+    explicit told(const isolation_event &event)
+        : kind(event.kind), channel(event.channel), count(event.count) {}
+};
+
+/// One channel uses all credit up with two messages, and then keeps no more than these.
+static options isolating_soon(const std::string &host) {
+    options chosen;
+    chosen.set("host", host)
+        .set("local_capacity", 1)
+        .set("prefetch_count", 1)
+        .set("channel_capacity", 2)
+        .set("remote_capacity", 100)
+        .set("stall_after", 100ms);
+    return chosen;
+}
+
+static void send_six(const layer &sender, const std::string &channel) {
+    for (int n = 0; n < 6; n++) {
+        sender.send(channel, json{{"n", n}});
+    }
+}
+
+TEST(isolation_names_the_channel_that_loses_messages) {
+    for (const auto &host : {check::memory(), check::rabbitmq()}) {
+        check::queue<told> events;
+        std::atomic<int> destroyed{0};
+        {
+            auto chosen = isolating_soon(host);
+            chosen.on_isolation([&, held = counted(destroyed)](const isolation_event &event) {
+                events.put(told(event));
+            });
+            const layer layer(chosen);
+            layer.wait_ready(check::deadline);
+            const auto channel = layer.new_channel();
+            send_six(layer, channel);
+
+            const auto began = events.get("the beginning");
+            CHECK(began.kind == isolation_kind::began);
+            CHECK(!began.channel && began.count == 2);
+            std::uint64_t lost = 0;
+            while (lost < 4) {
+                const auto next = events.get("a loss");
+                CHECK(next.kind == isolation_kind::lost);
+                CHECK(next.channel == channel && next.count > 0);
+                lost += next.count;
+            }
+            CHECK(lost == 4);
+            CHECK(layer.stat(statistic::isolating) == 1);
+            CHECK(layer.stat(statistic::isolations) == 1);
+            CHECK(layer.stat(statistic::dropped_channel_full) == 4);
+            CHECK(layer.stat(statistic::dropped_total_full) == 0);
+
+            for (int n = 0; n < 2; n++) {
+                CHECK(layer.receive_next(channel, 20s)->as<json>()["n"] == n);
+            }
+            const auto ended = events.get("the end");
+            CHECK(ended.kind == isolation_kind::ended);
+            CHECK(!ended.channel && ended.count == 4);
+            CHECK(layer.stat(statistic::isolating) == 0);
+            CHECK(!layer.receive_next(channel, 0ms));
+            CHECK(destroyed == 0);
+        }
+        CHECK(destroyed == 1 && events.size() == 0);
+    }
+}
+
+TEST(an_exception_in_the_isolation_callback_goes_to_the_hook_and_more_events_come) {
+    check::queue<std::string> caught;
+    check::queue<told> events;
+    auto chosen = isolating_soon(check::memory());
+    chosen
+        .on_isolation([&](const isolation_event &event) {
+            if (event.kind == isolation_kind::began) {
+                throw std::runtime_error("of isolation");
+            }
+            events.put(told(event));
+        })
+        .on_exception([&](std::exception_ptr problem, const char *where) {
+            caught.put(std::string(where) + ": " + text_of(problem));
+        });
+    const layer layer(chosen);
+    send_six(layer, layer.new_channel());
+    CHECK(caught.get() == "on_isolation: of isolation");
+    CHECK(events.get("a loss").kind == isolation_kind::lost);
+}
+
+TEST(a_layer_may_be_closed_while_its_channels_are_isolated) {
+    for (const auto &host : {check::memory(), check::rabbitmq()}) {
+        for (const bool inside : {false, true}) {
+            check::queue<status_code> began;
+            std::atomic<int> destroyed{0};
+            {
+                const layer *opened = nullptr;
+                auto chosen = isolating_soon(host);
+                chosen.on_isolation([&, held = counted(destroyed)](const isolation_event &event) {
+                    if (event.kind == isolation_kind::began) {
+                        began.put(inside ? opened->try_close(0ms).status() : status_code::ok);
+                    }
+                });
+                const layer layer(chosen);
+                opened = &layer;
+                layer.wait_ready(check::deadline);
+                const auto channel = layer.new_channel();
+                // Where the callback closes the layer, sends may already be refused.
+                for (int n = 0; n < 6; n++) {
+                    const auto sent = layer.try_send(channel, json{{"n", n}}).status();
+                    CHECK(sent == status_code::ok || (inside && sent != status_code::full));
+                }
+                CHECK(began.get("the beginning") == status_code::ok);
+                layer.close(10s);
+                CHECK(layer.state() == connection_state::closed);
+                CHECK(layer.try_receive_next(channel, 0ms).status() == status_code::closed);
+            }
+            CHECK(destroyed == 1);
+        }
+    }
+}
+
 TEST(statistics_come_as_text_for_prometheus) {
     const layer layer(options().set("host", check::memory()));
     layer.wait_ready(check::deadline);

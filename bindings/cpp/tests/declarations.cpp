@@ -72,15 +72,16 @@ TEST(each_value_of_an_enum_of_the_header_is_one_of_the_wrapper) {
 
 TEST(the_enums_of_the_wrapper_travel_in_the_types_of_the_header) {
     const auto &enums = api().at("enums");
-    CHECK(enums.size() == 5);
-    for (const char *name :
-         {"layer_status_t", "layer_log_level_t", "layer_state_t", "layer_flow_t"}) {
+    CHECK(enums.size() == 6);
+    for (const char *name : {"layer_status_t", "layer_log_level_t", "layer_state_t",
+                             "layer_isolation_t", "layer_flow_t"}) {
         CHECK(enums.at(name).at("type") == "int32_t");
     }
     CHECK(enums.at("layer_stat_t").at("type") == "uint32_t");
     static_assert(std::is_same_v<std::underlying_type_t<status_code>, std::int32_t>);
     static_assert(std::is_same_v<std::underlying_type_t<log_level>, std::int32_t>);
     static_assert(std::is_same_v<std::underlying_type_t<connection_state>, std::int32_t>);
+    static_assert(std::is_same_v<std::underlying_type_t<isolation_kind>, std::int32_t>);
     static_assert(std::is_same_v<std::underlying_type_t<flow>, std::int32_t>);
     static_assert(std::is_same_v<std::underlying_type_t<statistic>, std::uint32_t>);
 }

@@ -8,12 +8,14 @@
 #include <cstdio>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <type_traits>
 #include <utility>
 
 #include "channel_layer.h"
 #include "message.hpp"
+#include "status.hpp"
 
 namespace channel_layer {
 
@@ -138,6 +140,17 @@ template <class Handler> struct state_handler_of final : state_handler {
     Handler handler;
 };
 
+struct isolation_handler {
+    virtual ~isolation_handler() = default;
+    virtual void call(const isolation_event &event) = 0;
+};
+
+template <class Handler> struct isolation_handler_of final : isolation_handler {
+    explicit isolation_handler_of(Handler &&taken) : handler(std::move(taken)) {}
+    void call(const isolation_event &event) override { handler(event); }
+    Handler handler;
+};
+
 struct log_box {
     std::shared_ptr<log_handler> handler;
     std::shared_ptr<exception_hook> hook;
@@ -163,6 +176,25 @@ struct state_box {
             self->handler->call(static_cast<connection_state>(state), generation);
         } catch (...) {
             report_exception(self->hook.get(), "on_state");
+        }
+    }
+};
+
+struct isolation_box {
+    std::shared_ptr<isolation_handler> handler;
+    std::shared_ptr<exception_hook> hook;
+
+    static void call(void *userdata, ::layer_isolation_t kind, const char *channel,
+                     std::uint64_t count) noexcept {
+        auto *self = static_cast<isolation_box *>(userdata);
+        isolation_event event{static_cast<isolation_kind>(kind), std::nullopt, count};
+        if (channel != nullptr) {
+            event.channel = channel;
+        }
+        try {
+            self->handler->call(event);
+        } catch (...) {
+            report_exception(self->hook.get(), "on_isolation");
         }
     }
 };

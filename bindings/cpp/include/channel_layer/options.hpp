@@ -85,6 +85,13 @@ class options {
         state = std::make_shared<held>(std::decay_t<Handler>(std::forward<Handler>(handler)));
         return *this;
     }
+    /// Who is told when channels are isolated, what they lose by it, and when that ends:
+    /// `void(const isolation_event &)`.
+    template <class Handler> options &on_isolation(Handler &&handler) {
+        using held = detail::isolation_handler_of<std::decay_t<Handler>>;
+        isolation = std::make_shared<held>(std::decay_t<Handler>(std::forward<Handler>(handler)));
+        return *this;
+    }
     /// Who gets the exceptions that leave callbacks: `void(std::exception_ptr, const char *where)`.
     /// It is called on the thread of that callback, perhaps by several at once.
     template <class Hook> options &on_exception(Hook &&taken) {
@@ -108,35 +115,37 @@ class options {
         if (!config) {
             return unusable();
         }
-        if (log) {
-            auto done = detail::run_with<detail::log_box>(
-                [&] {
-                    return new detail::log_box{log, hook};
-                },
-                [&](void *box, ::layer_error_t **problem) {
-                    return ::layer_config_on_log(config.get(), detail::log_box::call, box,
-                                                 detail::release<detail::log_box>, problem);
-                });
-            if (!done) {
-                return done;
-            }
+        if (auto done = attach<detail::log_box>(
+                log, [](auto... all) { return ::layer_config_on_log(all...); });
+            !done) {
+            return done;
         }
-        if (state) {
-            return detail::run_with<detail::state_box>(
-                [&] {
-                    return new detail::state_box{state, hook};
-                },
-                [&](void *box, ::layer_error_t **problem) {
-                    return ::layer_config_on_state(config.get(), detail::state_box::call, box,
-                                                   detail::release<detail::state_box>, problem);
-                });
+        if (auto done = attach<detail::state_box>(
+                state, [](auto... all) { return ::layer_config_on_state(all...); });
+            !done) {
+            return done;
         }
-        return {};
+        return attach<detail::isolation_box>(
+            isolation, [](auto... all) { return ::layer_config_on_isolation(all...); });
+    }
+    template <class Box, class Handler, class Call>
+    result<void> attach(const std::shared_ptr<Handler> &handler, Call &&call) const noexcept {
+        if (!handler) {
+            return {};
+        }
+        return detail::run_with<Box>(
+            [&] {
+                return new Box{handler, hook};
+            },
+            [&](void *box, ::layer_error_t **problem) {
+                return call(config.get(), Box::call, box, detail::release<Box>, problem);
+            });
     }
 
     std::unique_ptr<::layer_config_t, release> config;
     std::shared_ptr<detail::log_handler> log;
     std::shared_ptr<detail::state_handler> state;
+    std::shared_ptr<detail::isolation_handler> isolation;
     std::shared_ptr<detail::exception_hook> hook;
 };
 

@@ -1,9 +1,11 @@
-// The enums of channel_layer.h, and their names. Part of channel_layer.hpp.
+// The enums of channel_layer.h, what an event holds, and their names. Part of channel_layer.hpp.
 
 #ifndef CHANNEL_LAYER_STATUS_HPP
 #define CHANNEL_LAYER_STATUS_HPP
 
 #include <cstdint>
+#include <optional>
+#include <string_view>
 
 #include "channel_layer.h"
 
@@ -42,6 +44,23 @@ enum class connection_state : std::int32_t {
     ready = LAYER_STATE_READY,
     refused = LAYER_STATE_REFUSED,
     closed = LAYER_STATE_CLOSED,
+};
+
+/// What isolation does: `layer_isolation_t`, where it is described.
+enum class isolation_kind : std::int32_t {
+    began = LAYER_ISOLATION_BEGAN,
+    lost = LAYER_ISOLATION_LOST,
+    ended = LAYER_ISOLATION_ENDED,
+};
+
+/// What a callable of `options::on_isolation` gets; borrowed until it returns.
+struct isolation_event {
+    isolation_kind kind;
+    /// With `lost`, the channel that has lost messages; none for several that are not told apart.
+    std::optional<std::string_view> channel;
+    /// `began`: messages that wait in memory. `lost`: messages lost since the last event of this
+    /// channel. `ended`: messages lost in all since isolation began.
+    std::uint64_t count;
 };
 
 /// What a receiver's callable makes of a message.
@@ -88,6 +107,10 @@ enum class statistic : std::uint32_t {
     callbacks = LAYER_STAT_CALLBACKS,
     callback_nanoseconds = LAYER_STAT_CALLBACK_NANOSECONDS,
     ready = LAYER_STAT_READY,
+    isolating = LAYER_STAT_ISOLATING,
+    isolations = LAYER_STAT_ISOLATIONS,
+    dropped_total_full = LAYER_STAT_DROPPED_TOTAL_FULL,
+    memberships_expired = LAYER_STAT_MEMBERSHIPS_EXPIRED,
 };
 
 /// The name of a status as the header has it, as "LAYER_FULL".
