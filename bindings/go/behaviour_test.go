@@ -3,6 +3,7 @@ package channellayer_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand"
 	"os"
 	"os/exec"
@@ -226,7 +227,7 @@ func TestOutcomesAreTrueWhenClosingRunsOutOfTime(t *testing.T) {
 	for round := 0; round < 3000; round++ {
 		const messages = 50
 		layer, err := channellayer.Open(channellayer.Config{Options: map[string]string{
-			"host": memoryHost(), "local_capacity": "1000", "remote_capacity": "1000", "channel_capacity": "1000"}})
+			"host": memoryHost(), "local_capacity": "1000", "remote_capacity": "1000"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -446,6 +447,180 @@ func TestStatesAndLogRecordsAreTold(t *testing.T) {
 			break
 		}
 	}
+}
+
+// isolationTold is what OnIsolation was called with.
+type isolationTold struct {
+	event   channellayer.IsolationEvent
+	channel string
+	count   uint64
+}
+
+// isolatingSoon: one channel uses all credit up with two messages, and then keeps no more than these.
+func isolatingSoon(host string, hook func(channellayer.IsolationEvent, string, uint64)) channellayer.Config {
+	return channellayer.Config{
+		Options: map[string]string{
+			"host": host, "local_capacity": "1", "prefetch_count": "1", "channel_capacity": "2",
+			"remote_capacity": "100", "stall_after": "0.1",
+		},
+		OnIsolation: hook,
+	}
+}
+
+func sendSix(t *testing.T, layer *channellayer.Layer, channel string) {
+	t.Helper()
+	for n := 0; n < 6; n++ {
+		if err := layer.Send(soon(t), channel, map[string]any{"n": n}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// within takes an event that has to come.
+func within(t *testing.T, events <-chan isolationTold) isolationTold {
+	t.Helper()
+	select {
+	case event := <-events:
+		return event
+	case <-time.After(patience):
+		t.Fatalf("no event within %s", patience)
+		return isolationTold{}
+	}
+}
+
+func TestIsolationNamesTheChannelThatLosesMessages(t *testing.T) {
+	onEachBroker(t, func(t *testing.T, host string) {
+		events := make(chan isolationTold, 100)
+		layer := openWith(t, isolatingSoon(host, func(event channellayer.IsolationEvent, channel string, count uint64) {
+			events <- isolationTold{event, channel, count}
+		}))
+		channel := newChannel(t, layer)
+		sendSix(t, layer, channel)
+
+		if began := within(t, events); began != (isolationTold{channellayer.IsolationBegan, "", 2}) {
+			t.Fatalf("it began with %+v", began)
+		}
+		lost := uint64(0)
+		for lost < 4 {
+			next := within(t, events)
+			if next.event != channellayer.IsolationLost || next.channel != channel || next.count == 0 {
+				t.Fatalf("a loss of %s is %+v", channel, next)
+			}
+			lost += next.count
+		}
+		for which, wanted := range map[channellayer.Stat]uint64{
+			channellayer.StatIsolating:          1,
+			channellayer.StatIsolations:         1,
+			channellayer.StatDroppedChannelFull: 4,
+			channellayer.StatDroppedTotalFull:   0,
+		} {
+			if value := statOf(t, layer, which); value != wanted {
+				t.Errorf("statistic %d is %d instead of %d", which, value, wanted)
+			}
+		}
+
+		for n := 0; n < 2; n++ {
+			message, err := layer.Receive(soon(t), channel)
+			if err != nil {
+				t.Fatal(err)
+			}
+			expectMessage(t, "kept", message, map[string]any{"n": int64(n)})
+		}
+		if ended := within(t, events); ended != (isolationTold{channellayer.IsolationEnded, "", lost}) || lost != 4 {
+			t.Fatalf("%d were lost, and it ended with %+v", lost, ended)
+		}
+		if isolating := statOf(t, layer, channellayer.StatIsolating); isolating != 0 {
+			t.Errorf("it has ended, and the statistic is %d", isolating)
+		}
+	})
+}
+
+func TestALayerMayBeClosedWhileItsChannelsAreIsolated(t *testing.T) {
+	onEachBroker(t, func(t *testing.T, host string) {
+		for _, inside := range []bool{false, true} {
+			var layer *channellayer.Layer
+			began := make(chan error, 1)
+			layer, err := channellayer.Open(isolatingSoon(host, func(event channellayer.IsolationEvent, _ string, _ uint64) {
+				if event != channellayer.IsolationBegan {
+					return
+				}
+				if inside {
+					began <- layer.Close(context.Background())
+				} else {
+					began <- nil
+				}
+			}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			channel := newChannel(t, layer)
+			for n := 0; n < 6; n++ {
+				// Where the hook closes the layer, sends may already be refused.
+				err := layer.Send(soon(t), channel, map[string]any{"n": n})
+				if err != nil && (!inside || errors.Is(err, channellayer.ErrFull)) {
+					t.Fatal(err)
+				}
+			}
+			select {
+			case err := <-began:
+				if err != nil {
+					t.Fatalf("closed by its hook: %v", err)
+				}
+			case <-time.After(patience):
+				t.Fatal("isolation does not begin, or its hook does not return")
+			}
+			if err := layer.Close(soon(t)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := layer.Receive(soon(t), channel); !errors.Is(err, channellayer.ErrClosed) {
+				t.Fatalf("a closed layer says %v", err)
+			}
+		}
+	})
+}
+
+func TestAChannelThatIsReceivedFromStaysInItsGroup(t *testing.T) {
+	onEachBroker(t, func(t *testing.T, host string) {
+		expired := make(chan string, 100)
+		layer := openWith(t, channellayer.Config{
+			Options: map[string]string{"host": host, "group_expiry": "0.3"},
+			OnLog: func(_ channellayer.LogLevel, id, _, message string) {
+				if id == "memberships_expired" {
+					expired <- message
+				}
+			},
+		})
+		group := fmt.Sprintf("go-%d-%d", os.Getpid(), unique.Add(1))
+		received, idle := newChannel(t, layer), newChannel(t, layer)
+		subscription := layer.Messages(soon(t), received)
+		eventually(t, "it waits", func() bool { return statOf(t, layer, channellayer.StatReceivers) == 1 })
+		for _, channel := range []string{received, idle} {
+			if err := layer.GroupAdd(soon(t), group, channel); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// The one that was added first would have expired no later.
+		select {
+		case message := <-expired:
+			if !strings.Contains(message, idle) || strings.Contains(message, received) {
+				t.Errorf("the record says: %s", message)
+			}
+		case <-time.After(patience):
+			t.Fatal("the other does not expire")
+		}
+		if err := layer.GroupSend(soon(t), group, map[string]any{"n": 1}); err != nil {
+			t.Fatal(err)
+		}
+		message, there := <-subscription.C
+		if !there {
+			t.Fatal(subscription.Err())
+		}
+		expectMessage(t, "to the group", message, map[string]any{"n": int64(1)})
+		left, gone := statOf(t, layer, channellayer.StatMemberships), statOf(t, layer, channellayer.StatMembershipsExpired)
+		if left != 1 || gone != 1 {
+			t.Errorf("%d memberships are left, %d have expired", left, gone)
+		}
+	})
 }
 
 func TestStatisticsComeAsTextForPrometheus(t *testing.T) {

@@ -63,6 +63,12 @@ var levels = map[string]channellayer.LogLevel{
 	"DEBUG": channellayer.LogDebug,
 }
 
+var isolationEvents = map[string]channellayer.IsolationEvent{
+	"BEGAN": channellayer.IsolationBegan,
+	"LOST":  channellayer.IsolationLost,
+	"ENDED": channellayer.IsolationEnded,
+}
+
 var flows = map[string]channellayer.Flow{
 	"CONTINUE": channellayer.Continue,
 	"STOP":     channellayer.Stop,
@@ -102,6 +108,10 @@ var stats = map[string]channellayer.Stat{
 	"CALLBACKS":            channellayer.StatCallbacks,
 	"CALLBACK_NANOSECONDS": channellayer.StatCallbackNanoseconds,
 	"READY":                channellayer.StatReady,
+	"ISOLATING":            channellayer.StatIsolating,
+	"ISOLATIONS":           channellayer.StatIsolations,
+	"DROPPED_TOTAL_FULL":   channellayer.StatDroppedTotalFull,
+	"MEMBERSHIPS_EXPIRED":  channellayer.StatMembershipsExpired,
 }
 
 // notUsed are the functions of the header that this package does without, and why.
@@ -153,6 +163,9 @@ func TestTheNumbersAreThoseOfTheHeader(t *testing.T) {
 	}
 	for name, value := range levels {
 		collect("layer_log_level_t", "LAYER_LOG_", name, int64(value))
+	}
+	for name, value := range isolationEvents {
+		collect("layer_isolation_t", "LAYER_ISOLATION_", name, int64(value))
 	}
 	for name, value := range flows {
 		collect("layer_flow_t", "LAYER_", name, int64(value))

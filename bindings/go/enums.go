@@ -30,6 +30,22 @@ const (
 	LogDebug LogLevel = 4
 )
 
+// IsolationEvent is what isolation does. Messages that channels have not taken keep the broker from
+// sending any to the others; once that has lasted for option stall_after, channels are isolated: none
+// holds deliveries back, and each keeps at most channel_capacity messages and loses its newest beyond,
+// until what waits is at most half of local_capacity and prefetch_count.
+type IsolationEvent int32
+
+// What isolation does.
+const (
+	// IsolationBegan says that channels are isolated from now on.
+	IsolationBegan IsolationEvent = 1
+	// IsolationLost says that a channel has lost its newest messages.
+	IsolationLost IsolationEvent = 2
+	// IsolationEnded says that channels are not isolated any more.
+	IsolationEnded IsolationEvent = 3
+)
+
 // Flow is what a handler says of a message.
 type Flow int32
 
@@ -63,7 +79,8 @@ const (
 	StatDroppedNoMember    Stat = 12
 	StatDroppedForeign     Stat = 13
 	StatDroppedDiscarded   Stat = 14
-	// StatEventsDropped counts also what was dropped since OnLog or OnState was too slow.
+	// StatEventsDropped counts also what was dropped since OnLog, OnState or OnIsolation was too
+	// slow.
 	StatEventsDropped       Stat = 15
 	StatGeneration          Stat = 16
 	StatBacklog             Stat = 17
@@ -82,4 +99,8 @@ const (
 	StatCallbacks           Stat = 30
 	StatCallbackNanoseconds Stat = 31
 	StatReady               Stat = 32
+	StatIsolating           Stat = 33
+	StatIsolations          Stat = 34
+	StatDroppedTotalFull    Stat = 35
+	StatMembershipsExpired  Stat = 36
 )

@@ -27,12 +27,18 @@ type Config struct {
 	// Options are those of the C library, as {"host": "memory://example", "expiry": "30"}:
 	// durations in decimal seconds, sizes in bytes. "dispatch" is this package's own.
 	Options map[string]string
-	// OnLog gets the log records, one at a time and in order, on a goroutine of its own. Where it
-	// falls behind by 1024, records are dropped and counted in StatEventsDropped.
+	// OnLog gets the log records, one at a time and in order, on a goroutine that the hooks of a layer
+	// share. Where they fall behind by 1024, events are dropped and counted in StatEventsDropped.
 	OnLog func(level LogLevel, id, target, message string)
 	// OnState gets the changes of state as OnLog gets records. generation counts the consuming
 	// connections so far: where it grew, messages may have been missed in between.
 	OnState func(state State, generation uint64)
+	// OnIsolation is told, as OnLog gets records, when channels are isolated, what they lose by it,
+	// and when that ends. IsolationBegan: count messages wait in memory. IsolationLost: channel has
+	// lost count messages since its last event; "" stands for several that are not told apart.
+	// IsolationEnded: count messages were lost in all since it began. Only IsolationLost has a
+	// channel.
+	OnIsolation func(event IsolationEvent, channel string, count uint64)
 }
 
 // Layer is an open layer: one queue on the broker, with any number of channels. Close it in the end.
@@ -113,7 +119,7 @@ func Open(config Config) (*Layer, error) {
 	}
 	l.calls.most = int(numberOf(config.Options, "max_in_flight", 10000))
 	l.calls.json = make(chan struct{}, jsonAtOnce)
-	if config.OnLog != nil || config.OnState != nil {
+	if config.OnLog != nil || config.OnState != nil || config.OnIsolation != nil {
 		l.happenings = make(chan func(), eventsAtMost)
 		go tell(l.happenings)
 	}
@@ -177,7 +183,7 @@ func tell(happenings <-chan func()) {
 	}
 }
 
-// happen hands a log record or a change of state to the user's goroutine.
+// happen hands an event to the user's goroutine.
 func (l *Layer) happen(happening func()) {
 	select {
 	case l.happenings <- happening:
@@ -257,6 +263,11 @@ func (l *Layer) take(events []rawEvent, config Config) {
 			l.changeState()
 			if config.OnState != nil {
 				l.happen(func() { config.OnState(state, generation) })
+			}
+		case eventIsolation:
+			what, channel, count := IsolationEvent(event.status), takeText(event.text), uint64(event.number)
+			if config.OnIsolation != nil {
+				l.happen(func() { config.OnIsolation(what, channel, count) })
 			}
 		}
 	}
@@ -363,7 +374,8 @@ func (l *Layer) NewChannel(prefix string) (string, error) {
 
 // GroupAdd adds a channel of this layer to a group, and returns once the broker routes the group
 // here. The membership is recorded at once: it stays where the wait ends earlier, by ctx or by
-// option timeout, and is bound on reconnection. It lapses group_expiry after the last add.
+// option timeout, and is bound on reconnection. It expires once nobody has received from the channel,
+// nor added it again, for option group_expiry.
 func (l *Layer) GroupAdd(ctx context.Context, group, channel string) error {
 	defer runtime.KeepAlive(l)
 	if err := checkText("group add", group, channel); err != nil {

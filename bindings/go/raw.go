@@ -106,11 +106,12 @@ type (
 )
 
 const (
-	abiVersion = C.LAYER_ABI_VERSION
-	eventDone  = C.CL_DONE
-	eventWake  = C.CL_WAKE
-	eventLog   = C.CL_LOG
-	eventState = C.CL_STATE
+	abiVersion     = C.LAYER_ABI_VERSION
+	eventDone      = C.CL_DONE
+	eventWake      = C.CL_WAKE
+	eventLog       = C.CL_LOG
+	eventState     = C.CL_STATE
+	eventIsolation = C.CL_ISOLATION
 )
 
 // takeError makes an error of a status and the error object, which it frees.

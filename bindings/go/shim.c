@@ -129,6 +129,16 @@ static void on_state(void *userdata, layer_state_t state, uint64_t generation) {
     put(userdata, (cl_event){.kind = CL_STATE, .status = state, .number = generation});
 }
 
+static void on_isolation(void *userdata, layer_isolation_t event, const char *channel,
+                         uint64_t count) {
+    put(userdata, (cl_event){
+                      .kind = CL_ISOLATION,
+                      .status = event,
+                      .text = channel == NULL ? 0 : copy_of(channel),
+                      .number = count,
+                  });
+}
+
 /* --- calls -------------------------------------------------------------------------------- */
 
 cl_result cl_config_callbacks(layer_config_t *config, cl_sink *sink) {
@@ -138,6 +148,11 @@ cl_result cl_config_callbacks(layer_config_t *config, cl_sink *sink) {
     if (result.status == LAYER_OK) {
         atomic_fetch_add(&sink->references, 1);
         result.status = layer_config_on_state(config, on_state, sink, on_destroy, &result.error);
+    }
+    if (result.status == LAYER_OK) {
+        atomic_fetch_add(&sink->references, 1);
+        result.status =
+            layer_config_on_isolation(config, on_isolation, sink, on_destroy, &result.error);
     }
     if (result.status != LAYER_OK) {
         cl_sink_release(sink); /* a call that failed has taken nothing */

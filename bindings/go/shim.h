@@ -15,6 +15,8 @@ enum {
     CL_WAKE,  /* the receiver `token` has ended: LAYER_OK, a message is there to be pulled */
     CL_LOG,   /* `status` is the level, `text` the message, `more` the target, `id` */
     CL_STATE, /* `status` is the state, `number` the generation */
+    /* `status` is what isolation does, `text` the channel or 0, `number` the count */
+    CL_ISOLATION,
 };
 
 /* `text`, `more` and `id` are pointers, to be freed by the one who takes the event. They are
