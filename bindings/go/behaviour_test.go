@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand"
 	"os"
 	"os/exec"
@@ -577,6 +578,38 @@ func TestALayerMayBeClosedWhileItsChannelsAreIsolated(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestAPanicOfAHookIsWrittenToStandardErrorAndMoreEventsCome(t *testing.T) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := os.Stderr
+	os.Stderr = writer
+	lost := make(chan isolationTold, 100)
+	layer := openWith(t, isolatingSoon(memoryHost(), func(event channellayer.IsolationEvent, channel string, count uint64) {
+		if event == channellayer.IsolationBegan {
+			panic("of isolation")
+		}
+		lost <- isolationTold{event, channel, count}
+	}))
+	sendSix(t, layer, newChannel(t, layer))
+	next := within(t, lost)
+	os.Stderr = before
+	writer.Close()
+	written, err := io.ReadAll(reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if next.event != channellayer.IsolationLost {
+		t.Errorf("the event after the panic is %+v", next)
+	}
+	for _, words := range []string{"a hook panicked: of isolation\n", "behaviour_test.go:"} {
+		if !strings.Contains(string(written), words) {
+			t.Errorf("standard error does not say %q: %s", words, written)
+		}
+	}
 }
 
 func TestAChannelThatIsReceivedFromStaysInItsGroup(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sort"
 	"strconv"
 	"strings"
@@ -28,7 +29,8 @@ type Config struct {
 	// durations in decimal seconds, sizes in bytes. "dispatch" is this package's own.
 	Options map[string]string
 	// OnLog gets the log records, one at a time and in order, on a goroutine that the hooks of a layer
-	// share. Where they fall behind by 1024, events are dropped and counted in StatEventsDropped.
+	// share. Where they fall behind by 1024, events are dropped and counted in StatEventsDropped. If
+	// a hook panics, that is written to standard error, and the next event comes.
 	OnLog func(level LogLevel, id, target, message string)
 	// OnState gets the changes of state as OnLog gets records. generation counts the consuming
 	// connections so far: where it grew, messages may have been missed in between.
@@ -179,8 +181,19 @@ func contextError(ctx context.Context, op, text string) error {
 
 func tell(happenings <-chan func()) {
 	for happening := range happenings {
-		happening()
+		runHook(happening)
 	}
+}
+
+// runHook keeps a panic of a hook from ending the program: the hooks only watch a layer, which works
+// without them. The stack names the hook.
+func runHook(happening func()) {
+	defer func() {
+		if problem := recover(); problem != nil {
+			fmt.Fprintf(os.Stderr, "channellayer: a hook panicked: %v\n%s", problem, debug.Stack())
+		}
+	}()
+	happening()
 }
 
 // happen hands an event to the user's goroutine.
