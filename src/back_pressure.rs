@@ -208,13 +208,18 @@ impl BackPressure {
         kept_waiting
     }
 
+    /// Ends isolation if it lasts, whatever waits; says for how long it did.
+    pub(crate) fn stop_isolating(&mut self, now: Instant) -> Option<Duration> {
+        let since = self.isolating_since.take()?;
+        Some(now.saturating_duration_since(since))
+    }
+
     fn end_isolation(&mut self, backlog: usize, now: Instant) -> Option<Change> {
         let since = self.isolating_since?;
         if !self.may_end(backlog) || now < self.ends_at(since) {
             return None;
         }
-        self.isolating_since = None;
-        let lasted = now.saturating_duration_since(since);
+        let lasted = self.stop_isolating(now)?;
         Some(Change::Ended { lasted })
     }
 

@@ -65,6 +65,13 @@ impl Local {
         });
     }
 
+    /// Ends isolation with the layer.
+    pub(super) fn stop_isolating(&mut self, now: Instant, shared: &Shared) {
+        if let Some(lasted) = self.back_pressure.stop_isolating(now) {
+            self.end_isolation(lasted, shared);
+        }
+    }
+
     fn end_isolation(&mut self, lasted: Duration, shared: &Shared) {
         self.mailboxes.set_bounds(None);
         let totals = self.losses.totals(NAMED);

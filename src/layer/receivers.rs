@@ -265,6 +265,7 @@ impl Shared {
         let discarded = {
             let mut local = self.inbox.local.lock();
             local.closed = true;
+            local.stop_isolating(Instant::now(), self);
             local.mailboxes.discard_all(Ended::Closed)
         };
         self.discarded(discarded, Ended::Closed);

@@ -192,6 +192,22 @@ CASE(a_discard_ends_isolation) {
     WAIT_FOR(probe->ends_of_isolation == 1, "told of %u ends", probe->ends_of_isolation);
 }
 
+CASE(what_was_lost_is_told_though_the_layer_closes_while_channels_are_isolated) {
+    struct probe *probe = probe_new("isolation");
+    layer_t *layer =
+        open_told(new_config(FEW, "stall_after", "0.05", "channel_capacity", "2"), probe);
+    const char *dead = new_channel(layer);
+    for (int64_t i = 0; i < 7; i++) {
+        CHECK_OK(send_number(layer, dead, i));
+    }
+    WAIT_STAT(layer, LAYER_STAT_DROPPED_CHANNEL_FULL, 5);
+    CHECK_OK(layer_close(layer, 10000, ERR));
+    CHECK_STAT(layer, LAYER_STAT_ISOLATING, 0);
+    free_layer(layer);
+    CHECK_SEEN(probe, ends_of_isolation, 1);
+    CHECK_SEEN(probe, ended, 5);
+}
+
 /* A worker takes one message at a time and nobody else is there: its senders are held back. */
 static int32_t pause_a_little(struct probe *probe, layer_status_t status,
                               const layer_message_t *message) {
