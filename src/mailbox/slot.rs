@@ -40,7 +40,7 @@ pub(super) struct Mailbox<C, W> {
     pub(super) discards: u32,
     /// A receiver may be ending. Where none is, nobody looks for one.
     pub(super) may_be_ending: bool,
-    /// When a message was last taken, or a receiver or pull ended.
+    /// When a message was last pulled, or a receiver ended: while there is one, it is in use.
     pub(super) last_used: Option<Instant>,
 }
 
@@ -109,7 +109,6 @@ impl<C, W> Mailbox<C, W> {
         let (receiver, callback) = (receiver.id, receiver.callback.take()?);
         // Receivers take turns: the one that runs goes to the end.
         self.receivers.rotate();
-        self.last_used = Some(now);
         Some(CheckedOut {
             receiver,
             callback,

@@ -238,6 +238,35 @@ fn a_channel_is_used_while_it_is_received_from_and_when_a_message_is_taken() {
 }
 
 #[test]
+fn a_channel_is_kept_waiting_where_it_holds_nothing_and_is_received_from_or_was_lately() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut boxes = boxes();
+    put(&mut boxes, "q!full", "x", at(0));
+    boxes.add_receiver("q!full", "F", |_| ());
+    boxes.pin("q!member");
+    assert!(
+        !boxes.is_one_kept_waiting(at(0)),
+        "one has work, the other nobody reads"
+    );
+
+    boxes.add_pull("q!pulled", 1);
+    assert!(boxes.is_one_kept_waiting(at(0)));
+    boxes.remove_pull("q!pulled", &1);
+    let (receiver, _) = boxes.add_receiver("q!received", "R", |_| ());
+    assert!(boxes.is_one_kept_waiting(at(0)));
+    boxes.cancel(receiver, at(1));
+    assert!(!boxes.is_one_kept_waiting(at(0)));
+
+    // By one that looks for messages now and then.
+    boxes.pull("q!member", at(5));
+    assert!(boxes.is_one_kept_waiting(at(5)));
+    assert!(!boxes.is_one_kept_waiting(at(6)));
+    put(&mut boxes, "q!member", "y", at(6));
+    assert!(!boxes.is_one_kept_waiting(at(5)), "it has work");
+}
+
+#[test]
 fn the_fullest_channel_is_found_however_channels_grow_and_shrink() {
     let now = Instant::now();
     let mut boxes = bounded(1000, 100);
