@@ -128,7 +128,8 @@ CASE(a_membership_expires_when_its_channel_is_not_used) {
     WAIT_STAT(layer, LAYER_STAT_GROUPS, 0);
     WAIT_STAT(layer, LAYER_STAT_GROUPS_BOUND, 0);
     WAIT_FOR(was_logged(log, "WARN memberships_expired"), "no warning was logged");
-    WAIT_FOR(was_logged(log, group) && was_logged(log, channel), "no record names group and channel");
+    WAIT_FOR(was_logged(log, group) && was_logged(log, channel),
+             "no record names group and channel");
     CHECK_OK(group_send_number(sender, group, 1));
     CHECK_NOTHING_BEFORE_FENCE(sender, layer, channel);
     CHECK_OK(layer_group_discard(layer, group, channel, ERR));
@@ -250,7 +251,8 @@ CASE(adding_again_renews_a_membership) {
 }
 
 CASE(memberships_that_never_expire_stay) {
-    layer_t *layer = open_layer("group_expiry", "never"), *other = open_layer("group_expiry", "0.1");
+    layer_t *layer = open_layer("group_expiry", "never"),
+            *other = open_layer("group_expiry", "0.1");
     const char *group = unique("group-"), *channel = new_channel(layer);
     CHECK_OK(layer_group_add(layer, group, channel, ERR));
     for (unsigned round = 0; round < 3; round++) {

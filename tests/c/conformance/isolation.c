@@ -1,5 +1,5 @@
-/* Isolation: channels that have kept the broker from sending for `stall_after` are bounded one by one,
- * so that none keeps another waiting. */
+/* Isolation: channels that have kept the broker from sending for `stall_after` are bounded one by
+ * one, so that none keeps another waiting. */
 #include "support.h"
 
 #define FEW "local_capacity", "1", "prefetch_count", "1"
@@ -178,6 +178,27 @@ CASE(isolation_begins_again_where_channels_stall_again) {
         WAIT_FOR(probe->ends_of_isolation == round, "told of %u ends", probe->ends_of_isolation);
     }
     CHECK_STAT(layer, LAYER_STAT_ISOLATIONS, 3);
+}
+
+CASE(after_isolation_a_channel_may_hold_again_what_memory_may) {
+    struct probe *probe = probe_new("isolation");
+    layer_t *layer = open_told(new_config("local_capacity", "4", "prefetch_count", "1",
+                                          "stall_after", "0.05", "channel_capacity", "1"),
+                               probe);
+    const char *channel = new_channel(layer);
+    for (int64_t i = 0; i < 7; i++) {
+        CHECK_OK(send_number(layer, channel, i));
+    }
+    WAIT_STAT(layer, LAYER_STAT_DROPPED_CHANNEL_FULL, 2);
+    for (int64_t i = 0; i < 5; i++) {
+        CHECK_PULL(layer, channel, i);
+    }
+    WAIT_FOR(probe->ends_of_isolation == 1, "told of %u ends", probe->ends_of_isolation);
+    for (int64_t i = 0; i < 4; i++) {
+        CHECK_OK(send_number(layer, channel, i));
+    }
+    WAIT_STAT(layer, LAYER_STAT_BACKLOG, 4);
+    CHECK_STAT(layer, LAYER_STAT_DROPPED_CHANNEL_FULL, 2);
 }
 
 CASE(a_discard_ends_isolation) {
