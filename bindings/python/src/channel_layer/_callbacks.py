@@ -22,7 +22,7 @@ tokens = itertools.count(1)  # 0 would come back as None
 outcomes = {}  # token: the future of an async call
 arrivals = {}  # token: the future of a coroutine that waits for a message
 receivers = {}  # token: a Receiver
-layers = weakref.WeakValueDictionary()  # token: a Layer, for its log and its states
+layers = weakref.WeakValueDictionary()  # token: a Layer, for its hooks
 
 running_loop = asyncio._get_running_loop  # None where there is none; it is part of asyncio's API
 DECLINE = int(Flow.DECLINE)
@@ -101,6 +101,16 @@ def _log(token, level, id, target, message):
             sys.excepthook(*sys.exc_info())
 
 
+@_declarations.callback_type("layer_isolation_cb")
+def _isolation(token, event, channel, count):
+    layer = layers.get(token)
+    if layer is not None:
+        try:
+            layer._isolated(event, None if channel is None else channel.decode(), count)
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+
+
 def _address(callback) -> int:
     return ctypes.cast(callback, ctypes.c_void_p).value
 
@@ -110,3 +120,4 @@ ARRIVED = _address(_arrived)
 HANDLED = _address(_handled)
 STATE = _address(_state)
 LOG = _address(_log)
+ISOLATION = _address(_isolation)

@@ -18,6 +18,7 @@ TYPES = {
     "size_t": ctypes.c_size_t,
     "layer_status_t": ctypes.c_int32,
     "layer_state_t": ctypes.c_int32,
+    "layer_isolation_t": ctypes.c_int32,
     "layer_log_level_t": ctypes.c_int32,
     "uint64_t": ctypes.c_uint64,
     "void *": ctypes.c_void_p,
@@ -77,6 +78,14 @@ ENUMS = {
             "LAYER_STATE_CLOSED": 3,
         },
     ),
+    "layer_isolation_t": (
+        "int32_t",
+        {
+            "LAYER_ISOLATION_BEGAN": 1,
+            "LAYER_ISOLATION_LOST": 2,
+            "LAYER_ISOLATION_ENDED": 3,
+        },
+    ),
     "layer_flow_t": (
         "int32_t",
         {
@@ -120,6 +129,10 @@ ENUMS = {
             "LAYER_STAT_CALLBACKS": 30,
             "LAYER_STAT_CALLBACK_NANOSECONDS": 31,
             "LAYER_STAT_READY": 32,
+            "LAYER_STAT_ISOLATING": 33,
+            "LAYER_STAT_ISOLATIONS": 34,
+            "LAYER_STAT_DROPPED_TOTAL_FULL": 35,
+            "LAYER_STAT_MEMBERSHIPS_EXPIRED": 36,
         },
     ),
 }
@@ -148,6 +161,15 @@ CALLBACKS = {
             ("void *", "userdata"),
             ("layer_state_t", "state"),
             ("uint64_t", "generation"),
+        ],
+    ),
+    "layer_isolation_cb": (
+        "void",
+        [
+            ("void *", "userdata"),
+            ("layer_isolation_t", "event"),
+            ("const char *", "channel"),
+            ("uint64_t", "count"),
         ],
     ),
     "layer_done_cb": (
@@ -198,6 +220,16 @@ FUNCTIONS = {
         [
             ("layer_config_t *", "config"),
             ("layer_state_cb", "callback"),
+            ("void *", "userdata"),
+            ("layer_destroy_cb", "destroy"),
+            ("layer_error_t **", "error"),
+        ],
+    ),
+    "layer_config_on_isolation": (
+        "layer_status_t",
+        [
+            ("layer_config_t *", "config"),
+            ("layer_isolation_cb", "callback"),
             ("void *", "userdata"),
             ("layer_destroy_cb", "destroy"),
             ("layer_error_t **", "error"),

@@ -14,6 +14,7 @@ def _values(name: str, prefix: str) -> dict:
 Status = enum.IntEnum("Status", _values("layer_status_t", "LAYER_"))
 State = enum.IntEnum("State", _values("layer_state_t", "LAYER_STATE_"))
 Stat = enum.IntEnum("Stat", _values("layer_stat_t", "LAYER_STAT_"))
+Isolation = enum.IntEnum("Isolation", _values("layer_isolation_t", "LAYER_ISOLATION_"))
 LogLevel = enum.IntEnum("LogLevel", _values("layer_log_level_t", "LAYER_LOG_"))
 Flow = enum.IntEnum("Flow", _values("layer_flow_t", "LAYER_"))
 

@@ -21,6 +21,7 @@ from .errors import (
     DiscardedError,
     ForkedError,
     InvalidError,
+    Isolation,
     LogLevel,
     Stat,
     State,
@@ -58,16 +59,24 @@ class Layer:
     descriptor, and whichever is awake first runs what is due and hands the outcome to the loop that
     waits for it; a loop that ends or is busy holds up no other.
 
-    `on_log(level, id, target, text)` and `on_state(state, generation)` are called by a loop
-    that watches, or by `poll`, on its thread. They must not wait.
+    `on_log(level, id, target, text)`, `on_state(state, generation)` and `on_isolation(event,
+    channel, count)` are called by a loop that watches, or by `poll`, on its thread. They must not
+    wait. What they raise goes to `sys.excepthook`.
+
+    `on_isolation`: the layer isolates channels when messages that nobody takes have kept the broker
+    from sending for `stall_after` seconds. With `Isolation.BEGAN`, `count` messages wait in memory.
+    With `Isolation.LOST`, `channel` (None: several channels that are not reported separately) has
+    lost its `count` newest messages since the last such call. With `Isolation.ENDED`, channels have
+    lost `count` messages in all. `channel` is None except with `LOST`.
     """
 
-    def __init__(self, *, on_log=None, on_state=None, **options) -> None:
+    def __init__(self, *, on_log=None, on_state=None, on_isolation=None, **options) -> None:
         if str(options.get("dispatch", "poll")) != "poll":
             raise InvalidError("option dispatch: only `poll` is possible in Python")
         options["dispatch"] = "poll"
         self._on_log = on_log
         self._on_state = on_state
+        self._on_isolation = on_isolation
         self._state_waiters = set()
         self._loops = weakref.WeakSet()
         self._loop_seen = None
@@ -109,6 +118,13 @@ class Layer:
                 check(
                     quick.layer_config_on_log(
                         config, _callbacks.LOG, self._token, None, failure.at
+                    ),
+                    failure,
+                )
+            if self._on_isolation is not None:
+                check(
+                    quick.layer_config_on_isolation(
+                        config, _callbacks.ISOLATION, self._token, None, failure.at
                     ),
                     failure,
                 )
@@ -161,8 +177,9 @@ class Layer:
 
     def poll(self, timeout: float = 0.0) -> int:
         """Runs what is due on this thread, waiting up to `timeout` seconds for the first; returns
-        how many callbacks ran. Only a program without an event loop needs it, for its `on_log`
-        and `on_state`. Raises `ClosedError` once the layer is closed and nothing is due."""
+        how many callbacks ran. Only a program without an event loop needs it, for its `on_log`,
+        `on_state` and `on_isolation`. Raises `ClosedError` once the layer is closed and nothing is
+        due."""
         failure, ran = Failure(), ctypes.c_size_t()
         bound = milliseconds(timeout)
         status = waiting.layer_poll(self._layer, 0, bound, ctypes.byref(ran), failure.at)
@@ -180,6 +197,10 @@ class Layer:
     def _logged(self, level: int, id: str, target: str, message: str) -> None:
         if self._on_log is not None:
             self._on_log(LogLevel(level), id, target, message)
+
+    def _isolated(self, event: int, channel: str | None, count: int) -> None:
+        if self._on_isolation is not None:
+            self._on_isolation(Isolation(event), channel, count)
 
     async def _outcome(self, function, *arguments):
         """Makes an async C call and awaits its outcome. Of a task that is cancelled meanwhile the
