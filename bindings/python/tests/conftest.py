@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT / "tests" / "fixture"))
 
 import channel_layer  # noqa: E402
 import rabbitmq  # noqa: E402
+from channel_layer.django import RabbitmqChannelLayer  # noqa: E402
 
 WAIT = 20  # seconds for what is sure to come
 
@@ -78,6 +79,21 @@ def open_layer(opened, host):
 def layer(opened):
     """A layer for what does not depend on the broker."""
     return opened(host=f"memory://{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+async def new(host):
+    """Opens backends for Django on the test's broker; they are closed in the end."""
+    backends = []
+
+    def open_one(**config):
+        backend = RabbitmqChannelLayer(**{"host": host, **config})
+        backends.append(backend)
+        return backend
+
+    yield open_one
+    for backend in backends:
+        await backend.close()
 
 
 def unique(name):

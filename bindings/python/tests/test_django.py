@@ -12,20 +12,6 @@ from channel_layer.django import RabbitmqChannelLayer
 from conftest import soon, unique
 
 
-@pytest.fixture
-async def new(host):
-    layers = []
-
-    def open_one(**config):
-        layer = RabbitmqChannelLayer(**{"host": host, **config})
-        layers.append(layer)
-        return layer
-
-    yield open_one
-    for layer in layers:
-        await layer.close()
-
-
 async def test_send_and_receive(new):
     layer = new()
     channel = await layer.new_channel("specific.")
@@ -51,7 +37,7 @@ async def test_groups(new):
 
 
 async def test_a_full_channel_raises_and_a_full_group_is_logged(new, caplog):
-    layer = new(local_capacity=1, remote_capacity=1)
+    layer = new(local_capacity=1, remote_capacity=1, stall_after=0)
     channel, group = await layer.new_channel(), unique("group")
     await layer.group_add(group, channel)
     with pytest.raises(ChannelFull):

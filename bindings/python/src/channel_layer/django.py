@@ -82,10 +82,18 @@ class _Own:
 class RabbitmqChannelLayer(BaseChannelLayer):
     """Channels over RabbitMQ, for any number of event loops and threads of a process at once.
 
-    CONFIG without `prefetch_count` means what it means to channels_rabbitmq 4.0.1: RabbitMQ has
-    `local_capacity` messages under way to this process, and each is acked as it is received. With
-    `prefetch_count` it means what it means to 0.0.2: `local_capacity` messages wait in memory, and
-    `prefetch_count` more may be under way.
+    CONFIG without `prefetch_count` means what it means to channels_rabbitmq 4.0.1: RabbitMQ
+    delivers at most `local_capacity` messages ahead of what this process has taken, and each is
+    acked once every channel that it is for has taken it. With `prefetch_count` it means what it
+    means to 0.0.2: `local_capacity` messages wait in memory, where a group message counts once for
+    each channel, and `prefetch_count` more may be under way.
+
+    When messages that nobody takes have kept RabbitMQ from sending for `stall_after` seconds, each
+    channel is bounded by `channel_capacity` instead, and the other channels go on.
+
+    `expiry`: how many seconds a message waits on RabbitMQ, and again in memory unless
+    `local_expiry` says otherwise. `group_expiry`: a number of seconds; None or "never": memberships
+    do not expire.
 
     `ssl_context`: its authorities are taken over, as they are when this is made. A client
     certificate cannot be read out of it: give `tls_cert_file` and `tls_key_file`. Ciphers are the
