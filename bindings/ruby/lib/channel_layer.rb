@@ -16,8 +16,11 @@ require_relative "channel_layer/layer"
 module ChannelLayer
   # Opens a layer, which connects in the background and for ever tries again. Options are those of
   # the library; durations are seconds, sizes bytes. `on_log` is called with a level, an id, a
-  # target and a text, `on_state` with a state and the number of connections so far, both on the
-  # layer's thread. With a block: gives it the layer, and closes it at the end.
+  # target and a text, `on_state` with a state and the number of connections so far, `on_isolation`
+  # with :began, :lost or :ended, a channel (nil except with :lost, and where several channels are
+  # not reported separately) and a number of messages: those that wait, those that the channel has
+  # lost since the last call, those that were lost in all. All are called on the layer's thread.
+  # With a block: gives it the layer, and closes it at the end.
   def self.open(**options)
     layer = Layer.new(**options)
     return layer unless block_given?

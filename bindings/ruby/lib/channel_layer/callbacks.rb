@@ -126,6 +126,10 @@ module ChannelLayer
       ENTRIES.fetch(userdata).called(STATES[state], generation)
     end
 
+    ISOLATION = Native.callback(:layer_isolation_cb) do |userdata, event, channel, count|
+      ENTRIES.fetch(userdata).called(ISOLATIONS[event], channel && text(channel), count)
+    end
+
     DESTROY = Native.callback(:layer_destroy_cb) do |userdata|
       entry = ENTRIES.delete(userdata)
       entry.destroyed if entry.respond_to?(:destroyed)
@@ -149,7 +153,7 @@ module ChannelLayer
       bytes.dup.force_encoding(Encoding::UTF_8)
     end
 
-    # A handler of log records or of state changes. What it raises is reported; it goes on.
+    # A handler of log records, state changes or isolation. What it raises is reported; it goes on.
     class Handler
       def initialize(name, callable)
         raise TypeError, "#{name} must respond to call" unless callable.respond_to?(:call)

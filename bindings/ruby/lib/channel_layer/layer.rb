@@ -1,9 +1,12 @@
 # frozen_string_literal: true
 
 module ChannelLayer
-  # The values of a layer_state_t and a layer_log_level_t, as symbols.
+  # The values of a layer_state_t, a layer_isolation_t and a layer_log_level_t, as symbols.
   STATES = Native::ENUMS[:layer_state_t].last.to_h do |name, value|
     [value, name.to_s.delete_prefix("LAYER_STATE_").downcase.to_sym]
+  end.freeze
+  ISOLATIONS = Native::ENUMS[:layer_isolation_t].last.to_h do |name, value|
+    [value, name.to_s.delete_prefix("LAYER_ISOLATION_").downcase.to_sym]
   end.freeze
   LEVELS = Native::ENUMS[:layer_log_level_t].last.to_h do |name, value|
     [value, name.to_s.delete_prefix("LAYER_LOG_").downcase.to_sym]
@@ -28,13 +31,17 @@ module ChannelLayer
     SLICE_MS = 100
     private_constant :SLICE_MS
 
+    CALLBACKS = { on_log: Callbacks::LOG, on_state: Callbacks::STATE,
+                  on_isolation: Callbacks::ISOLATION }.freeze
+    private_constant :CALLBACKS
+
     # See ChannelLayer.open.
-    def initialize(on_log: nil, on_state: nil, **options)
+    def initialize(on_log: nil, on_state: nil, on_isolation: nil, **options)
       if options.key?(:dispatch) || options.key?("dispatch")
         raise ArgumentError, "the option dispatch belongs to this gem, which polls on a Ruby thread"
       end
 
-      handlers = { on_log:, on_state: }.compact.to_h do |name, callable|
+      handlers = { on_log:, on_state:, on_isolation: }.compact.to_h do |name, callable|
         [name, Callbacks::Handler.new(name, callable)]
       end
       @handle = Layer.handle(options.merge(dispatch: "poll"), handlers)
@@ -60,13 +67,10 @@ module ChannelLayer
 
     def self.hear(config, name, handler)
       userdata = Callbacks.keep(handler)
+      callback = CALLBACKS.fetch(name)
       Error.check do |error|
-        if name == :on_log
-          Native.layer_config_on_log(config, Callbacks::LOG, userdata, Callbacks::DESTROY, error)
-        else
-          Native.layer_config_on_state(config, Callbacks::STATE, userdata, Callbacks::DESTROY,
-                                       error)
-        end
+        Native.public_send(:"layer_config_#{name}", config, callback, userdata, Callbacks::DESTROY,
+                           error)
       end
     end
     private_class_method :set, :hear

@@ -51,6 +51,11 @@ module ChannelLayer
         LAYER_STATE_REFUSED: 2,
         LAYER_STATE_CLOSED: 3
       }],
+      layer_isolation_t: ["int32_t", {
+        LAYER_ISOLATION_BEGAN: 1,
+        LAYER_ISOLATION_LOST: 2,
+        LAYER_ISOLATION_ENDED: 3
+      }],
       layer_flow_t: ["int32_t", {
         LAYER_CONTINUE: 0,
         LAYER_STOP: 1,
@@ -88,7 +93,11 @@ module ChannelLayer
         LAYER_STAT_RECONNECTS: 29,
         LAYER_STAT_CALLBACKS: 30,
         LAYER_STAT_CALLBACK_NANOSECONDS: 31,
-        LAYER_STAT_READY: 32
+        LAYER_STAT_READY: 32,
+        LAYER_STAT_ISOLATING: 33,
+        LAYER_STAT_ISOLATIONS: 34,
+        LAYER_STAT_DROPPED_TOTAL_FULL: 35,
+        LAYER_STAT_MEMBERSHIPS_EXPIRED: 36
       }]
     }.freeze
 
@@ -101,6 +110,7 @@ module ChannelLayer
       ]],
       layer_destroy_cb: ["void", ["void *"]],
       layer_state_cb: ["void", ["void *", "layer_state_t", "uint64_t"]],
+      layer_isolation_cb: ["void", ["void *", "layer_isolation_t", "const char *", "uint64_t"]],
       layer_done_cb: ["void", ["void *", "layer_status_t", "const layer_error_t *"]],
       layer_receive_cb: ["int32_t", ["void *", "layer_status_t", "const layer_message_t *"]]
     }.freeze
@@ -115,6 +125,9 @@ module ChannelLayer
       ]],
       layer_config_on_state: ["layer_status_t", [
         "layer_config_t *", "layer_state_cb", "void *", "layer_destroy_cb", "layer_error_t **"
+      ]],
+      layer_config_on_isolation: ["layer_status_t", [
+        "layer_config_t *", "layer_isolation_cb", "void *", "layer_destroy_cb", "layer_error_t **"
       ]],
       layer_config_free: ["void", ["layer_config_t *"]],
       layer_group_add: ["layer_status_t", [
