@@ -352,8 +352,8 @@ typedef void (*layer_state_cb)(void *userdata, layer_state_t state, uint64_t gen
 // Takes what isolation does (see `layer_isolation_t`).
 //
 // `LAYER_ISOLATION_BEGAN`: `channel` is NULL, `count` the number of messages that wait in memory.
-// `LAYER_ISOLATION_LOST`: `channel` has lost `count` messages since that was last told, at most once
-// a second; NULL for several channels that are not told apart. The counts of all such calls are what
+// `LAYER_ISOLATION_LOST`: `channel` has lost `count` messages since that was last told, once a second
+// and when isolation ends; NULL for several channels that are not told apart. The counts of all such calls are what
 // was lost. `LAYER_ISOLATION_ENDED`: `channel` is NULL, `count` the number of messages that were lost
 // in all since it began. `channel` is borrowed until the callback returns.
 typedef void (*layer_isolation_cb)(void *userdata,

@@ -5,16 +5,16 @@
 //! should stay unacked is `min(outstanding, max(0, backlog - local_capacity))`: memory never holds
 //! more than `local_capacity + prefetch_count` arrivals, whatever the receivers do.
 //!
-//! Credit is used up while `prefetch_count` deliveries are unacked. Then the broker sends nothing
-//! more, to any channel: what waits there for a prompt receiver waits behind the slow ones. So one
-//! clock runs for the whole process. From time to time it marks the moment: a message that is on
-//! the broker then has at most `remote_capacity - 1` others before it, so it has arrived once
-//! `remote_capacity` more have; or once credit was free for so long that the broker must have sent
-//! all it had. Where a mark is `stall_after` old and neither has happened, the process is stalled.
-//! If no message was taken since, or a channel that is received from has none, the layer *isolates*:
-//! nothing is held back any more, and each channel is bounded by itself ([`crate::mailbox`]), until
-//! the backlog is at most half of `local_capacity + prefetch_count`. Else each receiver has work:
-//! none waits behind another, and senders are held back as long as that is so.
+//! While deliveries are unacked for that, the broker soon sends nothing more, to any channel: what
+//! waits there for a prompt receiver waits behind the slow ones. So one clock runs for the whole
+//! process. From time to time it marks the moment: a message that is on the broker then has at most
+//! `remote_capacity - 1` others before it, so it has arrived once `remote_capacity` more have; or once
+//! the broker has left credit unused that it was given long enough ago: then it has sent all it had.
+//! Where a mark is `stall_after` old and neither has happened, the process is stalled. If no message
+//! was taken since, or a channel that is received from has none, the layer *isolates*: nothing is held
+//! back any more, and each channel is bounded by itself ([`crate::mailbox`]), until the backlog is at
+//! most half of `local_capacity + prefetch_count` and what waited on the broker has arrived. Else each
+//! receiver has work: none waits behind another, and senders are held back as long as that is so.
 //!
 //! A clock for each channel does not do: readers that take a message each now and then reset it.
 
@@ -24,10 +24,14 @@ use std::time::{Duration, Instant};
 /// A message waits at most this part of `stall_after` longer: it spares a mark for each arrival.
 const MARKS: u32 = 8;
 
-/// What part of `stall_after` credit must have been free before the broker has surely sent all it
-/// had, and the longest that this takes: a round trip, with room for a busy machine.
-const QUIET: u32 = 4;
-const LONGEST_QUIET: Duration = Duration::from_millis(250);
+/// How long an ack may take to the broker and what it sends for it back: a part of `stall_after`, within
+/// what round trips and busy machines take. On a link with a longer round trip the clock stops too soon.
+const ROUND_TRIP: u32 = 4;
+const SHORTEST_ROUND_TRIP: Duration = Duration::from_millis(100);
+const LONGEST_ROUND_TRIP: Duration = Duration::from_millis(400);
+
+/// The least time between two looks at all channels.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The options that rule it.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +46,25 @@ pub(crate) struct Rules {
     pub(crate) stall_after: Option<Duration>,
 }
 
-/// A moment at which credit was used up.
+/// What `stall_after` makes of the periods above.
+#[derive(Debug, Clone, Copy)]
+struct Periods {
+    stall_after: Duration,
+    between_marks: Duration,
+    round_trip: Duration,
+}
+
+impl Periods {
+    fn of(stall_after: Duration) -> Self {
+        Self {
+            stall_after,
+            between_marks: stall_after / MARKS,
+            round_trip: (stall_after / ROUND_TRIP).clamp(SHORTEST_ROUND_TRIP, LONGEST_ROUND_TRIP),
+        }
+    }
+}
+
+/// A moment at which deliveries were unacked, and the broker had no credit left that it did not use.
 #[derive(Debug)]
 struct Mark {
     at: Instant,
@@ -72,42 +94,90 @@ pub(crate) enum Change {
 #[derive(Debug)]
 pub(crate) struct BackPressure {
     rules: Rules,
+    /// `None`: there is no clock.
+    periods: Option<Periods>,
     unacked: usize,
-    /// Counts all deliveries.
+    /// How many of them are so on purpose, and have not just arrived.
+    kept: usize,
+    /// Count all deliveries of the connection, and those that were acked.
     arrived: u64,
-    /// Oldest first. None while credit is free, and has been for a while.
+    released: u64,
+    /// When the last of them was.
+    released_at: Option<Instant>,
+    /// How many had been acked at some moments, oldest first: the first is older than a round trip.
+    history: VecDeque<(Instant, u64)>,
+    /// Oldest first.
     marks: VecDeque<Mark>,
-    /// Since when credit is free after the last mark.
-    free_since: Option<Instant>,
+    /// When something was last unacked.
+    held_at: Option<Instant>,
     /// Stalled, and no channel was kept waiting: not to be looked at again before this.
     look_again: Option<Instant>,
-    isolating_since: Option<Instant>,
+    isolation: Option<Isolation>,
+}
+
+/// While it lasts.
+#[derive(Debug)]
+struct Isolation {
+    since: Instant,
+    /// What was on the broker when it began has arrived once so many deliveries have.
+    arrived_by: u64,
+    /// Not to be looked at before this.
+    look_again: Instant,
 }
 
 impl BackPressure {
     pub(crate) fn new(rules: Rules) -> Self {
         Self {
             rules,
+            periods: rules.stall_after.map(Periods::of),
             unacked: 0,
+            kept: 0,
             arrived: 0,
+            released: 0,
+            released_at: None,
+            history: VecDeque::new(),
             marks: VecDeque::new(),
-            free_since: None,
+            held_at: None,
             look_again: None,
-            isolating_since: None,
+            isolation: None,
         }
     }
 
     /// A new connection starts a new count: what was unacked on the old one died with its queue,
     /// and so did what waited there.
     pub(crate) fn reset(&mut self) {
-        self.unacked = 0;
+        (self.unacked, self.kept) = (0, 0);
+        (self.arrived, self.released) = (0, 0);
+        self.released_at = None;
+        self.history.clear();
         self.forget_stall();
+        if let Some(isolation) = &mut self.isolation {
+            isolation.arrived_by = self.rules.remote_capacity;
+        }
     }
 
     /// Deliveries have arrived.
-    pub(crate) fn arrived(&mut self, count: usize) {
+    pub(crate) fn arrived(&mut self, count: usize, now: Instant) {
+        // They may be the first after a while without any.
+        if self.held_at.is_some() && self.has_sent_all(now) {
+            self.forget_stall();
+        }
         self.unacked += count;
         self.arrived += count as u64;
+    }
+
+    /// Whether the broker has left credit unused that it was given a round trip ago or earlier.
+    fn has_sent_all(&self, now: Instant) -> bool {
+        let Some(periods) = self.periods else {
+            return false;
+        };
+        let is_over = |at: Instant| since(at, now) >= periods.round_trip;
+        let released = match self.history.front() {
+            _ if self.released_at.is_none_or(is_over) => self.released,
+            Some((at, count)) if is_over(*at) => *count,
+            _ => 0,
+        };
+        self.arrived < released + self.rules.prefetch as u64
     }
 
     /// How many of the oldest may be acked, and whether isolation has begun or ended by this.
@@ -121,31 +191,53 @@ impl BackPressure {
         is_one_kept_waiting: impl FnOnce(Instant) -> bool,
     ) -> (usize, Option<Change>) {
         let mut change = self.end_isolation(memory.backlog, now);
-        let mut keep = match self.isolating_since {
+        let mut keep = match self.isolation {
             Some(_) => 0,
             None => self.wanted_unacked(memory.backlog),
         };
-        if keep >= self.rules.prefetch {
-            let stalled = self.stalled_since(memory.taken, now);
-            if stalled.is_some_and(|since| {
-                self.must_isolate(since, memory.taken, now, is_one_kept_waiting)
-            }) {
-                change = Some(Change::Began);
-                self.isolating_since = Some(now);
-                self.forget_stall();
-                keep = 0;
-            }
-        } else if !self.marks.is_empty() {
-            self.free_since.get_or_insert(now);
+        if self.isolation.is_none()
+            && let Some(periods) = self.periods
+            && let Some(stalled) = self.stalled_since(&periods, keep, memory.taken, now)
+            && self.must_isolate(&periods, stalled, memory.taken, now, is_one_kept_waiting)
+        {
+            change = Some(Change::Began);
+            self.isolation = Some(Isolation {
+                since: now,
+                arrived_by: self.arrived.saturating_add(self.rules.remote_capacity),
+                look_again: now + periods.round_trip,
+            });
+            self.forget_stall();
+            keep = 0;
         }
         let released = self.unacked - keep;
-        self.unacked = keep;
+        (self.unacked, self.kept) = (keep, keep);
+        self.note_released(released, now);
         (released, change)
+    }
+
+    fn note_released(&mut self, count: usize, now: Instant) {
+        let Some(periods) = self.periods else {
+            return;
+        };
+        if count == 0 {
+            return;
+        }
+        self.released += count as u64;
+        self.released_at = Some(now);
+        let last = self.history.back();
+        if last.is_none_or(|(at, _)| since(*at, now) >= periods.round_trip / MARKS) {
+            self.history.push_back((now, self.released));
+        }
+        while let Some((at, _)) = self.history.get(1)
+            && since(*at, now) >= periods.round_trip
+        {
+            self.history.pop_front();
+        }
     }
 
     fn forget_stall(&mut self) {
         self.marks.clear();
-        self.free_since = None;
+        self.held_at = None;
         self.look_again = None;
     }
 
@@ -154,20 +246,39 @@ impl BackPressure {
             .min(backlog.saturating_sub(self.rules.local_capacity))
     }
 
-    /// Credit is used up now. The mark since which something may have waited on the broker, if that
-    /// is `stall_after` old.
-    fn stalled_since(&mut self, taken: u64, now: Instant) -> Option<(Instant, u64)> {
-        let stall_after = self.rules.stall_after?;
-        if let Some(free_since) = self.free_since.take()
-            && now.saturating_duration_since(free_since) >= quiet(stall_after)
-        {
-            self.marks.clear();
+    /// The mark since which something may have waited on the broker behind what is unacked, if that is
+    /// `stall_after` old, and how many messages had been taken then.
+    fn stalled_since(
+        &mut self,
+        periods: &Periods,
+        keep: usize,
+        taken: u64,
+        now: Instant,
+    ) -> Option<(Instant, u64)> {
+        // What was kept by the last call was unacked until now.
+        if keep > 0 || self.kept > 0 {
+            self.held_at = Some(now);
         }
-        let age = |mark: &Mark| now.saturating_duration_since(mark.at);
+        let is_held = |at: Instant| since(at, now) < periods.round_trip;
+        if !self.held_at.is_some_and(is_held) || self.has_sent_all(now) {
+            self.forget_stall();
+            return None;
+        }
+        let age = |mark: &Mark| since(mark.at, now);
+        // Of those that are old enough the newest says all.
+        while let Some(oldest) = self.marks.front()
+            && (oldest.arrived_by <= self.arrived
+                || self
+                    .marks
+                    .get(1)
+                    .is_some_and(|mark| age(mark) >= periods.stall_after))
+        {
+            self.marks.pop_front();
+        }
         if self
             .marks
             .back()
-            .is_none_or(|mark| age(mark) >= stall_after / MARKS)
+            .is_none_or(|mark| age(mark) >= periods.between_marks)
         {
             self.marks.push_back(Mark {
                 at: now,
@@ -175,22 +286,16 @@ impl BackPressure {
                 taken,
             });
         }
-        // Of those that are old enough the newest says all.
-        while let Some(oldest) = self.marks.front()
-            && (oldest.arrived_by <= self.arrived
-                || self
-                    .marks
-                    .get(1)
-                    .is_some_and(|mark| age(mark) >= stall_after))
-        {
-            self.marks.pop_front();
-        }
-        let oldest = self.marks.front().filter(|mark| age(mark) >= stall_after)?;
+        let oldest = self
+            .marks
+            .front()
+            .filter(|mark| age(mark) >= periods.stall_after)?;
         Some((oldest.at, oldest.taken))
     }
 
     fn must_isolate(
         &mut self,
+        periods: &Periods,
         (since, taken_then): (Instant, u64),
         taken: u64,
         now: Instant,
@@ -203,20 +308,24 @@ impl BackPressure {
             return false;
         }
         let kept_waiting = is_one_kept_waiting(since);
-        let stall_after = self.rules.stall_after.unwrap_or_default();
-        self.look_again = (!kept_waiting).then(|| now + stall_after / MARKS);
+        self.look_again = (!kept_waiting).then(|| now + periods.between_marks.max(LOOK_PAUSE));
         kept_waiting
     }
 
     /// Ends isolation if it lasts, whatever waits; says for how long it did.
     pub(crate) fn stop_isolating(&mut self, now: Instant) -> Option<Duration> {
-        let since = self.isolating_since.take()?;
-        Some(now.saturating_duration_since(since))
+        let isolation = self.isolation.take()?;
+        Some(since(isolation.since, now))
     }
 
     fn end_isolation(&mut self, backlog: usize, now: Instant) -> Option<Change> {
-        let since = self.isolating_since?;
-        if !self.may_end(backlog) || now < self.ends_at(since) {
+        let isolation = self.isolation.as_ref()?;
+        if !self.may_end(backlog) || now < isolation.look_again {
+            return None;
+        }
+        // Else what is on the broker could wait behind the same channels once more.
+        if self.arrived < isolation.arrived_by && !self.has_sent_all(now) {
+            self.isolation.as_mut()?.look_again = now + SHORTEST_ROUND_TRIP / ROUND_TRIP;
             return None;
         }
         let lasted = self.stop_isolating(now)?;
@@ -227,24 +336,27 @@ impl BackPressure {
         backlog <= (self.rules.local_capacity + self.rules.prefetch) / 2
     }
 
-    /// Before this, not all may have arrived that had waited on the broker.
-    fn ends_at(&self, since: Instant) -> Instant {
-        since + quiet(self.rules.stall_after.unwrap_or_default())
-    }
-
     /// When [`BackPressure::release`] is to be called even if nothing happens.
     pub(crate) fn next_change(&self, backlog: usize) -> Option<Instant> {
-        if let Some(since) = self.isolating_since {
-            return self.may_end(backlog).then(|| self.ends_at(since));
+        if let Some(isolation) = &self.isolation {
+            return self.may_end(backlog).then_some(isolation.look_again);
         }
-        let oldest = self.marks.front().filter(|_| self.free_since.is_none())?;
-        let stalled = oldest.at.checked_add(self.rules.stall_after?)?;
+        // However little happens, there is a mark from time to time.
+        let last = self.marks.back()?.at;
+        let next_mark = last.checked_add(self.periods?.between_marks);
+        self.next_stall().into_iter().chain(next_mark).min()
+    }
+
+    /// When the process will be stalled, if nothing happens.
+    fn next_stall(&self) -> Option<Instant> {
+        let oldest = self.marks.front()?.at;
+        let stalled = oldest.checked_add(self.periods?.stall_after)?;
         Some(self.look_again.map_or(stalled, |at| at.max(stalled)))
     }
 
     /// Whether nothing is held back, and each channel is bounded by itself.
     pub(crate) fn is_isolating(&self) -> bool {
-        self.isolating_since.is_some()
+        self.isolation.is_some()
     }
 
     /// Deliveries that are unacked.
@@ -253,8 +365,8 @@ impl BackPressure {
     }
 }
 
-fn quiet(stall_after: Duration) -> Duration {
-    (stall_after / QUIET).min(LONGEST_QUIET)
+fn since(at: Instant, now: Instant) -> Duration {
+    now.saturating_duration_since(at)
 }
 
 #[cfg(test)]

@@ -126,8 +126,9 @@ records! {
          away. A worker that is to hold senders back instead sets `stall_after` to 0.";
     IsolationEnded = "isolation_ended", Warn, "channel_layer::inbox",
         "What waits in memory is at most half of `local_capacity` and `prefetch_count` again, so that \
-         it may hold the broker back again. The text says how long channels were isolated, and \
-         which of them lost how many messages.",
+         it may hold the broker back again; or the layer was closed. The text says how long channels \
+         were isolated, and which of them lost how many messages. Where the beginning was not logged, \
+         at most one in 5 seconds being, and nothing was lost, this is not either.",
         "Where messages were lost and must not be: raise `channel_capacity`.";
     ChannelFullDropped = "channel_full_dropped", Warn, "channel_layer::inbox",
         "Channels that were isolated held `channel_capacity` messages, or all together \

@@ -74,10 +74,15 @@ impl Losses {
         last.checked_add(INTERVAL)
     }
 
+    /// Whether a report is due.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        let since = |last: Instant| now.saturating_duration_since(last);
+        self.untold > 0 && self.last_report.is_none_or(|last| since(last) >= INTERVAL)
+    }
+
     /// What was lost since the last report, if one is due: those that lost most first.
     pub(crate) fn report(&mut self, now: Instant) -> Vec<Loss> {
-        let since = |last: Instant| now.saturating_duration_since(last);
-        if self.untold == 0 || self.last_report.is_some_and(|last| since(last) < INTERVAL) {
+        if !self.is_due(now) {
             return Vec::new();
         }
         self.last_report = Some(now);
@@ -130,7 +135,11 @@ impl Losses {
     /// Isolation has ended: what was not told yet. From now on there is a new count.
     pub(crate) fn end(&mut self) -> Vec<Loss> {
         let untold = self.take_untold();
-        *self = Self::default();
+        // The next isolation may begin at once.
+        *self = Self {
+            last_report: self.last_report,
+            ..Self::default()
+        };
         untold
     }
 }

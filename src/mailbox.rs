@@ -75,14 +75,32 @@ pub(crate) struct Expired {
 /// How many channels a log record names.
 pub(crate) const NAMED: usize = 3;
 
+/// A channel that is received from may hold so many, whatever the others hold: several may come at
+/// once, and how prompt it is shows only after that.
+const SPARED: usize = 8;
+
 /// So many entries more than channels are worth no work.
 const FEW: usize = 1024;
 
 /// The first of `held` by their numbers, then by their names.
-fn biggest(mut held: Vec<(Arc<CStr>, usize)>, count: usize) -> Vec<(Arc<CStr>, usize)> {
-    held.sort_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
-    held.truncate(count);
-    held
+fn biggest<'a>(
+    held: impl Iterator<Item = (&'a Arc<CStr>, usize)>,
+    count: usize,
+) -> Vec<(Arc<CStr>, usize)> {
+    let mut first: Vec<(&Arc<CStr>, usize)> = Vec::new();
+    for (name, number) in held {
+        let is_before =
+            |other: &(&Arc<CStr>, usize)| other.1 > number || (other.1 == number && other.0 < name);
+        let place = first.partition_point(is_before);
+        if place < count {
+            first.truncate(count - 1);
+            first.insert(place, (name, number));
+        }
+    }
+    let owned = first.into_iter();
+    owned
+        .map(|(name, number)| (Arc::clone(name), number))
+        .collect()
 }
 
 /// All mailboxes of a layer. `C` is a callback, `W` somebody who waits in a pull.
@@ -102,6 +120,8 @@ pub(crate) struct Mailboxes<C, W> {
     /// From when the total bound is reached until there is no bound.
     fullest: Option<Fullest>,
     expired: usize,
+    /// When a message was last pulled from a channel without a mailbox.
+    pulled_in_vain: Option<Instant>,
     /// No message expires before this. Of no meaning while none waits.
     none_expires_before: Option<Instant>,
 }
@@ -121,6 +141,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
             bounds: None,
             fullest: None,
             expired: 0,
+            pulled_in_vain: None,
             none_expires_before: None,
         }
     }
@@ -145,14 +166,17 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
     pub(crate) fn biggest(&self, count: usize) -> Vec<(Arc<CStr>, usize)> {
         let held = self.slots.iter().map(|(_, mailbox)| {
             let held = mailbox.messages.len();
-            (Arc::clone(&mailbox.name), held)
+            (&mailbox.name, held)
         });
-        biggest(held.filter(|(_, held)| *held > 0).collect(), count)
+        biggest(held.filter(|(_, held)| *held > 0), count)
     }
 
     /// Whether a channel that is received from holds nothing: one at which a receiver or a pull
     /// waits, or that was used since then.
     pub(crate) fn is_one_kept_waiting(&self, since: Instant) -> bool {
+        if self.pulled_in_vain.is_some_and(|at| at > since) {
+            return true;
+        }
         let is_used = |mailbox: &Mailbox<C, W>| {
             mailbox.is_received_from() || mailbox.last_used.is_some_and(|at| at >= since)
         };
@@ -345,7 +369,8 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         if self.arrivals.copies() < bounds.total {
             return (true, None);
         }
-        if held == 0 && (mailbox.pins > 0 || mailbox.is_received_from()) {
+        let is_received_from = mailbox.is_received_from();
+        if (held == 0 && mailbox.pins > 0) || (held < SPARED && is_received_from) {
             return (true, None);
         }
         match self.fullest() {
@@ -450,6 +475,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
             return checked_in;
         };
         mailbox.busy = false;
+        let mut grown_to = None;
 
         let ended = matches!(ran.call, Call::Ended(_));
         if flow != Flow::Decline {
@@ -464,9 +490,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
                     .arrivals
                     .put_back(ran.arrival, message.body(), ran.arrived);
                 mailbox.messages.push_front(arrival);
-                if let Some(fullest) = &mut self.fullest {
-                    fullest.grown(key, mailbox.messages.len());
-                }
+                grown_to = Some(mailbox.messages.len());
                 checked_in.wake = mailbox.pulls.pop_front();
             } else {
                 checked_in.dropped = true;
@@ -489,6 +513,9 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         }
         checked_in.retired = callback;
         checked_in.due = mailbox.becomes_due();
+        if let Some(length) = grown_to {
+            self.grown(key, length);
+        }
         self.tidy(key);
         checked_in
     }
@@ -527,7 +554,10 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
 
     /// Takes the first message of a channel.
     pub(crate) fn pull(&mut self, channel: &str, now: Instant) -> Option<Message> {
-        let key = self.key(channel)?;
+        let Some(key) = self.key(channel) else {
+            self.pulled_in_vain = Some(now);
+            return None;
+        };
         self.drop_expired(key, now);
         let mailbox = self.slots.get_mut(key as usize)?;
         mailbox.last_used = Some(now);
@@ -652,7 +682,7 @@ impl<C, W: Clone + PartialEq> Mailboxes<C, W> {
         }
         Expired {
             dropped: self.take_expired(),
-            biggest: biggest(sizes, NAMED),
+            biggest: biggest(sizes.iter().map(|(name, held)| (name, *held)), NAMED),
         }
     }
 

@@ -85,6 +85,11 @@ impl Events {
         self.waiting.lock().push(Event::Isolation(event))
     }
 
+    /// Whether so much waits that what can be told later should be.
+    pub(super) fn are_many(&self) -> bool {
+        self.waiting.lock().events.len() > CAPACITY / 2
+    }
+
     /// Tells the user at most `budget` events, each by way of `guard`, which contains a panic; says
     /// how many, and whether more wait.
     pub(super) fn run(&self, budget: usize, guard: impl Fn(&mut dyn FnMut())) -> (usize, bool) {

@@ -135,7 +135,9 @@ impl Shared {
             if generation != local.generation {
                 return 0;
             }
-            local.back_pressure.arrived(count);
+            // Again, for the lock may have been waited for.
+            let now = Instant::now();
+            local.back_pressure.arrived(count, now);
             if local.closed {
                 self.counters.add(Stat::DroppedDiscarded, decoded.len());
                 return 0;

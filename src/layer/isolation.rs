@@ -36,7 +36,7 @@ impl Local {
         let (released, change) = self.back_pressure.release(memory, now, is_one_kept_waiting);
         match change {
             None => {}
-            Some(Change::Began) => self.begin_isolation(shared),
+            Some(Change::Began) => self.begin_isolation(now, shared),
             Some(Change::Ended { lasted }) => self.end_isolation(lasted, shared),
         }
         if let Some(at) = self.back_pressure.next_change(memory.backlog) {
@@ -45,10 +45,17 @@ impl Local {
         (self.generation, released)
     }
 
-    fn begin_isolation(&mut self, shared: &Shared) {
+    fn begin_isolation(&mut self, now: Instant, shared: &Shared) {
         self.mailboxes.set_bounds(Some(self.bounds));
         shared.counters.add(Stat::Isolations, 1);
         let waiting = self.mailboxes.backlog();
+        shared.tell_isolation(Isolation::Began {
+            waiting: waiting as u64,
+        });
+        self.isolation_is_logged = self.warnings.isolation.permit(now).is_some();
+        if !self.isolation_is_logged {
+            return;
+        }
         shared.log(
             RecordId::IsolationBegan,
             format!(
@@ -60,9 +67,6 @@ impl Local {
                 in_words(&self.mailboxes.biggest(NAMED)),
             ),
         );
-        shared.tell_isolation(Isolation::Began {
-            waiting: waiting as u64,
-        });
     }
 
     /// Ends isolation with the layer.
@@ -78,13 +82,15 @@ impl Local {
         for loss in self.losses.end() {
             tell(loss, shared);
         }
-        shared.log(
-            RecordId::IsolationEnded,
-            format!(
-                "channels were isolated for {lasted:.1?} and lost {}",
-                total_in_words(&totals)
-            ),
-        );
+        if self.isolation_is_logged || totals.messages > 0 {
+            shared.log(
+                RecordId::IsolationEnded,
+                format!(
+                    "channels were isolated for {lasted:.1?} and lost {}",
+                    total_in_words(&totals)
+                ),
+            );
+        }
         shared.tell_isolation(Isolation::Ended {
             lost: totals.messages,
         });
@@ -92,7 +98,12 @@ impl Local {
 
     /// Tells what channels have lost, if it is time to.
     pub(super) fn tell_losses(&mut self, now: Instant, shared: &Shared) {
-        let losses = self.losses.report(now);
+        // Where the user does not come to hear them, they must not crowd out what happens but once.
+        let losses = if self.losses.is_due(now) && !shared.events.are_many() {
+            self.losses.report(now)
+        } else {
+            Vec::new()
+        };
         if let Some(at) = self.losses.next_report() {
             shared.timekeeper.arm(at);
         }

@@ -31,6 +31,8 @@ pub(super) struct Local {
     /// While channels are isolated.
     pub(super) bounds: Bounds,
     pub(super) losses: Losses,
+    /// Its beginning was, and so will be its end.
+    pub(super) isolation_is_logged: bool,
     /// For what is asked at each callback.
     pub(super) clock: TickClock,
     pub(super) generation: Generation,
@@ -47,6 +49,7 @@ pub(super) struct Warnings {
     pub(super) malformed: RateLimit,
     pub(super) redelivered: RateLimit,
     pub(super) channel_full: RateLimit,
+    pub(super) isolation: RateLimit,
     pub(super) expired: RateLimit,
 }
 
@@ -87,6 +90,7 @@ impl Inbox {
                     total: settings.total_capacity,
                 },
                 losses: Losses::default(),
+                isolation_is_logged: false,
                 generation: 0,
                 handbacks: HashMap::new(),
                 closed: false,
@@ -94,6 +98,7 @@ impl Inbox {
                     malformed: limit(),
                     redelivered: limit(),
                     channel_full: limit(),
+                    isolation: limit(),
                     expired: limit(),
                 },
                 next_sweep: None,

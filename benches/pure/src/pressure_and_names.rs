@@ -31,7 +31,7 @@ pub(crate) fn cases() -> Vec<Case> {
             let mut pressure = pressure();
             let now = Instant::now();
             steady(move || {
-                pressure.arrived(1);
+                pressure.arrived(1, now);
                 black_box(pressure.release(memory(2), now, |_| false));
                 pressure.release(memory(0), now, |_| false)
             })
@@ -39,11 +39,11 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("back_pressure/stalled", 100, || {
             let mut pressure = pressure();
             let now = Instant::now();
-            pressure.arrived(10);
+            pressure.arrived(10, now);
             steady(move || {
                 black_box(pressure.release(memory(11), now, |_| false));
                 black_box(pressure.release(memory(10), now, |_| false));
-                pressure.arrived(1);
+                pressure.arrived(1, now);
             })
         }),
         Case::new("name/channel", 100, || {

@@ -12,7 +12,7 @@ use crate::message::Body;
 /// Who decides what stays unacked.
 pub(super) enum Clock {
     /// One clock for the process: the rules under test.
-    Process(BackPressure),
+    Process(Box<BackPressure>),
     /// What does not do: a clock for each channel. One that has not taken a message for so long does
     /// not hold deliveries any more.
     EachChannel(Duration),
@@ -31,7 +31,15 @@ pub(super) struct World {
     boxes: Mailboxes<(), u32>,
     /// On the broker.
     queue: VecDeque<Sent>,
+    /// How many the broker has sent that it does not know to be acked.
     unacked: usize,
+    /// How long a message or an ack is on its way.
+    latency: Duration,
+    /// On their way, with the time at which they arrive.
+    deliveries: VecDeque<(Instant, Sent)>,
+    acks: VecDeque<(Instant, usize)>,
+    /// How many the clock for each channel holds.
+    held: usize,
     /// For each channel that holds messages: when one was last taken, or the first came.
     moved: HashMap<String, Instant>,
     next_number: u64,
@@ -59,11 +67,15 @@ impl World {
         Self {
             now: Instant::now(),
             rules,
-            clock: Clock::Process(BackPressure::new(rules)),
+            clock: Clock::Process(Box::new(BackPressure::new(rules))),
             bounds,
             boxes: Mailboxes::new(local_expiry),
             queue: VecDeque::new(),
             unacked: 0,
+            latency: Duration::ZERO,
+            deliveries: VecDeque::new(),
+            acks: VecDeque::new(),
+            held: 0,
             moved: HashMap::new(),
             next_number: 0,
             has_prompt: true,
@@ -73,6 +85,11 @@ impl World {
             lost: 0,
             isolations: 0,
         }
+    }
+
+    pub(super) fn with_latency(mut self, latency: Duration) -> Self {
+        self.latency = latency;
+        self
     }
 
     pub(super) fn with_clock(mut self, clock: Clock) -> Self {
@@ -117,10 +134,41 @@ impl World {
         self.go_on();
     }
 
+    /// Time passes, and what is due in it happens when it is.
     pub(super) fn pass(&mut self, time: Duration) {
-        self.now += time;
-        self.boxes.expire(self.now);
-        self.go_on();
+        let end = self.now + time;
+        while let Some(next) = self.next_event().filter(|next| *next <= end) {
+            self.now = self.now.max(next);
+            self.go_on();
+        }
+        self.now = end;
+        if self.boxes.expire(self.now).dropped > 0 {
+            self.go_on();
+        }
+    }
+
+    /// What arrives next, or what the rules have armed.
+    fn next_event(&self) -> Option<Instant> {
+        let timer = match &self.clock {
+            Clock::Process(pressure) => pressure.next_change(self.memory().backlog),
+            // Looks all the time.
+            Clock::EachChannel(_) => Some(self.now + Duration::from_millis(5)),
+        };
+        let delivery = self.deliveries.front().map(|(at, _)| *at);
+        let ack = self.acks.front().map(|(at, _)| *at);
+        // What was armed for the past does nothing more.
+        let timer = timer.filter(|at| *at > self.now);
+        timer.into_iter().chain(delivery).chain(ack).min()
+    }
+
+    fn memory(&self) -> Memory {
+        Memory {
+            backlog: match self.rules.local_capacity {
+                0 => self.boxes.deliveries(),
+                _ => self.boxes.backlog(),
+            },
+            taken: self.boxes.taken(),
+        }
     }
 
     /// Messages in memory.
@@ -139,20 +187,36 @@ impl World {
     fn go_on(&mut self) {
         loop {
             self.ack();
-            let may_send = self.rules.prefetch.saturating_sub(self.unacked);
-            let batch: Vec<_> = (0..may_send)
-                .map_while(|_| self.queue.pop_front())
-                .collect();
-            if batch.is_empty() {
-                return;
+            let mut has_moved = false;
+            while let Some((at, count)) = self.acks.front().copied()
+                && at <= self.now
+            {
+                self.acks.pop_front();
+                self.unacked -= count;
+                has_moved = true;
             }
-            self.unacked += batch.len();
-            if let Clock::Process(pressure) = &mut self.clock {
-                pressure.arrived(batch.len());
+            while self.unacked < self.rules.prefetch
+                && let Some(sent) = self.queue.pop_front()
+            {
+                self.unacked += 1;
+                self.deliveries.push_back((self.now + self.latency, sent));
             }
-            for Sent { to, number } in batch {
-                self.deliver(&to, number);
+            while self
+                .deliveries
+                .front()
+                .is_some_and(|(at, _)| *at <= self.now)
+                && let Some((_, sent)) = self.deliveries.pop_front()
+            {
+                match &mut self.clock {
+                    Clock::Process(pressure) => pressure.arrived(1, self.now),
+                    Clock::EachChannel(_) => self.held += 1,
+                }
+                self.deliver(&sent.to, sent.number);
                 self.take_promptly();
+                has_moved = true;
+            }
+            if !has_moved {
+                return;
             }
         }
     }
@@ -195,20 +259,12 @@ impl World {
 
     fn ack(&mut self) {
         self.take_promptly();
-        let backlog = match self.rules.local_capacity {
-            0 => self.boxes.deliveries(),
-            _ => self.boxes.backlog(),
-        };
-        match &mut self.clock {
+        let memory = self.memory();
+        let released = match &mut self.clock {
             Clock::Process(pressure) => {
-                let memory = Memory {
-                    backlog,
-                    taken: self.boxes.taken(),
-                };
                 let boxes = &self.boxes;
                 let is_one_kept_waiting = |since| boxes.is_one_kept_waiting(since);
                 let (released, change) = pressure.release(memory, self.now, is_one_kept_waiting);
-                self.unacked -= released;
                 match change {
                     Some(Change::Began) => {
                         self.isolations += 1;
@@ -217,23 +273,29 @@ impl World {
                     Some(Change::Ended { .. }) => self.boxes.set_bounds(None),
                     None => {}
                 }
+                released
             }
             Clock::EachChannel(stall_after) => {
-                let held = self.boxes.biggest(usize::MAX);
+                let counted = self.boxes.biggest(usize::MAX);
                 let holds = |channel: &str| {
                     let moved = self.moved.get(channel);
                     moved.is_none_or(|moved| self.now - *moved < *stall_after)
                 };
-                let backlog: usize = held
+                let backlog: usize = counted
                     .iter()
                     .filter(|(channel, _)| holds(&channel.to_string_lossy()))
                     .map(|(_, count)| count)
                     .sum();
                 let keep = self
-                    .unacked
+                    .held
                     .min(backlog.saturating_sub(self.rules.local_capacity));
-                self.unacked = keep;
+                let released = self.held - keep;
+                self.held = keep;
+                released
             }
+        };
+        if released > 0 {
+            self.acks.push_back((self.now + self.latency, released));
         }
     }
 }
