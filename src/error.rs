@@ -12,7 +12,7 @@ pub enum ErrorKind {
     Full,
     /// No queue for this channel exists now: its owner is gone or reconnecting.
     NoChannel,
-    /// The encoded message is larger than `max_message_size`.
+    /// The encoded message is larger than `max_message_size`, or than what the broker takes.
     TooLarge,
     /// Certainly not sent: it was not handed over to the broker by the deadline.
     Disconnected,
@@ -22,7 +22,8 @@ pub enum ErrorKind {
     Timeout,
     /// Handed over, and the connection was lost before the confirm: nobody knows.
     Unconfirmed,
-    /// Each host refused its last attempt for credentials, vhost or TLS.
+    /// Each host refused its last attempt for credentials, vhost, TLS, rights or limits; or the user
+    /// may not send this message.
     Refused,
     /// The channel of a receiver was discarded.
     Cancelled,

@@ -110,6 +110,11 @@ records! {
          `LAYER_REFUSED`. Attempts go on.",
         "Mend what the text names: the user, its password and its permissions, the vhost, or the \
          options `tls_...`.";
+    ExchangeNotChecked = "exchange_not_checked", Warn, "channel_layer::broker",
+        "The user may not write to the groups exchange: whether it still routes to this process is not \
+         checked, and sends to groups are refused.",
+        "Give the user the right to write to the groups exchange, unless this process is only to \
+         receive.";
     PublishersBlocked = "publishers_blocked", Warn, "channel_layer::layer",
         "The broker takes no messages, for want of memory or disk. Async sends return `LAYER_BUSY`, \
          blocking ones wait within `timeout`.",

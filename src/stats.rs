@@ -183,6 +183,9 @@ stats! {
     DroppedTotalFull = 35, Counter, dropped("total_full");
     /// Counts memberships that ended because their channel was not used for `group_expiry`.
     MembershipsExpired = 36, Counter, alone("memberships_expired_total");
+    /// Counts sends that the broker refused for what they are: too large for it, or not allowed to
+    /// the user.
+    SendsRefused = 37, Counter, outcome("refused");
 }
 
 impl Stat {

@@ -8,7 +8,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
 stages=(fmt clippy rustdoc build rust fuzz counts doctest fixture benches abi supply c cpp go ruby python
-    cases fleet interop tls faults install demo docs rabbitmq4)
+    cases fleet interop tls refusals faults install demo docs rabbitmq4)
 # Parts of others, run only by name.
 parts=(broker)
 
@@ -176,6 +176,10 @@ stage_faults() {
 
 stage_tls() {
     tests/tls/run.sh
+}
+
+stage_refusals() {
+    tests/refusals/run.sh
 }
 
 stage_install() {
@@ -358,10 +362,10 @@ run_stage() { # run_stage NAME [COUNTER]
 for name in "${chosen[@]}"; do
     had[$name]=1
     # These two compile for most of their time; those start nodes, and wait.
-    [[ $name != c && $name != cpp ]] || begin_stages python ruby interop tls
+    [[ $name != c && $name != cpp ]] || begin_stages python ruby interop tls refusals
     case $name in
     broker) run_stage "$name" count_chosen ;;
-    abi | benches | counts | fixture | interop | supply | tls) run_stage "$name" count_unittest ;;
+    abi | benches | counts | fixture | interop | refusals | supply | tls) run_stage "$name" count_unittest ;;
     c | cpp | go | ruby | python | cases | fleet | faults | install | demo | docs) run_stage "$name" count_closing_line ;;
     rabbitmq4) run_stage "$name" count_summary ;;
     rust | fuzz | doctest) run_stage "$name" count_rust ;;

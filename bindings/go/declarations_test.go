@@ -112,6 +112,7 @@ var stats = map[string]channellayer.Stat{
 	"ISOLATIONS":           channellayer.StatIsolations,
 	"DROPPED_TOTAL_FULL":   channellayer.StatDroppedTotalFull,
 	"MEMBERSHIPS_EXPIRED":  channellayer.StatMembershipsExpired,
+	"SENDS_REFUSED":        channellayer.StatSendsRefused,
 }
 
 // notUsed are the functions of the header that this package does without, and why.

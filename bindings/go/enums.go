@@ -103,4 +103,5 @@ const (
 	StatIsolations          Stat = 34
 	StatDroppedTotalFull    Stat = 35
 	StatMembershipsExpired  Stat = 36
+	StatSendsRefused        Stat = 37
 )

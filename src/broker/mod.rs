@@ -48,8 +48,13 @@ pub(crate) enum Outcome {
     Full,
     /// There is no such queue; the text is the channel that was sent to.
     NoChannel(String),
-    /// The connection ended first; the text says how.
+    /// The connection ended first, or the AMQP channel and it is not known whether for this one; the
+    /// text says how.
     Unconfirmed(String),
+    /// The broker takes no body of this size; certainly not sent.
+    TooLarge { size: usize, limit: usize },
+    /// The broker refused it for what it is; the text says why. Certainly not sent.
+    Refused(String),
 }
 
 impl Outcome {
@@ -101,6 +106,9 @@ pub(crate) trait Host: Send + Sync + 'static {
 
     /// Whether the broker blocks publishers; while it does, publications are not taken.
     fn publishers_blocked(&self, blocked: bool);
+
+    /// The broker has said that it takes no larger body than this.
+    fn size_limit_learned(&self, bytes: usize);
 
     /// Starts the consuming connection `generation`, before its first delivery, and returns every
     /// group that its queue is to be bound to. Changes of earlier generations are void.

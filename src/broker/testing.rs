@@ -48,6 +48,7 @@ pub(crate) struct Record {
     pub(crate) generations: Vec<Generation>,
     pub(crate) bindings: Vec<(Generation, Arc<str>, BindingChange)>,
     pub(crate) blocked: Vec<bool>,
+    pub(crate) size_limits: Vec<usize>,
     pub(crate) states: Vec<BrokerState>,
     pub(crate) logs: Vec<(RecordId, String)>,
     closed: bool,
@@ -90,6 +91,10 @@ impl Host for FakeHost {
 
     fn publishers_blocked(&self, blocked: bool) {
         self.lock().blocked.push(blocked);
+    }
+
+    fn size_limit_learned(&self, bytes: usize) {
+        self.lock().size_limits.push(bytes);
     }
 
     fn begin_generation(&self, generation: Generation) -> Vec<Arc<str>> {

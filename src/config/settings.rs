@@ -44,7 +44,8 @@ pub(crate) struct Settings {
     pub(crate) total_capacity: usize,
     pub(crate) timeout: Duration,
     pub(crate) connect_timeout: Duration,
-    /// In seconds; 0: as the broker wishes.
+    pub(crate) reconnect_max: Duration,
+    /// In seconds; 0: as the broker wishes, within bounds.
     pub(crate) heartbeat: u16,
     pub(crate) max_in_flight: usize,
     pub(crate) max_message_size: usize,
@@ -72,6 +73,7 @@ impl Settings {
             total_capacity: 0,
             timeout: Duration::ZERO,
             connect_timeout: Duration::ZERO,
+            reconnect_max: Duration::ZERO,
             heartbeat: 0,
             max_in_flight: 0,
             max_message_size: 0,

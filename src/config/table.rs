@@ -303,17 +303,27 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "connect_timeout",
         kind: OptionKind::Seconds(3600),
-        default: "10",
+        default: "5",
         unset: "",
         doc: "How long one attempt to connect may take, TLS and login included.",
         apply: |spec, value, to| put(&mut to.connect_timeout, spec.seconds(value)),
+    },
+    OptionSpec {
+        name: "reconnect_max",
+        kind: OptionKind::Seconds(3600),
+        default: "30",
+        unset: "",
+        doc: "The longest pause between two attempts to connect, to which it grows while each host \
+              refuses the layer; else it is 1 second at most.",
+        apply: |spec, value, to| put(&mut to.reconnect_max, spec.seconds(value)),
     },
     OptionSpec {
         name: "heartbeat",
         kind: OptionKind::WholeSeconds(u16::MAX as u64),
         default: "10",
         unset: "",
-        doc: "The AMQP heartbeat: a silent broker is given up after about two; 0: as the broker wishes.",
+        doc: "The AMQP heartbeat: a silent broker is given up after about two; 0: as the broker wishes, \
+              20 at most.",
         apply: |spec, value, to| {
             let seconds = spec.seconds(value)?.as_secs();
             to.heartbeat = u16::try_from(seconds).map_err(|_| spec.refuse(value))?;

@@ -60,7 +60,8 @@ fn the_defaults_are_those_of_the_design() {
     assert_eq!(settings.channel_capacity, 100);
     assert_eq!(settings.total_capacity, 100_000);
     assert_eq!(settings.timeout, Duration::from_secs(10));
-    assert_eq!(settings.connect_timeout, Duration::from_secs(10));
+    assert_eq!(settings.connect_timeout, Duration::from_secs(5));
+    assert_eq!(settings.reconnect_max, Duration::from_secs(30));
     assert_eq!(settings.heartbeat, 10);
     assert_eq!(settings.max_in_flight, 10_000);
     assert_eq!(settings.max_message_size, 16 << 20);
@@ -86,6 +87,7 @@ fn every_option_can_be_set() {
         ("total_capacity", "50"),
         ("timeout", "0.001"),
         ("connect_timeout", "3600"),
+        ("reconnect_max", "0.5"),
         ("heartbeat", "0"),
         ("max_in_flight", "1"),
         ("max_message_size", "1048576"),
@@ -109,6 +111,7 @@ fn every_option_can_be_set() {
     assert_eq!(settings.total_capacity, 50);
     assert_eq!(settings.timeout, Duration::from_millis(1));
     assert_eq!(settings.connect_timeout, Duration::from_secs(3600));
+    assert_eq!(settings.reconnect_max, Duration::from_millis(500));
     assert_eq!(settings.heartbeat, 0);
     assert_eq!(settings.max_in_flight, 1);
     assert_eq!(settings.max_message_size, 1 << 20);
@@ -413,10 +416,10 @@ fn a_failed_set_keeps_what_was_there() {
 #[test]
 fn the_table_is_in_order() {
     let mut names: Vec<&str> = options().iter().map(|spec| spec.name).collect();
-    assert_eq!(names.len(), 22);
+    assert_eq!(names.len(), 23);
     names.sort_unstable();
     names.dedup();
-    assert_eq!(names.len(), 22);
+    assert_eq!(names.len(), 23);
     for spec in options() {
         assert_ne!(
             spec.default.is_empty(),

@@ -85,6 +85,9 @@ pub enum layer_stat_t {
     LAYER_STAT_DROPPED_TOTAL_FULL = 35,
     /// Counts memberships that ended because their channel was not used for `group_expiry`.
     LAYER_STAT_MEMBERSHIPS_EXPIRED = 36,
+    /// Counts sends that the broker refused for what they are: too large for it, or not allowed to
+    /// the user.
+    LAYER_STAT_SENDS_REFUSED = 37,
 }
 
 // cbindgen reads no macro, so the list stands twice; this keeps the two the same.
@@ -130,6 +133,7 @@ const _: () = {
         (C::LAYER_STAT_ISOLATIONS, Stat::Isolations),
         (C::LAYER_STAT_DROPPED_TOTAL_FULL, Stat::DroppedTotalFull),
         (C::LAYER_STAT_MEMBERSHIPS_EXPIRED, Stat::MembershipsExpired),
+        (C::LAYER_STAT_SENDS_REFUSED, Stat::SendsRefused),
     ];
     let mut index = 0;
     while index < PAIRS.len() {

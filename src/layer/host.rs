@@ -10,6 +10,7 @@ use crate::broker::{
 use crate::dispatch::{self, Runner, Turn};
 use crate::error::panic_text;
 use crate::log::RecordId;
+use crate::sync::atomic::Ordering;
 
 use super::callback_time::CallbackTime;
 use super::shared::{Job, Shared};
@@ -37,8 +38,14 @@ impl Host for Shared {
         self.log(id, format!("the broker {what}"));
     }
 
+    fn size_limit_learned(&self, bytes: usize) {
+        self.broker_limit.store(bytes, Ordering::Relaxed);
+    }
+
     fn begin_generation(&self, generation: Generation) -> Vec<Arc<str>> {
         self.link.begin(generation);
+        // A broker that was restarted may have another.
+        self.broker_limit.store(usize::MAX, Ordering::Relaxed);
         let (wanted, ended) = {
             let mut local = self.inbox.local.lock();
             local.generation = generation;

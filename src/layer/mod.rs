@@ -233,6 +233,7 @@ impl Layer {
         let _call = shared.enter()?;
         let most = shared.settings.max_message_size;
         let (route, body) = to.prepare(|recipient| encode(recipient, most))?;
+        shared.check_size(&body)?;
         if dispatch::in_callback() {
             return Err(Error::would_deadlock());
         }
@@ -273,6 +274,10 @@ impl Layer {
             to.prepare(|recipient| {
                 wire::encode(message, recipient, shared.settings.max_message_size)
             })
+        });
+        let prepared = prepared.and_then(|(route, body)| {
+            shared.check_size(&body)?;
+            Ok((route, body))
         });
         let (route, body) = match prepared {
             Ok(prepared) => prepared,

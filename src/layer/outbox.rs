@@ -375,6 +375,17 @@ fn blocked() -> Error {
     )
 }
 
+/// An error for a message that the broker does not take.
+pub(super) fn too_large_for_broker(size: usize, limit: usize) -> Error {
+    Error::new(
+        ErrorKind::TooLarge,
+        format!(
+            "the encoded message has {size} bytes, and the broker takes {limit} at most (its setting \
+             'max_message_size'): send less, or raise it there"
+        ),
+    )
+}
+
 fn explain(outcome: Outcome) -> (Stat, Result<(), Error>) {
     match outcome {
         Outcome::Confirmed => (Stat::SendsConfirmed, Ok(())),
@@ -382,8 +393,8 @@ fn explain(outcome: Outcome) -> (Stat, Result<(), Error>) {
             Stat::SendsFull,
             Err(Error::new(
                 ErrorKind::Full,
-                "a queue holds as many messages as its option 'remote_capacity' allows: its \
-                 receivers are too slow",
+                "a queue refused the message: it holds as many as its option 'remote_capacity' \
+                 allows, or it is failing",
             )),
         ),
         Outcome::NoChannel(channel) => (
@@ -395,13 +406,23 @@ fn explain(outcome: Outcome) -> (Stat, Result<(), Error>) {
                 ),
             )),
         ),
+        Outcome::TooLarge { size, limit } => {
+            (Stat::SendsRefused, Err(too_large_for_broker(size, limit)))
+        }
+        Outcome::Refused(reason) => (
+            Stat::SendsRefused,
+            Err(Error::new(
+                ErrorKind::Refused,
+                format!("the broker refused the message, which was not sent: {reason}"),
+            )),
+        ),
         Outcome::Unconfirmed(reason) => (
             Stat::SendsUnconfirmed,
             Err(Error::new(
                 ErrorKind::Unconfirmed,
                 format!(
-                    "the connection was lost before the broker confirmed the message, and nobody \
-                     knows whether it arrived: {reason}"
+                    "the connection or AMQP channel ended before the broker confirmed the message, \
+                     and nobody knows whether it arrived: {reason}"
                 ),
             )),
         ),

@@ -19,6 +19,7 @@ use crate::name;
 use crate::runtime::{self, Runtime};
 use crate::stats::{Counters, Stat};
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 use super::callbacks::{Done, Hooks, Isolation, State};
 use super::calls::{Completion, Waiter};
@@ -26,7 +27,7 @@ use super::closing::{Closing, InCall};
 use super::events::{Events, Pushed};
 use super::link::Link;
 use super::local::Inbox;
-use super::outbox::{Ended, Outbox};
+use super::outbox::{Ended, Outbox, too_large_for_broker};
 use super::timekeeper::Timekeeper;
 
 /// What the dispatcher runs.
@@ -58,6 +59,8 @@ pub(super) struct Shared {
     /// Oldest first, with a job for each.
     pub(super) outcomes: Mutex<VecDeque<Outcome>>,
     pub(super) link: Link,
+    /// The largest body that the broker takes, as far as it has said.
+    pub(super) broker_limit: AtomicUsize,
     pub(super) dispatcher: Arc<Dispatcher<Job>>,
     pub(super) timekeeper: Arc<Timekeeper>,
     pub(super) closing: Closing,
@@ -84,6 +87,7 @@ impl Shared {
             outbox: Outbox::new(settings.max_in_flight, settings.timeout),
             outcomes: Mutex::default(),
             link: Link::new(),
+            broker_limit: AtomicUsize::new(usize::MAX),
             dispatcher: Arc::new(Dispatcher::new(polled)?),
             timekeeper: Arc::new(Timekeeper::new()),
             closing: Closing::new(),
@@ -194,6 +198,15 @@ impl Shared {
             self.outcomes.lock().extend(outcomes);
             self.dispatcher.push_all(jobs);
         }
+    }
+
+    /// Refuses what the broker has said that it does not take.
+    pub(super) fn check_size(&self, body: &[u8]) -> Result<(), Error> {
+        let limit = self.broker_limit.load(Ordering::Relaxed);
+        if body.len() <= limit {
+            return Ok(());
+        }
+        Err(too_large_for_broker(body.len(), limit))
     }
 
     /// A send was accepted.

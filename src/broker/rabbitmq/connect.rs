@@ -7,15 +7,13 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream as StdTcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_rs::Runtime;
-use lapin::auth::AuthProvider;
 use lapin::tcp::AsyncTcpStream;
-use lapin::types::{LongString, ShortString};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
-use lapin::{Connection, ConnectionProperties, ErrorKind};
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -24,6 +22,8 @@ use tokio::time::timeout;
 use super::failure::Failure;
 use super::io_thread::IoThread;
 use super::kit::{Kit, Tasks};
+use super::login::{Login, Progress, Stage};
+use super::race::Network;
 use super::socket::{self, Socket, Tcp, Transport};
 use super::tls::{Connector, Tls};
 use crate::endpoint::{Endpoint, Scheme};
@@ -32,6 +32,10 @@ use crate::sync::Mutex;
 /// lapin keeps two rings of 32 frames for each connection, all of which become resident. The
 /// broker's usual 128 KiB would make that 8 MiB.
 const FRAME_MAX: u32 = 16 * 1024;
+
+/// Where the option leaves it to the broker: with its usual 60 s, three minutes would pass before a loss
+/// is noticed.
+const LONGEST_HEARTBEAT: u16 = 20;
 
 /// How long the end of a connection may take once its socket is shut down. Nobody waits for a
 /// peer any more by then.
@@ -44,7 +48,9 @@ pub(super) type Alive = mpsc::Sender<Infallible>;
 #[derive(Debug, Clone)]
 pub(super) struct Options {
     pub(super) timeout: Duration,
-    /// In seconds; 0: as the broker wishes.
+    /// The longest pause between two attempts.
+    pub(super) reconnect_max: Duration,
+    /// In seconds; 0: as the broker wishes, at most [`LONGEST_HEARTBEAT`].
     pub(super) heartbeat: u16,
     /// `None` if no host is one of `amqps://`.
     pub(super) tls: Option<Tls>,
@@ -79,6 +85,73 @@ pub(super) async fn resolve(
     Ok(addresses)
 }
 
+/// Connects to `address`.
+pub(super) async fn tcp(address: SocketAddr, options: &Options) -> Result<TcpStream, Failure> {
+    match timeout(options.timeout, TcpStream::connect(address)).await {
+        Ok(connected) => connected.map_err(|error| Failure::of_tcp(&error)),
+        Err(_) => Err(no_answer(address, options, Stage::Tcp)),
+    }
+}
+
+fn no_answer(address: SocketAddr, options: &Options, stage: Stage) -> Failure {
+    Failure::passing(format!(
+        "no answer from {address} in {:?} (option connect_timeout): {}",
+        options.timeout,
+        stage.waits_for()
+    ))
+}
+
+/// Finds and connects to the addresses of the endpoints.
+#[derive(Clone)]
+pub(super) struct TcpNetwork {
+    endpoints: Arc<[Endpoint]>,
+    /// Before the others of its host.
+    preferred: Option<SocketAddr>,
+    options: Options,
+}
+
+impl TcpNetwork {
+    pub(super) fn new(
+        endpoints: &[Endpoint],
+        preferred: Option<SocketAddr>,
+        options: &Options,
+    ) -> Self {
+        Self {
+            endpoints: endpoints.into(),
+            preferred,
+            options: options.clone(),
+        }
+    }
+}
+
+impl Network<SocketAddr, TcpStream> for TcpNetwork {
+    fn resolve(
+        &self,
+        host: usize,
+    ) -> impl Future<Output = Result<Vec<SocketAddr>, Failure>> + Send + 'static {
+        let endpoint = self.endpoints.get(host).cloned();
+        let (preferred, options) = (self.preferred, self.options.clone());
+        async move {
+            let endpoint = endpoint.ok_or_else(|| Failure::passing("there is no such host"))?;
+            let mut addresses = resolve(&endpoint, &options).await?;
+            addresses.sort_by_key(|address| Some(*address) != preferred);
+            Ok(addresses)
+        }
+    }
+
+    fn connect(
+        &self,
+        _host: usize,
+        address: SocketAddr,
+    ) -> impl Future<Output = Result<TcpStream, Failure>> + Send + 'static {
+        let options = self.options.clone();
+        async move { tcp(address, &options).await }
+    }
+}
+
+/// AMQP channels of the publishing connection that are not closed by the broker.
+const STANDING: usize = 2;
+
 /// A connection. Dropping it shuts its socket down at once.
 pub(super) struct Link {
     /// `None` only while the handshake lasts and in `drop`.
@@ -92,6 +165,10 @@ pub(super) struct Link {
     /// that meets the close of the connection, it fails the connection instead: the broker would
     /// see a dead client, and delete its queue only after we have gone on.
     kept: Mutex<Vec<Box<dyn Any + Send>>>,
+    /// The same for the AMQP channel that publishes, of which there may be many one after the other.
+    publisher: Mutex<Option<Channel>>,
+    /// How many AMQP channels were opened that the broker closes, or may close.
+    spent_numbers: AtomicUsize,
     /// Closes when lapin's I/O thread ends.
     thread: watch::Receiver<()>,
     handle: Handle,
@@ -99,28 +176,26 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Connects to `address` and logs in. `name` is what the broker shows to its operator.
+    /// Logs in on `stream`, which is connected to `address`. `name` is what the broker shows to its
+    /// operator.
     pub(super) async fn open(
         endpoint: &Endpoint,
         address: SocketAddr,
+        stream: TcpStream,
         name: String,
         options: &Options,
     ) -> Result<Self, Failure> {
         let stage = Progress::default();
-        let attempt = Self::attempt(endpoint, address, name, options, stage.clone());
+        let attempt = Self::attempt(endpoint, stream, name, options, stage.clone());
         match timeout(options.timeout, attempt).await {
             Ok(result) => result,
-            Err(_) => Err(Failure::passing(format!(
-                "no answer from {address} in {:?} (option connect_timeout): {}",
-                options.timeout,
-                stage.get().waits_for()
-            ))),
+            Err(_) => Err(no_answer(address, options, stage.get())),
         }
     }
 
     async fn attempt(
         endpoint: &Endpoint,
-        address: SocketAddr,
+        plain: TcpStream,
         name: String,
         options: &Options,
         stage: Progress,
@@ -130,9 +205,6 @@ impl Link {
             (Scheme::Amqps, None) => return Err(Failure::passing("TLS was not prepared")),
             (Scheme::Amqp, _) => None,
         };
-        let plain = TcpStream::connect(address)
-            .await
-            .map_err(|error| Failure::of_tcp(&error))?;
         let socket = own(&plain).map_err(|error| Failure::of_tcp(&error))?;
         let plain = Tcp::new(plain, options.handle.clone());
         let transport = match &tls {
@@ -150,13 +222,16 @@ impl Link {
         let io_thread = IoThread::new().map_err(|error| {
             Failure::passing(format!("the system gives no descriptor: {error}"))
         })?;
-        let stream = Socket::new(transport, Arc::clone(&io_thread));
+        let mut stream = Socket::new(transport, Arc::clone(&io_thread));
+        stream.watch_login(stage.clone());
         let kit = Kit::new(options.handle.clone(), Arc::clone(&io_thread));
         let (thread_runs, thread) = watch::channel(());
         let mut link = Self {
             connection: None,
             socket,
             kept: Mutex::default(),
+            publisher: Mutex::default(),
+            spent_numbers: AtomicUsize::new(0),
             tasks: Some(kit.tasks()),
             io_thread,
             thread,
@@ -172,10 +247,11 @@ impl Link {
         };
         let properties = ConnectionProperties::default()
             .with_connection_name(name.into())
-            .with_auth_provider(Login {
-                plain: format!("\0{}\0{}", endpoint.user, endpoint.password).into(),
-                stage: stage.clone(),
-            });
+            .with_auth_provider(Login::new(
+                &endpoint.user,
+                &endpoint.password,
+                stage.clone(),
+            ));
         let uri = uri_of(endpoint, options.heartbeat);
         match Connection::connector(uri, Runtime::new(kit), connect, properties).await {
             Ok(connection) => {
@@ -183,10 +259,10 @@ impl Link {
                 Ok(link)
             }
             Err(error) => Err(match (tls, error.kind()) {
-                (Some(tls), ErrorKind::IOError(error)) if stage.get() != Stage::Login => {
+                (Some(tls), ErrorKind::IOError(error)) if stage.get() < Stage::Login => {
                     tls.explain(endpoint, error)
                 }
-                _ => Failure::of_login(endpoint, stage.get() == Stage::Login, &error),
+                _ => Failure::of_login(endpoint, stage.reached(), &error),
             }),
         }
     }
@@ -206,6 +282,29 @@ impl Link {
     /// Keeps a handle of lapin's until the connection has ended.
     pub(super) fn keep(&self, handle: impl Any + Send) {
         self.kept.lock().push(Box::new(handle));
+    }
+
+    /// Keeps the AMQP channel that publishes, instead of the one before, which is closed.
+    pub(super) fn keep_publisher(&self, channel: Channel) {
+        *self.publisher.lock() = Some(channel);
+    }
+
+    /// Whether one more AMQP channel may be opened that the broker may close: lapin does not use its
+    /// number again. `reserve` says how many of all numbers are to be left.
+    pub(super) fn spend_number(&self, reserve: impl FnOnce(usize) -> usize) -> bool {
+        let Some(connection) = &self.connection else {
+            return false;
+        };
+        let numbers = match usize::from(connection.configuration().channel_max()) {
+            0 => usize::from(u16::MAX),
+            most => most,
+        };
+        let numbers = numbers.saturating_sub(STANDING);
+        let most = numbers - reserve(numbers);
+        let spend = |spent: usize| (spent < most).then_some(spent + 1);
+        self.spent_numbers
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend)
+            .is_ok()
     }
 
     /// Done when the connection has ended, however it did.
@@ -294,7 +393,10 @@ fn uri_of(endpoint: &Endpoint, heartbeat: u16) -> AMQPUri {
         vhost: endpoint.vhost.clone(),
         query: AMQPQueryString {
             frame_max: Some(FRAME_MAX),
-            heartbeat: Some(heartbeat),
+            heartbeat: Some(match heartbeat {
+                0 => LONGEST_HEARTBEAT,
+                seconds => seconds,
+            }),
             ..AMQPQueryString::default()
         },
     }
@@ -307,72 +409,5 @@ async fn read_tls(tls: Tls, handle: &Handle) -> Result<Connector, Failure> {
         Err(error) => Err(Failure::passing(format!(
             "the TLS files were not read: {error}"
         ))),
-    }
-}
-
-/// How far an attempt has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Stage {
-    Tcp,
-    Tls,
-    Greeting,
-    GreetingInTls,
-    Login,
-}
-
-impl Stage {
-    const ALL: [Self; 5] = [
-        Self::Tcp,
-        Self::Tls,
-        Self::Greeting,
-        Self::GreetingInTls,
-        Self::Login,
-    ];
-
-    /// What the time ran out over.
-    fn waits_for(self) -> &'static str {
-        match self {
-            Self::Tcp => "no TCP connection; is the address right, and does a firewall let us in?",
-            Self::Tls => "it takes connections but not the TLS handshake; is the port one for TLS?",
-            Self::Greeting => {
-                "it takes connections but does not speak AMQP; is it the port of a RabbitMQ, and \
-                 one without TLS?"
-            }
-            Self::GreetingInTls => "it speaks TLS but not AMQP; is it the port of a RabbitMQ?",
-            Self::Login => "it does not go on with the login",
-        }
-    }
-}
-
-/// The stage of an attempt, for whoever looks on.
-#[derive(Debug, Clone, Default)]
-struct Progress(Arc<AtomicU8>);
-
-impl Progress {
-    fn reach(&self, stage: Stage) {
-        self.0.store(stage as u8, Ordering::Release);
-    }
-
-    fn get(&self) -> Stage {
-        let reached = usize::from(self.0.load(Ordering::Acquire));
-        Stage::ALL.get(reached).copied().unwrap_or(Stage::Login)
-    }
-}
-
-/// Logs in by user and password, and remembers that the broker had come as far as to ask.
-struct Login {
-    plain: LongString,
-    stage: Progress,
-}
-
-impl AuthProvider for Login {
-    fn mechanism(&self) -> ShortString {
-        "PLAIN".into()
-    }
-
-    fn auth_starter(&self) -> Result<LongString, String> {
-        self.stage.reach(Stage::Login);
-        Ok(self.plain.clone())
     }
 }

@@ -81,6 +81,7 @@ impl Consumer {
         channel: Channel,
         deliveries: lapin::Consumer,
         prefetch: u16,
+        delivered: Arc<AtomicU64>,
     ) -> Self {
         Self {
             shared,
@@ -88,7 +89,7 @@ impl Consumer {
             channel,
             deliveries,
             batch: Vec::with_capacity(BATCH),
-            delivered: Arc::default(),
+            delivered,
             acks: Acks {
                 prefetch: prefetch.into(),
                 received: 0,
@@ -97,11 +98,6 @@ impl Consumer {
             },
             ack_at: None,
         }
-    }
-
-    /// Counts the messages that have gone to the layer.
-    pub(super) fn delivered(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.delivered)
     }
 
     /// Acks at once what is urgent, and the rest when its time has come; whether there was any.

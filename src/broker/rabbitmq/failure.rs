@@ -5,6 +5,7 @@ use std::io;
 
 use lapin::ErrorKind;
 
+use super::login::Reached;
 use super::socket::AnswersInTls;
 use crate::endpoint::Endpoint;
 
@@ -13,6 +14,16 @@ const NOT_FOUND: u16 = 404;
 const RESOURCE_LOCKED: u16 = 405;
 const PRECONDITION_FAILED: u16 = 406;
 const NOT_ALLOWED: u16 = 530;
+
+/// What a layer takes of what the limits of users, vhosts and brokers count.
+const NEEDS: &str = "a layer needs 2 connections, one of them with 3 to 10 AMQP channels and the \
+                     other with 2, and a queue";
+
+/// lapin takes no smaller frames.
+const LEAST_FRAME_MAX: u32 = 8192;
+
+/// The first frame that we send holds the credentials, and some hundred bytes that tell who we are.
+const LONG_CREDENTIALS: usize = 3500;
 
 /// How an attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,9 +76,8 @@ impl Failure {
         })
     }
 
-    /// An AMQP handshake that failed, and not for TLS. `asked`: the broker had asked for
-    /// credentials before.
-    pub(super) fn of_login(endpoint: &Endpoint, asked: bool, error: &lapin::Error) -> Self {
+    /// An AMQP handshake that failed, and not for TLS, when it had come so far.
+    pub(super) fn of_login(endpoint: &Endpoint, reached: Reached, error: &lapin::Error) -> Self {
         let user = &endpoint.user;
         let vhost = &endpoint.vhost;
         match error.kind() {
@@ -76,9 +86,9 @@ impl Failure {
                     "{}; check user '{user}' and its password",
                     describe(error)
                 )),
-                // Connections that are gone but not yet noticed count too, for a while.
+                // Connections that are gone count too, until the broker has noticed.
                 NOT_ALLOWED if said.get_message().as_str().contains("limit") => {
-                    Self::passing(describe(error))
+                    Self::refused(format!("{}; {NEEDS}", describe(error)))
                 }
                 NOT_ALLOWED => Self::refused(format!(
                     "{}; check that vhost '{vhost}' exists and that user '{user}' may use it",
@@ -95,27 +105,65 @@ impl Failure {
                     endpoint.port
                 ))
             }
-            ErrorKind::IOError(error) if is_hang_up(error.kind()) && asked => {
-                Self::hung_up(format!(
-                    "the broker hung up during the login; check user '{user}', its password and \
-                 vhost '{vhost}', and see the broker's log"
+            ErrorKind::IOError(error) if is_hang_up(error.kind()) => {
+                Self::of_hang_up(endpoint, reached)
+            }
+            _ => Self::passing(describe(error)),
+        }
+    }
+
+    /// The broker closed the TCP connection during the login.
+    fn of_hang_up(endpoint: &Endpoint, reached: Reached) -> Self {
+        let Endpoint {
+            user,
+            password,
+            vhost,
+            ..
+        } = endpoint;
+        match reached {
+            Reached::Nothing => Self::passing(
+                "the other side closed the connection before it sent any AMQP; is this the port of \
+                 a RabbitMQ, and one without TLS?",
+            ),
+            Reached::Login if user.len() + password.len() > LONG_CREDENTIALS => {
+                Self::refused(format!(
+                    "the broker closed the connection during the login: user and password take {} \
+                     bytes, and before the login it takes no frame above 4096 bytes (8192 since \
+                     RabbitMQ 4.1, its setting 'initial_frame_max'); use a shorter password",
+                    user.len() + password.len()
                 ))
             }
-            ErrorKind::IOError(error) if is_hang_up(error.kind()) => Self::passing(
-                "the other side hung up before it said a word of AMQP; is this the port of a \
-                 RabbitMQ, and one without TLS?",
-            ),
-            _ => Self::passing(describe(error)),
+            Reached::Login => Self::hung_up(format!(
+                "the broker closed the connection during the login; check user '{user}' and its \
+                 password, and see the broker's log"
+            )),
+            Reached::Tune { frame_max } if (1..LEAST_FRAME_MAX).contains(&frame_max) => {
+                Self::refused(format!(
+                    "the broker accepted user '{user}' and then closed the connection: its setting \
+                     'frame_max' is {frame_max}, and this library needs {LEAST_FRAME_MAX} at least"
+                ))
+            }
+            Reached::Tune { .. } => Self::hung_up(format!(
+                "the broker accepted user '{user}' and then closed the connection; check vhost \
+                 '{vhost}', and see the broker's log"
+            )),
         }
     }
 
     /// A queue, exchange, binding or consumer that could not be had on a standing connection.
     pub(super) fn of_setup(queue: &str, exchange: &str, error: &lapin::Error) -> Self {
         let what = describe(error);
-        let ErrorKind::ProtocolError(said) = error.kind() else {
-            return Self::passing(what);
+        let said = match error.kind() {
+            ErrorKind::ProtocolError(said) => said,
+            ErrorKind::ChannelsLimitReached => {
+                return Self::refused(format!(
+                    "the broker allows too few AMQP channels (its setting 'channel_max'); {NEEDS}"
+                ));
+            }
+            _ => return Self::passing(what),
         };
         match said.get_id() {
+            NOT_ALLOWED => Self::refused(format!("{what}; {NEEDS}")),
             ACCESS_REFUSED => Self::refused(format!(
                 "{what}; the user needs the permissions configure, write and read on queue \
                  '{queue}' and exchange '{exchange}'"
@@ -124,7 +172,10 @@ impl Failure {
                 "{what}; queue '{queue}' belongs to another connection, perhaps to the one before \
                  this, until the broker notices that that is gone"
             )),
-            PRECONDITION_FAILED => Self::passing(format!(
+            PRECONDITION_FAILED if said.get_message().as_str().contains("limit") => {
+                Self::refused(format!("{what}; raise it, or use another vhost"))
+            }
+            PRECONDITION_FAILED => Self::refused(format!(
                 "{what}; if exchange '{exchange}' exists with other flags (it must be direct, not \
                  durable, not auto-delete), delete it or set option groups_exchange"
             )),
@@ -132,6 +183,16 @@ impl Failure {
             _ => Self::passing(what),
         }
     }
+}
+
+/// Whether the user lacks a right.
+pub(super) fn is_access_refused(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(said) if said.get_id() == ACCESS_REFUSED)
+}
+
+/// Whether what was asked for is not there.
+pub(super) fn is_not_found(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(said) if said.get_id() == NOT_FOUND)
 }
 
 /// What ended a connection or an AMQP channel.
@@ -192,27 +253,84 @@ mod tests {
         let reset = io(io::ErrorKind::ConnectionReset.into());
         let tls = io(io::Error::new(io::ErrorKind::InvalidData, AnswersInTls));
         let limit = "access to vhost 'there' refused: connection limit (1) is reached";
-        for (asked, error, kind) in [
-            (true, said(403, "ACCESS_REFUSED - no"), Kind::Refused),
+        let (login, nothing) = (Reached::Login, Reached::Nothing);
+        let tune = |frame_max| Reached::Tune { frame_max };
+        for (reached, error, kind) in [
+            (login, said(403, "ACCESS_REFUSED - no"), Kind::Refused),
             (
-                true,
+                login,
                 said(530, "NOT_ALLOWED - vhost there not found"),
                 Kind::Refused,
             ),
-            (true, said(530, limit), Kind::Passing),
+            (tune(131_072), said(530, limit), Kind::Refused),
             (
-                true,
+                login,
                 said(541, "INTERNAL_ERROR - vhost is down"),
                 Kind::Passing,
             ),
-            (true, reset.clone(), Kind::HungUp),
-            (false, reset, Kind::Passing),
-            (false, tls, Kind::Refused),
+            (login, reset.clone(), Kind::HungUp),
+            (tune(131_072), reset.clone(), Kind::HungUp),
+            (tune(0), reset.clone(), Kind::HungUp),
+            (tune(4096), reset.clone(), Kind::Refused),
+            (nothing, reset, Kind::Passing),
+            (nothing, tls, Kind::Refused),
         ] {
-            let failure = Failure::of_login(&endpoint, asked, &error);
+            let failure = Failure::of_login(&endpoint, reached, &error);
             assert_eq!(failure.kind, kind, "{}", failure.why);
             assert!(!failure.why.contains("secret"), "{}", failure.why);
         }
+    }
+
+    #[test]
+    fn ends_during_the_login_are_told_apart() {
+        let reset = lapin::Error::from(io::Error::from(io::ErrorKind::ConnectionReset));
+        let short = endpoint("amqp://me:secret@broker/there");
+        let long = endpoint(&format!("amqp://me:{}@broker/there", "s3cr3t".repeat(700)));
+        let tune = |frame_max| Reached::Tune { frame_max };
+        for (endpoint, reached, words) in [
+            (&short, Reached::Nothing, "port"),
+            (&short, Reached::Login, "its password"),
+            (&long, Reached::Login, "4202 bytes"),
+            (&long, tune(131_072), "vhost 'there'"),
+            (&short, tune(131_072), "vhost 'there'"),
+            (&short, tune(4096), "'frame_max' is 4096"),
+        ] {
+            let failure = Failure::of_login(endpoint, reached, &reset);
+            assert!(failure.why.contains(words), "{reached:?}: {}", failure.why);
+            assert!(!failure.why.contains("s3cr3t"), "{}", failure.why);
+        }
+    }
+
+    #[test]
+    fn what_will_not_pass_by_itself_is_refused() {
+        for (id, text, kind) in [
+            (
+                406,
+                "PRECONDITION_FAILED - inequivalent arg 'durable' for exchange 'groups'",
+                Kind::Refused,
+            ),
+            (
+                406,
+                "PRECONDITION_FAILED - cannot declare queue 'q': queue limit in vhost 'b' (1) is \
+                 reached",
+                Kind::Refused,
+            ),
+            (
+                530,
+                "NOT_ALLOWED - number of channels opened for user 'u' has reached the maximum \
+                 allowed limit of (6)",
+                Kind::Refused,
+            ),
+            (405, "RESOURCE_LOCKED - no", Kind::Passing),
+            (404, "NOT_FOUND - no exchange", Kind::Passing),
+            (541, "INTERNAL_ERROR - no", Kind::Passing),
+        ] {
+            let failure = Failure::of_setup("q", "groups", &said(id, text));
+            assert_eq!(failure.kind, kind, "{}", failure.why);
+        }
+        let few = Failure::of_setup("q", "groups", &ErrorKind::ChannelsLimitReached.into());
+        assert_eq!(few.kind, Kind::Refused);
+        assert!(few.why.contains("channel_max"), "{}", few.why);
     }
 
     #[test]

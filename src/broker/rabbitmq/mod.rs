@@ -6,23 +6,29 @@
 //! these ends the session, and the next one starts from the layer's own list of groups. lapin's
 //! recovery takes no part.
 
+mod answers;
 mod attention;
 mod backoff;
 mod binder;
 mod connect;
 mod consumer;
 mod credit;
+mod denial;
 mod doorbell;
 mod failure;
 mod in_flight;
+mod inquiry;
 mod io_thread;
 mod kit;
+mod login;
 mod publisher;
+mod race;
 mod self_check;
 mod shared;
 mod socket;
 mod tls;
 mod topology;
+mod verdict;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -33,6 +39,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, join, poll_fn, select};
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -40,13 +47,15 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::backoff::Backoff;
 use self::binder::Binding;
-use self::connect::{Alive, Link};
+use self::connect::{Alive, Link, TcpNetwork};
 use self::consumer::Consumer;
 use self::credit::Credit;
 use self::doorbell::Doorbell;
 use self::failure::{Failure, Kind};
+use self::inquiry::Inquiry;
 use self::io_thread::writes_frames;
-use self::publisher::Envelope;
+use self::publisher::{Envelope, Outlet};
+use self::race::{Arrival, Race};
 use self::self_check::SelfCheck;
 use self::shared::{Closing, Shared, Stop};
 pub(crate) use self::tls::Tls;
@@ -65,6 +74,9 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How long threads and tasks may take to end once no peer is waited for.
 const REMAINS: Duration = Duration::from_secs(5);
+
+/// How often a blocked connection is looked at where something waits for it.
+const WHILE_BLOCKED: Duration = Duration::from_millis(100);
 
 /// The broker of a layer. Dropping it closes at once.
 pub(crate) struct RabbitMq {
@@ -97,9 +109,11 @@ impl RabbitMq {
             hung_up: vec![0; endpoints.len()],
             endpoints,
             first: 0,
+            address: None,
             topology: Topology::new(queue, settings),
             options: connect::Options {
                 timeout: settings.connect_timeout,
+                reconnect_max: settings.reconnect_max,
                 heartbeat: settings.heartbeat,
                 tls,
                 handle: runtime.clone(),
@@ -153,8 +167,9 @@ struct Supervisor {
     endpoints: Vec<Endpoint>,
     /// For each endpoint, how often in a row the broker hung up during the login.
     hung_up: Vec<u32>,
-    /// The endpoint that is tried first: the one that worked last.
+    /// The endpoint that is tried first, and of its addresses the one: those that worked last.
     first: usize,
+    address: Option<SocketAddr>,
     topology: Topology,
     options: connect::Options,
     generation: Generation,
@@ -171,7 +186,7 @@ enum End {
 impl Supervisor {
     async fn run(mut self, mut remains: mpsc::Receiver<std::convert::Infallible>) {
         let shared = Arc::clone(&self.shared);
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(self.options.reconnect_max);
         loop {
             let attempt = {
                 let attempt = pin!(self.attempt());
@@ -180,7 +195,7 @@ impl Supervisor {
                     Either::Right((attempt, _)) => attempt,
                 }
             };
-            let mut was_good = false;
+            let (mut was_good, mut is_refused) = (false, false);
             match attempt {
                 Ok(session) => {
                     self.say(BrokerState::Ready(session.generation));
@@ -192,6 +207,7 @@ impl Supervisor {
                     was_good = begin.elapsed() >= GOOD_SESSION;
                 }
                 Err(state) => {
+                    is_refused = matches!(state, BrokerState::Refused(_));
                     *shared.bindings.lock() = None;
                     self.say(state);
                 }
@@ -202,7 +218,7 @@ impl Supervisor {
             if was_good {
                 backoff.reset();
             } else {
-                let wait = pin!(sleep(backoff.next(fastrand::f64())));
+                let wait = pin!(sleep(backoff.next(is_refused, fastrand::f64())));
                 if let Either::Left(_) = select(pin!(shared.closing.begun()), wait).await {
                     break;
                 }
@@ -257,23 +273,48 @@ impl Supervisor {
 
     /// Tries each endpoint once. Returns the state to report if none works.
     async fn attempt(&mut self) -> Result<Session, BrokerState> {
-        let mut reasons = Vec::with_capacity(self.endpoints.len());
-        let mut all_refused = true;
-        for offset in 0..self.endpoints.len() {
-            let index = (self.first + offset) % self.endpoints.len();
-            let Some(endpoint) = self.endpoints.get(index).cloned() else {
+        let count = self.endpoints.len();
+        let network = TcpNetwork::new(&self.endpoints, self.address, &self.options);
+        let first = self.first;
+        let order = (0..count).map(move |offset| (first + offset) % count);
+        let mut race = Race::new(network, order.clone());
+        // Of several failures of a host the one that says most.
+        let mut failures: Vec<Option<Failure>> = vec![None; count];
+        while let Some(Arrival { host, connected }) = race.next().await {
+            let Some(endpoint) = self.endpoints.get(host).cloned() else {
                 continue;
             };
-            let failure = match self.try_endpoint(&endpoint).await {
-                Ok(session) => {
-                    self.first = index;
+            let attempt = match connected {
+                Ok((address, stream)) => {
+                    let session = self.try_address(&endpoint, address, stream).await;
+                    session.map(|session| (address, session))
+                }
+                Err(failure) => Err(failure),
+            };
+            match attempt {
+                Ok((address, session)) => {
+                    (self.first, self.address) = (host, Some(address));
                     self.hung_up.fill(0);
                     return Ok(session);
                 }
-                Err(failure) => failure,
-            };
-            all_refused &= self.is_refusal(index, failure.kind);
-            reasons.push(format!("{endpoint}: {}", failure.why));
+                Err(failure) => {
+                    if let Some(worst) = failures.get_mut(host)
+                        && worst.as_ref().is_none_or(|worst| worst.kind < failure.kind)
+                    {
+                        *worst = Some(failure);
+                    }
+                }
+            }
+        }
+        let mut reasons = Vec::with_capacity(count);
+        let mut all_refused = true;
+        for host in order {
+            let failure = failures.get_mut(host).and_then(Option::take);
+            let failure = failure.unwrap_or_else(|| Failure::passing("the host has no address"));
+            all_refused &= self.is_refusal(host, failure.kind);
+            if let Some(endpoint) = self.endpoints.get(host) {
+                reasons.push(format!("{endpoint}: {}", failure.why));
+            }
         }
         let reason = reasons.join("; ");
         if all_refused {
@@ -295,36 +336,40 @@ impl Supervisor {
         *hung_up > 1
     }
 
-    /// Tries each address of `endpoint`. Of several failures the one that says most is returned.
-    async fn try_endpoint(&mut self, endpoint: &Endpoint) -> Result<Session, Failure> {
-        let addresses = connect::resolve(endpoint, &self.options).await?;
-        let mut worst: Option<Failure> = None;
-        for address in addresses {
-            match self.try_address(endpoint, address).await {
-                Ok(session) => return Ok(session),
-                Err(failure) => {
-                    if worst.as_ref().is_none_or(|worst| worst.kind < failure.kind) {
-                        worst = Some(failure);
-                    }
-                }
-            }
-        }
-        Err(worst.unwrap_or_else(|| Failure::passing("the host has no address")))
-    }
-
     /// Makes a session: the consuming connection with all bindings, then the publishing one.
     async fn try_address(
         &mut self,
         endpoint: &Endpoint,
         address: SocketAddr,
+        stream: TcpStream,
     ) -> Result<Session, Failure> {
         let name = format!("channel-layer {} consume", self.topology.queue);
-        let consuming = Link::open(endpoint, address, name, &self.options).await?;
+        let consuming = Link::open(endpoint, address, stream, name, &self.options).await?;
         let connection = consuming.connection()?;
         let channel = self.topology.declare(connection).await?;
         consuming.keep(channel.clone());
         self_check::bind(&self.topology, &channel).await?;
 
+        let name = format!("channel-layer {} publish", self.topology.queue);
+        let stream = connect::tcp(address, &self.options).await?;
+        let publishing = Link::open(endpoint, address, stream, name, &self.options).await?;
+        let publishing = Arc::new(publishing);
+        let events = publishing.connection()?.events_listener();
+        let publisher = open_publisher(&self.topology, &publishing).await?;
+        let envelope = Envelope::new(&self.topology.exchange, self.topology.expiry)?;
+        let heartbeat = self.options.heartbeat;
+        let delivered = Arc::default();
+        let check = SelfCheck::open(
+            &self.topology,
+            &consuming,
+            &publishing,
+            heartbeat,
+            Arc::clone(&delivered),
+            self.shared.host.clone(),
+        )
+        .await?;
+
+        // From here on the layer is told of outcomes: both connections stand.
         self.generation += 1;
         let generation = self.generation;
         let (sender, changes) = mpsc::unbounded_channel();
@@ -334,12 +379,12 @@ impl Supervisor {
         let groups = self.host()?.begin_generation(generation);
         let (binder, bound) = self.topology.bind_all(connection, &groups).await?;
         consuming.keep(binder.channels().to_vec());
+        let deliveries = self.topology.consume(&channel).await?;
+        consuming.keep(deliveries.clone());
         if !bound.is_empty() {
             self.host()?.bindings_changed(generation, bound);
         }
 
-        let deliveries = self.topology.consume(&channel).await?;
-        consuming.keep(deliveries.clone());
         let (stop, stopped) = watch::channel(Stop::No);
         let mut tasks = Workers {
             tasks: JoinSet::new(),
@@ -352,38 +397,36 @@ impl Supervisor {
             channel,
             deliveries,
             self.topology.prefetch,
+            delivered,
         );
-        let delivered = consumer.delivered();
         tasks.spawn(io_thread::run(consuming.io_thread(), consumer));
         let host = self.shared.host.clone();
         let binding = Binding::new(binder, generation, changes, host);
         tasks.spawn(io_thread::run(consuming.io_thread(), binding));
-
-        let name = format!("channel-layer {} publish", self.topology.queue);
-        let publishing = Link::open(endpoint, address, name, &self.options).await?;
-        let connection = publishing.connection()?;
-        let events = connection.events_listener();
-        let channel = self.topology.publish(connection).await?;
-        publishing.keep(channel.clone());
-        let envelope = Envelope::new(&self.topology.exchange, self.topology.expiry)?;
+        let (refused, asked) = inquiry::channel();
         tasks.spawn_to_the_end(publisher::run(
             Arc::clone(&self.shared),
-            publishing.io_thread(),
-            channel,
-            events,
+            Outlet {
+                io_thread: publishing.io_thread(),
+                channel: publisher,
+                events,
+                open: {
+                    let (topology, link) = (self.topology.clone(), Arc::downgrade(&publishing));
+                    move || reopen_publisher(topology.clone(), link.clone())
+                },
+            },
             envelope,
+            refused,
             tasks.stopped.clone(),
         ));
-        let heartbeat = self.options.heartbeat;
-        let threads = vec![consuming.io_thread(), publishing.io_thread()];
-        let check = SelfCheck::open(
-            &self.topology,
-            &consuming,
-            &publishing,
-            heartbeat,
-            delivered,
+        let inquiry = Inquiry::new(
+            Arc::clone(&self.shared),
+            self.topology.clone(),
+            Arc::downgrade(&publishing),
+            asked,
         );
-        let check = writes_frames(threads.clone(), check).await?;
+        tasks.spawn(writes_frames(vec![publishing.io_thread()], inquiry.run()));
+        let threads = vec![consuming.io_thread(), publishing.io_thread()];
         tasks.spawn(writes_frames(threads, check.run()));
         Ok(Session {
             generation,
@@ -399,6 +442,38 @@ impl Supervisor {
             .host
             .upgrade()
             .ok_or_else(|| Failure::passing("the layer is gone"))
+    }
+}
+
+/// Opens the AMQP channel that publishes.
+async fn open_publisher(topology: &Topology, link: &Link) -> Result<lapin::Channel, Failure> {
+    let channel = topology.publish(link.connection()?).await?;
+    link.keep_publisher(channel.clone());
+    Ok(channel)
+}
+
+/// The same in place of one that the broker has closed, while the connection stands. On one that is
+/// blocked there is no answer: it is waited for.
+async fn reopen_publisher(topology: Topology, link: Weak<Link>) -> Result<lapin::Channel, Failure> {
+    loop {
+        let link = link
+            .upgrade()
+            .ok_or_else(|| Failure::passing("the connection has ended"))?;
+        if link.is_blocked() {
+            drop(link);
+            sleep(WHILE_BLOCKED).await;
+            continue;
+        }
+        if !link.spend_number(|_| 0) {
+            return Err(Failure::passing(
+                "the broker has closed so many AMQP channels that this connection has none left",
+            ));
+        }
+        let thread = link.io_thread();
+        let opened = writes_frames(vec![thread], open_publisher(&topology, &link)).await;
+        if opened.is_ok() || !link.is_blocked() {
+            return opened;
+        }
     }
 }
 
@@ -438,7 +513,7 @@ impl Workers {
 struct Session {
     generation: Generation,
     consuming: Link,
-    publishing: Link,
+    publishing: Arc<Link>,
     tasks: JoinSet<String>,
     stop: watch::Sender<Stop>,
 }

@@ -7,49 +7,59 @@
 //!
 //! # Which message was returned
 //!
-//! The broker returns an unroutable message before it acks it. lapin queues returned messages and
-//! gives the oldest to whichever confirm it completes next, and a 'multiple' ack completes its
-//! confirms in no order. So a returned message may arrive with the confirm of another, earlier or
-//! later than its own. What holds is this:
-//!
-//! - Each completed confirm takes one queued message, if there is one. So there are never more
-//!   queued messages than returned ones whose confirm is not completed.
-//! - The broker acks returned messages in the order of their returns. So between two acks the
-//!   completed ones among them are the first few, and those queued are among the last: the return
-//!   of each completed one has been given to some completed confirm.
+//! [`super::answers`] has the rules, which hold between two acks.
 //!
 //! On the I/O thread we are always between two acks: so the returns of all that we collect there are
 //! known, by the message id that they carry. Elsewhere we collect confirms, take once the lock under
 //! which lapin handles an ack, so that none is half done, and collect what else is ready: then the
 //! returns of all that was collected before the lock are known.
+//!
+//! # Where the broker closes the AMQP channel
+//!
+//! A message that is too large for the broker, or that the user may not send, costs the AMQP channel
+//! and nothing else: a new one is opened on the same connection, and what was not processed is handed
+//! over again, in its order ([`super::verdict`]). So that few others are in doubt then, the first
+//! message to each exchange goes alone, and so does a large one that is larger than all before.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use futures_util::future::{Either, poll_fn, select};
 use lapin::options::BasicPublishOptions;
+use lapin::protocol::AMQPErrorKind;
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, Event};
+use lapin::{BasicProperties, Channel, Confirmation, ErrorKind, Event};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
+use super::answers::{Answers, Sent, exchange_of};
+use super::denial::Denials;
 use super::failure::{Failure, describe};
 use super::in_flight::{InFlight, poll_once};
 use super::io_thread::{IoThread, Task, Turn, Work, time_to_gather};
 use super::shared::{Shared, Stop};
 use super::topology::short;
+use super::verdict::{ChannelError, ExchangeKind, Fate, Unanswered};
 
-use crate::broker::{Host, Outcome, Publication, Route, Token};
+use crate::broker::{Host, Outcome, Publication, Route};
 
 /// How many publications are taken at once. Confirms are looked at in between.
 const BATCH: usize = 256;
 
 /// How many batches are handled before other tasks have their turn.
 const ROUNDS: usize = 8;
+
+/// A doubtful message goes alone for this long at most: a queue whose process hangs confirms nothing,
+/// and is not to keep all others from theirs.
+const ALONE_AT_MOST: Duration = Duration::from_secs(1);
+
+/// Why what is in flight has no outcome then.
+const CLOSED: &str = "the layer was closed before the broker confirmed the message";
 
 /// A message that is lost with the broker: there is no queue of ours that outlives it.
 const TRANSIENT: u8 = 1;
@@ -72,85 +82,10 @@ impl Envelope {
     }
 }
 
-/// A publication under way.
-#[derive(Debug, Clone, Copy)]
-struct Sent {
-    token: Token,
-    mandatory: bool,
-}
-
-/// What the broker has answered.
-#[derive(Debug, Default)]
-struct Answers {
-    /// Acked, but perhaps returned.
-    acked: Vec<Token>,
-    /// With what it comes to, if it was acked.
-    returned: HashMap<Token, Outcome>,
-    outcomes: Vec<(Token, Outcome)>,
-    /// What ended the connection or the AMQP channel.
-    failed: Option<String>,
-}
-
-impl Answers {
-    /// Takes in the answer to one publication, and what lapin has attached to it.
-    fn add(&mut self, sent: Sent, result: lapin::Result<Confirmation>) {
-        let Sent { token, mandatory } = sent;
-        let attached = match result {
-            Ok(Confirmation::Ack(attached)) => {
-                if mandatory {
-                    self.acked.push(token);
-                } else {
-                    self.outcomes.push((token, Outcome::Confirmed));
-                }
-                attached
-            }
-            Ok(Confirmation::Nack(attached)) => {
-                self.outcomes.push((token, Outcome::Full));
-                attached
-            }
-            Ok(Confirmation::NotRequested) => {
-                self.fail(token, "the AMQP channel is not in confirm mode".to_owned());
-                None
-            }
-            Err(error) => {
-                self.fail(token, describe(&error));
-                None
-            }
-        };
-        let returned = attached.and_then(|message| {
-            let delivery = message.delivery;
-            let id = delivery.properties.message_id().as_ref()?;
-            let token = id.as_str().parse::<Token>().ok()?;
-            let queue = delivery.routing_key.as_str();
-            Some((token, Outcome::no_channel(queue, delivery.data)))
-        });
-        self.returned.extend(returned);
-    }
-
-    fn fail(&mut self, token: Token, reason: String) {
-        let outcome = Outcome::Unconfirmed(reason.clone());
-        self.outcomes.push((token, outcome));
-        self.failed.get_or_insert(reason);
-    }
-
-    /// Decides on the first `known` acked publications, the returns of all of which are here.
-    fn decide(&mut self, known: usize) {
-        for token in self.acked.drain(..known) {
-            let returned = if self.returned.is_empty() {
-                None
-            } else {
-                self.returned.remove(&token)
-            };
-            let outcome = returned.unwrap_or(Outcome::Confirmed);
-            self.outcomes.push((token, outcome));
-        }
-    }
-}
-
 struct Publisher<F, S>
 where
     F: Future<Output = lapin::Result<Confirmation>>,
-    S: Fn(Publication) -> F,
+    S: Fn(&Arc<Channel>, &Sent) -> F,
 {
     shared: Arc<Shared>,
     channel: Arc<Channel>,
@@ -158,54 +93,118 @@ where
     /// Makes a publication into a future whose first poll hands it over.
     send: S,
     in_flight: InFlight<Sent, F>,
+    /// What is in flight is doubtful: nothing goes with it.
+    is_alone: bool,
+    /// How long what waits for that, or waits to go alone, still does.
+    held_until: Option<Instant>,
+    denials: Denials,
     answers: Answers,
     batch: Vec<Publication>,
+    /// Taken from the layer, and not handed over yet; in order.
+    waiting: VecDeque<Sent>,
+    /// The broker's `max_message_size`, once it has told.
+    size_limit: Option<usize>,
+    /// Who judges what was nacked.
+    inquiry: UnboundedSender<Sent>,
     blocked: bool,
 }
 
+/// Where publications go: an AMQP channel, and the connection that it is on.
+pub(super) struct Outlet<E, O> {
+    pub(super) io_thread: Arc<IoThread>,
+    pub(super) channel: Channel,
+    /// Those of the connection.
+    pub(super) events: E,
+    /// Opens an AMQP channel in place of one that the broker has closed.
+    pub(super) open: O,
+}
+
 /// Publishes until the connection ends or `stop` says so. Returns why.
-pub(super) async fn run(
+pub(super) async fn run<E, F, O>(
     shared: Arc<Shared>,
-    io_thread: Arc<IoThread>,
-    channel: Channel,
-    events: impl Stream<Item = Event> + Send + 'static,
+    outlet: Outlet<E, F>,
     envelope: Envelope,
+    inquiry: UnboundedSender<Sent>,
     mut stop: watch::Receiver<Stop>,
-) -> String {
-    let channel = Arc::new(channel);
-    let sender = Arc::clone(&channel);
-    let publisher = Publisher {
-        shared: Arc::clone(&shared),
+) -> String
+where
+    E: Stream<Item = Event> + Send + 'static,
+    F: Fn() -> O + Send,
+    O: Future<Output = Result<Channel, Failure>> + Send,
+{
+    let Outlet {
+        io_thread,
         channel,
+        events,
+        open,
+    } = outlet;
+    let mut publisher = Publisher {
+        shared: Arc::clone(&shared),
+        channel: Arc::new(channel),
         events: Box::pin(events),
-        send: move |publication| send(Arc::clone(&sender), &envelope, publication),
+        answers: Answers::new(envelope.exchange.to_string()),
+        send: move |channel: &Arc<Channel>, sent: &Sent| {
+            send(Arc::clone(channel), &envelope, Arc::clone(sent))
+        },
         in_flight: InFlight::new(),
-        answers: Answers::default(),
+        is_alone: false,
+        held_until: None,
+        denials: Denials::default(),
         batch: Vec::with_capacity(BATCH),
+        waiting: VecDeque::new(),
+        size_limit: None,
+        inquiry,
         blocked: false,
     };
     // There may be what came while there was no connection.
     shared.doorbell.ring();
-    let publisher = Task::begin(io_thread, publisher);
+    let reason = loop {
+        let task = Task::begin(Arc::clone(&io_thread), publisher);
+        let reason = publish(&task, &mut stop).await;
+        publisher = match task.take() {
+            Some(publisher) => publisher,
+            None => return "the publisher was taken before".to_owned(),
+        };
+        match reason {
+            Some(_) if publisher.answers.channel_error.is_some() => {
+                let channel = {
+                    publisher.judge();
+                    let stopped = pin!(stop.wait_for(|stop| !matches!(stop, Stop::No)));
+                    match select(pin!(open()), stopped).await {
+                        Either::Left((channel, _)) => channel,
+                        Either::Right((stop, _)) => {
+                            break match stop.as_deref() {
+                                Ok(Stop::Now(reason)) => reason.clone(),
+                                _ => CLOSED.to_owned(),
+                            };
+                        }
+                    }
+                };
+                match channel {
+                    Ok(channel) => publisher.channel = Arc::new(channel),
+                    Err(failure) => break failure.why,
+                }
+            }
+            Some(reason) => break reason,
+            None => break publisher.finish().await,
+        }
+    };
+    publisher.end(&reason);
+    reason
+}
+
+/// Publishes until there is no more to do on this AMQP channel: the reason, or `None` where what is in
+/// flight may be finished.
+async fn publish<W: Work>(task: &Task<W>, stop: &mut watch::Receiver<Stop>) -> Option<String> {
     let stopped = pin!(stop.wait_for(|stop| !matches!(stop, Stop::No)));
-    let publishing = poll_fn(|cx| publisher.poll(cx));
-    let reason = match select(publishing, stopped).await {
+    match select(poll_fn(|cx| task.poll(cx)), stopped).await {
         Either::Left((reason, _)) => Some(reason),
         Either::Right((Ok(stop), _)) => match &*stop {
             Stop::Now(reason) => Some(reason.clone()),
             Stop::No | Stop::Finish => None,
         },
         Either::Right((Err(_), _)) => None,
-    };
-    let Some(mut publisher) = publisher.take() else {
-        return "the publisher was taken before".to_owned();
-    };
-    let reason = match reason {
-        Some(reason) => reason,
-        None => publisher.finish().await,
-    };
-    publisher.end(&reason);
-    reason
+    }
 }
 
 /// What was taken has an outcome, however the publisher ends: the task may be ended while a session is
@@ -213,7 +212,7 @@ pub(super) async fn run(
 impl<F, S> Drop for Publisher<F, S>
 where
     F: Future<Output = lapin::Result<Confirmation>>,
-    S: Fn(Publication) -> F,
+    S: Fn(&Arc<Channel>, &Sent) -> F,
 {
     fn drop(&mut self) {
         self.end("the connection was given up");
@@ -225,28 +224,25 @@ where
 fn send(
     channel: Arc<Channel>,
     envelope: &Envelope,
-    publication: Publication,
+    sent: Sent,
 ) -> impl Future<Output = lapin::Result<Confirmation>> + Send + use<> {
-    let Publication { token, route, body } = publication;
     let mut properties = envelope.properties.clone();
     let mut options = BasicPublishOptions::default();
     // Names are shorter than 100 bytes, and decimal numbers too: none of them is refused here.
-    let (exchange, key) = match route {
+    let (exchange, key) = match &sent.route {
         Route::Queue(queue) => {
             options.mandatory = true;
-            let id = ShortString::try_new(token.to_string()).unwrap_or_default();
+            let id = ShortString::try_new(sent.token.to_string()).unwrap_or_default();
             properties = properties.with_message_id(id);
             (ShortString::default(), queue)
         }
         Route::Group(group) => (envelope.exchange.clone(), group),
     };
-    let key = ShortString::try_new(key).unwrap_or_default();
+    let key = ShortString::try_new(key.clone()).unwrap_or_default();
     async move {
         let written = channel
-            .basic_publish(exchange, key, options, &body, properties)
+            .basic_publish(exchange, key, options, &sent.body, properties)
             .await;
-        // lapin has copied it, and the confirm may take a while.
-        drop(body);
         written?.await
     }
 }
@@ -254,7 +250,7 @@ fn send(
 impl<F, S> Work for Publisher<F, S>
 where
     F: Future<Output = lapin::Result<Confirmation>> + Send,
-    S: Fn(Publication) -> F + Send,
+    S: Fn(&Arc<Channel>, &Sent) -> F + Send,
 {
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<Turn, String> {
         let mut turn = Turn::default();
@@ -265,9 +261,10 @@ where
                 return Err("the layer is gone".to_owned());
             };
             self.read_events(&*host, cx);
+            // Before more is handed over: what was alone may be no more.
+            self.collect();
             let took = self.take(&*host);
             turn.has_written |= took;
-            self.collect();
             let known = self.answers.acked.len();
             self.answers.decide(known);
             turn.gather = time_to_gather(self.answers.outcomes.len(), self.in_flight.len() as u64);
@@ -275,7 +272,11 @@ where
             if let Some(reason) = self.answers.failed.take() {
                 return Err(reason);
             }
+            if self.answers.channel_error.is_some() {
+                return Err("the broker has closed the AMQP channel".to_owned());
+            }
             if !took {
+                turn.due = self.held_until.filter(|_| !self.blocked);
                 return Ok(turn);
             }
         }
@@ -287,8 +288,60 @@ where
 impl<F, S> Publisher<F, S>
 where
     F: Future<Output = lapin::Result<Confirmation>>,
-    S: Fn(Publication) -> F,
+    S: Fn(&Arc<Channel>, &Sent) -> F,
 {
+    /// The AMQP channel is closed: tells what became of what has no answer, and lets what was not
+    /// processed wait for another one.
+    fn judge(&mut self) {
+        self.collect();
+        let Some(error) = self.answers.channel_error.take() else {
+            return;
+        };
+        let mut unanswered = std::mem::take(&mut self.answers.unanswered);
+        unanswered.extend(self.in_flight.abandon());
+        unanswered.sort_by_key(|sent| sent.token);
+        self.is_alone = false;
+        self.held_until = None;
+        self.denials.learn(&error, Instant::now());
+        let known: Vec<_> = unanswered
+            .iter()
+            .map(|sent| Unanswered {
+                exchange: exchange_of(sent),
+                size: sent.body.len(),
+            })
+            .collect();
+        let fates = error.judge(&known);
+        if let ChannelError::TooLarge(limit) = error {
+            self.size_limit = Some(limit);
+        }
+        let mut again = Vec::new();
+        for (sent, fate) in unanswered.into_iter().zip(fates) {
+            let outcome = match fate {
+                Fate::Discarded => {
+                    again.push(sent);
+                    continue;
+                }
+                Fate::Refused => refusal(&error, &sent),
+                Fate::Unknown => Outcome::Unconfirmed(unknown(&error)),
+            };
+            self.answers.outcomes.push((sent.token, outcome));
+        }
+        for sent in again.into_iter().rev() {
+            self.waiting.push_front(sent);
+        }
+        self.answers.proven.forget_exchanges();
+        let known = self.answers.acked.len();
+        self.answers.decide(known);
+        if let Some(host) = self.shared.host.upgrade() {
+            self.report(&*host);
+            if let Some(limit) = self.size_limit {
+                host.size_limit_learned(limit);
+            }
+        }
+        // There is work on the new one.
+        self.shared.doorbell.ring();
+    }
+
     /// Waits for confirms for a part of the time that there is to close. Returns why what is still
     /// in flight then is unconfirmed.
     async fn finish(&mut self) -> String {
@@ -296,7 +349,7 @@ where
         let out_of_time = pin!(shared.closing.passed(0.5));
         match select(poll_fn(|cx| self.poll_confirms(cx)), out_of_time).await {
             Either::Left((Some(failed), _)) => failed,
-            _ => "the layer was closed before the broker confirmed the message".to_owned(),
+            _ => CLOSED.to_owned(),
         }
     }
 
@@ -309,7 +362,12 @@ where
         };
         self.read_events(&*host, cx);
         self.settle(&*host);
-        if self.answers.failed.is_some() || self.blocked || self.in_flight.len() == 0 {
+        self.hand_over();
+        if self.answers.channel_error.is_some() {
+            return Poll::Ready(Some("the broker has closed the AMQP channel".to_owned()));
+        }
+        let is_done = self.in_flight.len() == 0 && self.waiting.is_empty();
+        if self.answers.failed.is_some() || self.blocked || is_done {
             return Poll::Ready(self.answers.failed.take());
         }
         Poll::Pending
@@ -320,7 +378,8 @@ where
             match event {
                 Event::ConnectionBlocked(_) => self.set_blocked(host, true),
                 Event::ConnectionUnblocked => self.set_blocked(host, false),
-                Event::Error(error) => {
+                // One of an AMQP channel may be of another than ours, and ours tells by itself.
+                Event::Error(error) if !is_of_a_channel(&error) => {
                     self.answers.failed.get_or_insert_with(|| describe(&error));
                 }
                 _ => {}
@@ -337,25 +396,74 @@ where
 
     /// Hands a batch over; whether there was one.
     fn take(&mut self, host: &dyn Host) -> bool {
-        // A ring that is not answered stays for later.
-        if self.blocked || self.answers.failed.is_some() || !self.shared.doorbell.answer() {
+        if self.has_ended() || self.blocked {
             return false;
         }
-        host.take_publications(BATCH, &mut self.batch);
-        if self.batch.len() >= BATCH {
-            self.shared.doorbell.ring();
+        // A ring that is not answered stays for later.
+        if self.waiting.is_empty() && self.shared.doorbell.answer() {
+            host.take_publications(BATCH, &mut self.batch);
+            if self.batch.len() >= BATCH {
+                self.shared.doorbell.ring();
+            }
+            self.waiting.extend(self.batch.drain(..).map(Arc::new));
         }
-        for publication in self.batch.drain(..) {
-            let sent = Sent {
-                token: publication.token,
-                mandatory: matches!(publication.route, Route::Queue(_)),
+        self.hand_over()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.answers.failed.is_some() || self.answers.channel_error.is_some()
+    }
+
+    /// Hands over what waits, as far as nothing doubtful stands in the way; whether there was any.
+    fn hand_over(&mut self) -> bool {
+        let mut has_handed_over = false;
+        while !self.has_ended()
+            && !self.blocked
+            && let Some(first) = self.waiting.front()
+        {
+            if let Some(outcome) = self.refused_here(first) {
+                self.answers.outcomes.push((first.token, outcome));
+                self.waiting.pop_front();
+                // There may be more to take, which nothing else would tell of.
+                has_handed_over = true;
+                continue;
+            }
+            let is_first = self.in_flight.len() == 0;
+            let mut is_doubtful = self.answers.proven.is_doubtful(first);
+            if !is_first && (self.is_alone || is_doubtful) {
+                let now = Instant::now();
+                if now < *self.held_until.get_or_insert(now + ALONE_AT_MOST) {
+                    break;
+                }
+                self.answers.proven.processed(first);
+                is_doubtful = false;
+            }
+            self.held_until = None;
+            self.is_alone = is_doubtful;
+            let Some(sent) = self.waiting.pop_front() else {
+                break;
             };
-            let future = (self.send)(publication);
+            let future = (self.send)(&self.channel, &sent);
             if let Some((sent, result)) = self.in_flight.start(sent, future) {
                 self.answers.add(sent, result);
             }
+            has_handed_over = true;
         }
-        true
+        has_handed_over
+    }
+
+    /// What is known to come of it, without the broker.
+    fn refused_here(&self, sent: &Sent) -> Option<Outcome> {
+        if let Some(limit) = self.size_limit
+            && sent.body.len() > limit
+        {
+            return Some(refusal(&ChannelError::TooLarge(limit), sent));
+        }
+        if self.denials.is_empty() {
+            return None;
+        }
+        let error = self.denials.of(exchange_of(sent), Instant::now())?;
+        Some(refusal(error, sent))
     }
 
     /// Reports all that the broker has answered, on another thread than lapin's.
@@ -373,6 +481,14 @@ where
     }
 
     fn report(&mut self, host: &dyn Host) {
+        for sent in self.answers.nacked.drain(..) {
+            // Where nobody judges any more, that it was refused is what is known.
+            if let Err(unjudged) = self.inquiry.send(sent) {
+                self.answers
+                    .outcomes
+                    .push((unjudged.0.token, Outcome::Full));
+            }
+        }
         if !self.answers.outcomes.is_empty() {
             host.publications_ended(&mut self.answers.outcomes);
             self.answers.outcomes.clear();
@@ -400,7 +516,13 @@ where
         };
         self.settle(&*host);
         let unconfirmed = |sent: Sent| (sent.token, Outcome::Unconfirmed(reason.to_owned()));
-        let mut outcomes: Vec<_> = self.in_flight.abandon().map(unconfirmed).collect();
+        let unanswered = std::mem::take(&mut self.answers.unanswered);
+        let left = self
+            .in_flight
+            .abandon()
+            .chain(unanswered)
+            .chain(self.waiting.drain(..));
+        let mut outcomes: Vec<_> = left.map(unconfirmed).collect();
         if !outcomes.is_empty() {
             host.publications_ended(&mut outcomes);
         }
@@ -408,71 +530,42 @@ where
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use lapin::message::{BasicReturnMessage, Delivery};
-
-    use super::*;
-    use crate::wire::{self, Recipient};
-
-    fn returned(token: Token) -> Option<BasicReturnMessage> {
-        let channel = format!("gone!{token}");
-        let body = wire::encode(b"\x80", Recipient::Channel(&channel), usize::MAX).unwrap();
-        let mut delivery = Delivery::mock(0, "".into(), "gone".into(), false, body);
-        delivery.properties = BasicProperties::default().with_message_id(token.to_string().into());
-        Some(BasicReturnMessage {
-            delivery,
-            reply_code: 312,
-            reply_text: "NO_ROUTE".into(),
-        })
+/// Of a publication that the broker has certainly refused.
+fn refusal(error: &ChannelError, sent: &Sent) -> Outcome {
+    match error {
+        ChannelError::TooLarge(limit) => Outcome::TooLarge {
+            size: sent.body.len(),
+            limit: *limit,
+        },
+        ChannelError::NoRight { exchange, said } => {
+            let exchange = match exchange {
+                ExchangeKind::Default => "the default exchange (amq.default)",
+                ExchangeKind::Groups => "the groups exchange",
+            };
+            Outcome::Refused(format!(
+                "{said}; the user needs the right to write to {exchange}"
+            ))
+        }
+        ChannelError::Other(said) => Outcome::Refused(said.clone()),
     }
+}
 
-    fn sent(token: Token) -> Sent {
-        Sent {
-            token,
-            mandatory: true,
+/// Of one that may have been processed before the broker closed the AMQP channel.
+fn unknown(error: &ChannelError) -> String {
+    match error {
+        ChannelError::TooLarge(limit) => format!(
+            "the broker refused a message behind it that was larger than {limit} bytes, and closed \
+             the AMQP channel"
+        ),
+        ChannelError::NoRight { said, .. } | ChannelError::Other(said) => {
+            format!("{said}, and closed the AMQP channel")
         }
     }
+}
 
-    #[test]
-    fn a_return_counts_for_the_message_it_names_not_for_its_bearer() {
-        let mut answers = Answers::default();
-        // The return of 3 comes with 1, which was delivered; that of 5 with 4, which was refused.
-        answers.add(sent(1), Ok(Confirmation::Ack(returned(3))));
-        answers.add(sent(2), Ok(Confirmation::Ack(None)));
-        answers.add(sent(3), Ok(Confirmation::Ack(None)));
-        answers.add(sent(4), Ok(Confirmation::Nack(returned(5))));
-        answers.decide(3);
-        let mut outcomes = std::mem::take(&mut answers.outcomes);
-        outcomes.sort_by_key(|(token, _)| *token);
-        assert_eq!(
-            outcomes,
-            [
-                (1, Outcome::Confirmed),
-                (2, Outcome::Confirmed),
-                (3, Outcome::NoChannel("gone!3".to_owned())),
-                (4, Outcome::Full),
-            ]
-        );
-        answers.add(sent(5), Ok(Confirmation::Ack(None)));
-        answers.decide(1);
-        assert_eq!(
-            answers.outcomes,
-            [(5, Outcome::NoChannel("gone!5".to_owned()))]
-        );
-        assert!(answers.returned.is_empty());
-    }
-
-    #[test]
-    fn an_error_leaves_it_open_and_says_why() {
-        let mut answers = Answers::default();
-        let error = lapin::ErrorKind::MissingHeartbeatError.into();
-        answers.add(sent(1), Err(error));
-        let reason = "the broker was silent for more than two heartbeats".to_owned();
-        assert_eq!(
-            answers.outcomes,
-            [(1, Outcome::Unconfirmed(reason.clone()))]
-        );
-        assert_eq!(answers.failed, Some(reason));
-    }
+fn is_of_a_channel(error: &lapin::Error) -> bool {
+    let ErrorKind::ProtocolError(said) = error.kind() else {
+        return false;
+    };
+    matches!(said.kind(), AMQPErrorKind::Soft(_))
 }

@@ -10,19 +10,21 @@
 //!   takes a place in the queue from another; where it is delivered, the consumer drops it.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, pending, select};
 use lapin::options::{BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, ConnectionStatus};
 use tokio::time::{sleep, timeout};
 
 use super::connect::Link;
-use super::failure::{Failure, describe};
+use super::failure::{Failure, describe, is_access_refused};
 use super::topology::{Topology, short};
+use crate::broker::Host;
+use crate::log::RecordId;
 
 /// How often to ask where no heartbeat says how fast a loss is to be noticed.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -70,6 +72,7 @@ pub(super) struct SelfCheck {
     publishers: ConnectionStatus,
     /// How many messages have been delivered.
     delivered: Arc<AtomicU64>,
+    host: Weak<dyn Host>,
 }
 
 impl SelfCheck {
@@ -80,6 +83,7 @@ impl SelfCheck {
         publishing: &Link,
         heartbeat: u16,
         delivered: Arc<AtomicU64>,
+        host: Weak<dyn Host>,
     ) -> Result<Self, Failure> {
         let asking = topology
             .answer(consuming.connection()?.create_channel())
@@ -102,6 +106,7 @@ impl SelfCheck {
             publishing: channel,
             publishers: publisher.status().clone(),
             delivered,
+            host,
         })
     }
 
@@ -162,6 +167,12 @@ impl SelfCheck {
                 }
                 // A nack says that the queue is full: so it was found.
                 Ok(_) => {}
+                // A user that may not write to it never hears of it either. That costs the AMQP
+                // channel of the checks alone.
+                Err(error) if is_access_refused(&error) => {
+                    self.warn_of_exchange(&error);
+                    return pending().await;
+                }
                 Err(error) => {
                     return format!(
                         "exchange '{}' is not reached: {}",
@@ -170,6 +181,21 @@ impl SelfCheck {
                     );
                 }
             }
+        }
+    }
+
+    fn warn_of_exchange(&self, error: &lapin::Error) {
+        if let Some(host) = self.host.upgrade() {
+            host.log(
+                RecordId::ExchangeNotChecked,
+                format!(
+                    "whether exchange '{}' still routes to queue '{}' is not checked on this \
+                     connection: {}",
+                    self.exchange,
+                    self.queue,
+                    describe(error)
+                ),
+            );
         }
     }
 

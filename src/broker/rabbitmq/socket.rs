@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio_rustls::client::TlsStream;
 
 use super::io_thread::{IoThread, Stirred};
+use super::login::Progress;
 
 /// The first byte of what a TLS server says that was not spoken to in TLS. AMQP begins with none
 /// such.
@@ -170,6 +171,8 @@ pub(super) struct Socket {
     /// Whether it is not worth a system call to look whether there is something to read: the
     /// thread's wait will tell.
     is_empty: bool,
+    /// Until the login is over.
+    login: Option<Progress>,
 }
 
 #[derive(Debug)]
@@ -267,7 +270,13 @@ impl Socket {
             io_thread,
             round: Round::Nothing,
             is_empty: false,
+            login: None,
         }
+    }
+
+    /// Lets `progress` look at what is read until the login is over.
+    pub(super) fn watch_login(&mut self, progress: Progress) {
+        self.login = Some(progress);
     }
 
     /// Reads, and where there is nothing to read, does the work of the thread and waits with it.
@@ -335,6 +344,11 @@ impl AsyncRead for Socket {
         };
         match &read {
             Poll::Ready(Ok(length)) => {
+                if let Some(login) = &this.login
+                    && !login.look(buffer.get(..*length).unwrap_or_default())
+                {
+                    this.login = None;
+                }
                 // TLS may have more, which it has read already; and an end is to be read again.
                 let is_all = (1..buffer.len()).contains(length)
                     && matches!(this.transport, Transport::Plain(_));

@@ -383,6 +383,7 @@ async fn beside() -> (Link, lapin::Channel) {
     let (alive, _remains) = mpsc::channel(1);
     let options = connect::Options {
         timeout: 10 * SECOND,
+        reconnect_max: SECOND,
         heartbeat: 0,
         tls: None,
         handle: Handle::current(),
@@ -390,7 +391,8 @@ async fn beside() -> (Link, lapin::Channel) {
     };
     let endpoint = endpoints(&url()).remove(0);
     let addresses = connect::resolve(&endpoint, &options).await.expect("it");
-    let link = Link::open(&endpoint, addresses[0], "test".to_owned(), &options)
+    let stream = connect::tcp(addresses[0], &options).await.expect("a port");
+    let link = Link::open(&endpoint, addresses[0], stream, "test".to_owned(), &options)
         .await
         .expect("a connection");
     let channel = link.connection().expect("it").create_channel().await;
@@ -439,11 +441,14 @@ async fn an_exchange_with_other_flags_is_reported_with_what_to_do() {
         lapin::types::FieldTable::default(),
     );
     declared.await.expect("it is declared");
-    let options = [("groups_exchange", exchange.as_str())];
+    let options = [
+        ("groups_exchange", exchange.as_str()),
+        ("reconnect_max", "0.2"),
+    ];
     let peer = Peer::open(&opener(), &unique("channels"), &options);
     let reason = peer
         .until("state", |record| match record.states.last() {
-            Some(BrokerState::Disconnected(reason)) => Some(reason.clone()),
+            Some(BrokerState::Refused(reason)) => Some(reason.clone()),
             _ => None,
         })
         .await;

@@ -15,12 +15,15 @@ use lapin::{Channel, Connection, ExchangeKind};
 use tokio::time::timeout;
 
 use super::binder::{BINDING_CHANNELS, Binder, Change};
-use super::failure::Failure;
+use super::failure::{Failure, is_access_refused};
 use crate::broker::BindingChange;
 use crate::config::Settings;
 
 /// How many binds of a new connection are under way at once.
 const BINDS_AHEAD: usize = 1024;
+
+/// How many AMQP channels the consuming connection has beside those for bindings.
+const OTHER_CHANNELS: usize = 2;
 
 /// The names and limits of what is declared.
 #[derive(Debug, Clone)]
@@ -48,13 +51,7 @@ impl Topology {
 
     /// Declares the exchange and the queue, and returns the AMQP channel for its consumer.
     pub(super) async fn declare(&self, connection: &Connection) -> Result<Channel, Failure> {
-        let channel = self.answer(connection.create_channel()).await?;
-        // Any other flags, and the peers in Python get 406.
-        let flags = ExchangeDeclareOptions::default();
-        let none = FieldTable::default();
-        let exchange = short(&self.exchange)?;
-        self.answer(channel.exchange_declare(exchange, ExchangeKind::Direct, flags, none))
-            .await?;
+        let channel = self.declare_exchange(connection).await?;
         let flags = QueueDeclareOptions {
             exclusive: true,
             ..QueueDeclareOptions::default()
@@ -77,6 +74,36 @@ impl Topology {
         self.answer(channel.basic_qos(self.prefetch, BasicQosOptions::default()))
             .await?;
         Ok(channel)
+    }
+
+    /// Declares the groups exchange; returns an AMQP channel that is still open.
+    async fn declare_exchange(&self, connection: &Connection) -> Result<Channel, Failure> {
+        let exchange = short(&self.exchange)?;
+        let declare = async |passive| {
+            let channel = self.answer(connection.create_channel()).await?;
+            // Any other flags, and the peers in Python get 406.
+            let flags = ExchangeDeclareOptions {
+                passive,
+                ..ExchangeDeclareOptions::default()
+            };
+            let none = FieldTable::default();
+            let declared =
+                channel.exchange_declare(exchange.clone(), ExchangeKind::Direct, flags, none);
+            match timeout(self.timeout, declared).await {
+                Ok(Ok(())) => Ok(Ok(channel)),
+                Ok(Err(error)) => Ok(Err(error)),
+                Err(_) => Err(self.no_answer()),
+            }
+        };
+        match declare(false).await? {
+            Ok(channel) => Ok(channel),
+            // Who may not configure it may use it where it exists. To look needs no right.
+            Err(refused) if is_access_refused(&refused) => match declare(true).await? {
+                Ok(channel) => Ok(channel),
+                Err(_) => Err(self.failure(&refused)),
+            },
+            Err(error) => Err(self.failure(&error)),
+        }
     }
 
     /// Starts the consumer.
@@ -105,7 +132,11 @@ impl Topology {
         connection: &Connection,
         groups: &[Arc<str>],
     ) -> Result<(Binder, Vec<Change>), Failure> {
-        let channels = (0..BINDING_CHANNELS).map(|_| connection.create_channel());
+        let count = match usize::from(connection.configuration().channel_max()) {
+            0 => BINDING_CHANNELS,
+            most => BINDING_CHANNELS.min(most.saturating_sub(OTHER_CHANNELS).max(1)),
+        };
+        let channels = (0..count).map(|_| connection.create_channel());
         let channels = self.answer(try_join_all(channels)).await?;
         let mut binder = Binder::new(channels, short(&self.queue)?, short(&self.exchange)?);
         let mut done = Vec::with_capacity(groups.len());

@@ -102,7 +102,8 @@ enum layer_status_t
     LAYER_FULL = 2,
     // No queue for this channel exists now: its owner is gone or reconnecting.
     LAYER_NO_CHANNEL = 3,
-    // The encoded message is larger than option `max_message_size`.
+    // The encoded message is larger than option `max_message_size`, or than what the broker takes.
+    // Certainly not sent.
     LAYER_TOO_LARGE = 4,
     // Certainly not sent: no connection took the message by the deadline.
     LAYER_DISCONNECTED = 5,
@@ -113,7 +114,8 @@ enum layer_status_t
     LAYER_TIMEOUT = 7,
     // The message was handed over and the connection was lost before the confirm: nobody knows.
     LAYER_UNCONFIRMED = 8,
-    // Each host refused its last attempt for credentials, vhost or TLS. Attempts go on.
+    // Certainly not sent or done: each host refused its last attempt to connect for credentials,
+    // vhost, TLS, rights or limits, and is retried; or the user may not send this message.
     LAYER_REFUSED = 9,
     // The channel of the receiver was discarded.
     LAYER_CANCELLED = 10,
@@ -310,6 +312,9 @@ enum layer_stat_t
     LAYER_STAT_DROPPED_TOTAL_FULL = 35,
     // Counts memberships that ended because their channel was not used for `group_expiry`.
     LAYER_STAT_MEMBERSHIPS_EXPIRED = 36,
+    // Counts sends that the broker refused for what they are: too large for it, or not allowed to
+    // the user.
+    LAYER_STAT_SENDS_REFUSED = 37,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

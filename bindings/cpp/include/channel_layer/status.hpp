@@ -111,6 +111,7 @@ enum class statistic : std::uint32_t {
     isolations = LAYER_STAT_ISOLATIONS,
     dropped_total_full = LAYER_STAT_DROPPED_TOTAL_FULL,
     memberships_expired = LAYER_STAT_MEMBERSHIPS_EXPIRED,
+    sends_refused = LAYER_STAT_SENDS_REFUSED,
 };
 
 /// The name of a status as the header has it, as "LAYER_FULL".

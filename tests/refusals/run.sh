@@ -1,0 +1,28 @@
+#!/bin/bash
+# Brokers that refuse a message, a right or a layer, on RabbitMQ nodes that it starts itself:
+# run.sh [TEST...]. Needs the debug library (`make test STAGES="build refusals"` provides it).
+
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+target=${CARGO_TARGET_DIR:-target}
+library=$target/debug
+read -ra cc <<<"${CC:-cc}"
+
+if [ ! -e "$library/libchannel_layer.so" ]; then
+    echo "tests/refusals: there is no $library/libchannel_layer.so; run 'make build' first" >&2
+    exit 2
+fi
+
+build() { # build SOURCE PROGRAM
+    "${cc[@]}" -std=c11 -Wall -Wextra -Werror -O1 -g -pthread -Iinclude "$1" -o "$2" \
+        -L"$library" -lchannel_layer -Wl,-rpath,"$(cd "$library" && pwd)"
+}
+
+build tests/interop/peer.c "$target/refusals-peer"
+build tests/refusals/storm.c "$target/refusals-storm"
+
+CHANNEL_LAYER_TEST_PEER=$target/refusals-peer
+CHANNEL_LAYER_TEST_STORM=$target/refusals-storm
+export CHANNEL_LAYER_TEST_PEER CHANNEL_LAYER_TEST_STORM
+exec timeout -k 10 600 "${PYTHON:-python3}" tests/refusals/test_refusals.py --verbose "$@"

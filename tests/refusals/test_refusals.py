@@ -1,0 +1,379 @@
+"""Brokers that refuse a message, a right or a layer: what it costs, and what users are told; run.sh
+starts it.
+
+A process with a layer is tests/interop/peer.c, driven line by line; many sends at once are storm.c.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "fixture"))
+import rabbitmq  # noqa: E402  (found by the line above)
+
+PEER = os.environ["CHANNEL_LAYER_TEST_PEER"]
+STORM = os.environ["CHANNEL_LAYER_TEST_STORM"]
+WAIT = 30  # seconds for what is sure to come
+LIMIT = 65536
+LONG = "long" * 1250
+VHOSTS = ("/", "asgi", "durable", "queues", "users")
+# Set for each test that is about rights, and what README lists.
+LEAST = {"configure": "^channels_.*$", "write": r"^(channels_.*|groups|amq\.default)$",
+         "read": "^(channels_.*|groups)$"}
+
+
+class Peer:
+    """A C process with a layer of its own."""
+
+    def __init__(self, options, ready_ms=WAIT * 1000):
+        words = [f"{name}={value}" for name, value in options.items()]
+        self._process = subprocess.Popen([PEER, f"ready-ms={ready_ms}", *words], text=True,
+                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.opened = self._answer()
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        if not line:
+            raise AssertionError(f"the peer ended with status {self._process.wait()}")
+        return json.loads(line)
+
+    def ask(self, *words):
+        self._process.stdin.write(" ".join(words) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def log(self):
+        return "\n".join(self.ask("log")["log"])
+
+    def close(self):
+        if self._process.stdin.closed:
+            return
+        self._process.stdin.close()
+        self._process.wait(WAIT)
+        self._process.stdout.close()
+
+
+def packed(size):
+    """{"b": that many bytes} in hexadecimal digits."""
+    return "81a162c6" + size.to_bytes(4, "big").hex() + "00" * size
+
+
+class Case(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        users = [rabbitmq.User(name, password, VHOSTS, tags=tags)
+                 for name, password, tags in (("guest", "guest", ("administrator",)),
+                                              ("user", "user", ()), ("long", LONG, ()))]
+        cls.node = rabbitmq.Node(vhosts=VHOSTS, users=users, settings=cls.settings)
+        cls.addClassCleanup(cls.node.close)
+        cls.node.start()
+
+    settings = ()
+
+    def open(self, vhost="asgi", user="guest", ready_ms=WAIT * 1000, **options):
+        peer = Peer({"host": self.node.url(vhost, user), **options}, ready_ms)
+        self.addCleanup(peer.close)
+        return peer
+
+    def ready(self, **options):
+        peer = self.open(**options)
+        self.assert_status("LAYER_OK", peer.opened)
+        return peer
+
+    def assert_status(self, status, answer, *words):
+        self.assertEqual(answer["status"], status, answer)
+        for word in words:
+            self.assertIn(word, answer["error"])
+
+    def assert_receives(self, peer, channel, number):
+        answer = peer.ask("receive", channel, str(WAIT * 1000))
+        self.assert_status("LAYER_OK", answer)
+        self.assertEqual(answer["json"], {"n": number})
+
+    def assert_refused(self, *words, **options):
+        """The layer hears at once that it will not be taken, and why; its process ends then."""
+        began = time.monotonic()
+        self.assert_status("LAYER_REFUSED", self.open(**options).opened, *words)
+        self.assertLess(time.monotonic() - began, WAIT / 2)
+
+    def storm(self, *words, user="guest"):
+        done = subprocess.run([STORM, self.node.url(user=user), *map(str, words)], timeout=4 * WAIT,
+                              stdout=subprocess.PIPE, check=True)
+        told = json.loads(done.stdout)
+        self.assertTrue(told["is_over"], told)
+        return told
+
+    def channel_errors(self):
+        """How many AMQP channels the broker has closed for an error so far."""
+        def count(what):
+            return self.node._log.read_text(encoding="utf-8").count(what)
+        # It writes its log late: a line that is there has all before it there too.
+        last = "Successfully set permissions for 'long'"
+        seen = count(last)
+        self.node.ctl("set_permissions", "-p", "asgi", "long", ".*", ".*", ".*")
+        self.assertTrue(rabbitmq.wait_until(lambda: count(last) > seen, WAIT))
+        return count("operation basic.publish caused")
+
+
+class TheSizeOfMessages(Case):
+    settings = (f"max_message_size = {LIMIT}",)
+
+    def test_only_the_large_one_is_refused_among_many_in_flight(self):
+        errors = self.channel_errors()
+        told = self.storm(5000, 100, 100_000)
+        self.assertEqual(told["small"], {"LAYER_OK": 5000}, told)
+        self.assertEqual(told["doubtful"], {"LAYER_TOO_LARGE": 50}, told)
+        self.assertEqual((told["arrived"], told["disordered"], told["generation"]), (5000, 0, 1))
+        self.assertEqual(self.channel_errors() - errors, 1, "the limit was not learned")
+
+    def test_sizes_up_to_the_limit_are_sent_however_they_grow(self):
+        peer = self.ready()
+        channel = peer.ask("new-channel")["channel"]
+        overhead = 100
+        for size in (1000, LIMIT // 2, LIMIT - overhead, LIMIT + 1, LIMIT - overhead):
+            status = "LAYER_TOO_LARGE" if size > LIMIT else "LAYER_OK"
+            self.assert_status(status, peer.ask("send", channel, packed(size)))
+            if size <= LIMIT:
+                answer = peer.ask("receive", channel, str(WAIT * 1000))
+                self.assertEqual(len(answer["data"]) // 2, size + 8)
+        self.assertEqual(peer.ask("stat", "16")["value"], 1)
+        self.assertEqual(peer.ask("stat", "37")["value"], 1)
+
+    def test_what_waits_in_the_own_queue_survives_a_refusal(self):
+        peer = self.ready(local_capacity=0, prefetch_count=1, stall_after=0)
+        channel = peer.ask("new-channel")["channel"]
+        for number in range(20):
+            answer = peer.ask("send-json", channel, json.dumps({"n": number}))
+            self.assert_status("LAYER_OK", answer)
+        refused = peer.ask("send", channel, packed(100_000))
+        self.assert_status("LAYER_TOO_LARGE", refused, str(LIMIT), "max_message_size")
+        for number in range(20):
+            self.assert_receives(peer, channel, number)
+
+    def test_a_broker_that_takes_more_since_it_was_restarted_is_given_more(self):
+        node = rabbitmq.Node(settings=self.settings)
+        self.addCleanup(node.close)
+        node.start()
+        peer = Peer({"host": node.url()})
+        self.addCleanup(peer.close)
+        channel = peer.ask("new-channel")["channel"]
+        self.assert_status("LAYER_TOO_LARGE", peer.ask("send", channel, packed(100_000)))
+        self.assert_status("LAYER_TOO_LARGE", peer.ask("send", channel, packed(100_000)))
+        node.settings = ()
+        node.restart()
+        # Its generation tells that it has heard of the restart.
+        self.assertTrue(rabbitmq.wait_until(
+            lambda: peer.ask("stat", "16")["value"] > 1
+            and peer.ask("wait-ready", "1000")["status"] == "LAYER_OK", 2 * WAIT))
+        self.assert_status("LAYER_OK", peer.ask("send", channel, packed(100_000)))
+
+
+class ASizeLimitThatNoBodyIsDoubtfulFor(Case):
+    """Bodies of less than 64 KiB do not go alone: others are in flight when one is refused."""
+
+    settings = ("max_message_size = 16384",)
+
+    def test_what_was_behind_the_large_one_is_sent_again_in_its_order(self):
+        told = self.storm(3000, 100, 20_000)
+        small = told["small"]
+        self.assertLessEqual(set(small), {"LAYER_OK", "LAYER_UNCONFIRMED"}, told)
+        self.assertEqual(sum(small.values()), 3000, told)
+        # Only what was in flight before it is in doubt.
+        self.assertLess(small.get("LAYER_UNCONFIRMED", 0), 300, told)
+        self.assertEqual(told["doubtful"], {"LAYER_TOO_LARGE": 30}, told)
+        self.assertGreaterEqual(told["arrived"], small["LAYER_OK"])
+        self.assertEqual((told["disordered"], told["generation"]), (0, 1), told)
+
+
+class Rights(Case):
+    def permit(self, **changes):
+        rights = {**LEAST, **changes}
+        self.node.ctl("set_permissions", "-p", "asgi", "user", rights["configure"],
+                      rights["write"], rights["read"])
+
+    def setUp(self):
+        self.permit()
+        # The exchange is there, as another's.
+        self.other = self.ready()
+        self.addCleanup(self.node.ctl, "set_permissions", "-p", "asgi", "user", ".*", ".*", ".*")
+
+    def joined(self, **options):
+        peer = self.ready(user="user", heartbeat=1, **options)
+        channel = peer.ask("new-channel")["channel"]
+        self.assert_status("LAYER_OK", peer.ask("group-add", "room", channel))
+        return peer, channel
+
+    def test_the_least_rights_suffice(self):
+        peer, channel = self.joined()
+        self.assert_status("LAYER_OK", peer.ask("send-json", channel, '{"n":1}'))
+        self.assert_receives(peer, channel, 1)
+        self.assert_status("LAYER_OK", peer.ask("group-send-json", "room", '{"n":2}'))
+        self.assert_receives(peer, channel, 2)
+        self.assert_status("LAYER_OK", peer.ask("group-discard", "room", channel))
+
+    def test_who_may_not_write_to_channels_may_do_all_else(self):
+        self.permit(write="^(channels_.*|groups)$")
+        peer, channel = self.joined()
+        for number in range(3):
+            self.assert_status("LAYER_REFUSED", peer.ask("send-json", channel, "{}"),
+                               "amq.default", "write")
+            answer = peer.ask("group-send-json", "room", json.dumps({"n": number}))
+            self.assert_status("LAYER_OK", answer)
+            self.assert_receives(peer, channel, number)
+        self.assertEqual(peer.ask("stat", "16")["value"], 1)
+
+    def test_who_may_not_write_to_groups_may_do_all_else(self):
+        self.permit(write=r"^(channels_.*|amq\.default)$")
+        peer, channel = self.joined()
+        for number in range(3):
+            self.assert_status("LAYER_REFUSED", peer.ask("group-send-json", "room", "{}"),
+                               "groups", "write")
+            answer = peer.ask("send-json", channel, json.dumps({"n": number}))
+            self.assert_status("LAYER_OK", answer)
+            self.assert_receives(peer, channel, number)
+        self.assert_status("LAYER_OK", self.other.ask("group-send-json", "room", '{"n":9}'))
+        self.assert_receives(peer, channel, 9)
+        self.assertTrue(rabbitmq.wait_until(lambda: "is not checked" in peer.log(), WAIT))
+        self.assertEqual(peer.ask("stat", "16")["value"], 1)
+
+    def test_a_right_that_is_missing_costs_no_other_send_in_flight(self):
+        self.permit(write=r"^(channels_.*|amq\.default)$")
+        told = self.storm(3000, 50, 0, "room", user="user")
+        self.assertEqual(told["small"], {"LAYER_OK": 3000}, told)
+        self.assertEqual(told["doubtful"], {"LAYER_REFUSED": 60}, told)
+        self.assertEqual((told["arrived"], told["disordered"], told["generation"]), (3000, 0, 1))
+
+    def test_a_right_that_stays_missing_costs_a_channel_now_and_then(self):
+        self.permit(write=r"^(channels_.*|amq\.default)$")
+        peer = self.ready(user="user")
+        errors = self.channel_errors()
+        for _ in range(100):
+            self.assert_status("LAYER_REFUSED", peer.ask("group-send-json", "room", "{}"),
+                               "groups", "write")
+        self.assertLess(self.channel_errors() - errors, 10)
+        self.assertEqual(peer.ask("stat", "37")["value"], 100)
+
+    def test_a_right_that_comes_back_is_used_soon(self):
+        peer, channel = self.joined()
+        self.node.ctl("clear_permissions", "-p", "asgi", "user")
+
+        def is_refused():
+            return peer.ask("group-send-json", "room", '{"n":0}')["status"] == "LAYER_REFUSED"
+        self.assertTrue(rabbitmq.wait_until(is_refused, WAIT))
+        self.permit()
+        self.assertTrue(rabbitmq.wait_until(lambda: not is_refused(), WAIT))
+        self.assertEqual(peer.ask("stat", "16")["value"], 1)
+
+    def test_without_the_right_to_configure_an_exchange_that_is_missing_is_refused(self):
+        self.permit(write=".*")
+        self.assert_refused("configure", "groups2", user="user", groups_exchange="groups2")
+
+
+class WhatWillNotPass(Case):
+    def test_an_exchange_of_other_flags_is_refused(self):
+        name = '{resource, <<"durable">>, exchange, <<"groups">>}'
+        self.node.ctl("eval", f"rabbit_exchange:declare({name}, direct, true, false, false, [],"
+                              ' <<"test">>).')
+        self.assert_refused("inequivalent arg", "durable", "groups_exchange", vhost="durable")
+
+    def test_a_limit_of_queues_is_refused(self):
+        self.node.ctl("set_vhost_limits", "-p", "queues", '{"max-queues":1}')
+        self.ready(vhost="queues")
+        self.assert_refused("queue limit", vhost="queues")
+
+    def limited(self, limits):
+        self.addCleanup(self.node.ctl, "clear_user_limits", "user", "all")
+        self.node.ctl("set_user_limits", "user", limits)
+
+    def test_a_limit_of_channels_is_refused_with_what_is_needed(self):
+        self.limited('{"max-channels":3}')
+        self.assert_refused("limit", "AMQP channels", vhost="users", user="user")
+
+    def test_a_limit_of_connections_is_refused_with_what_is_needed(self):
+        self.limited('{"max-connections":1}')
+        self.assert_refused("limit", "a layer needs 2 connections", vhost="users", user="user")
+
+    def test_a_password_that_is_too_long_is_told_as_such(self):
+        self.assert_refused(f"{4 + len(LONG)} bytes", "initial_frame_max", user="long")
+
+
+class LimitsOfTheBroker(Case):
+    def restart_with(self, setting):
+        self.node.settings = (setting,)
+        self.node.restart()
+
+    def test_frames_that_are_too_small_are_told_as_such(self):
+        self.restart_with("frame_max = 4096")
+        self.assert_refused("frame_max", "4096", "8192")
+
+    def test_few_channels_are_enough_and_fewer_are_told_as_such(self):
+        for channels, status in ((3, "LAYER_OK"), (2, "LAYER_REFUSED")):
+            self.restart_with(f"channel_max = {channels}")
+            peer = self.open()
+            self.assert_status(status, peer.opened)
+            if status == "LAYER_REFUSED":
+                self.assertIn("channel_max", peer.opened["error"])
+
+
+    def test_what_the_broker_closes_does_not_use_up_the_channels_of_a_connection(self):
+        self.restart_with(f"channel_max = 8\nmax_message_size = {LIMIT}")
+        peer = self.ready()
+        # Each is asked for twice, and each question costs a number.
+        for _ in range(4):
+            full = self.ready(prefetch_count=1, local_capacity=1, remote_capacity=1, stall_after=0)
+            channel = full.ask("new-channel")["channel"]
+            told = [peer.ask("send-json", channel, "{}")["status"] for _ in range(5)]
+            self.assertIn("LAYER_FULL", told)
+        own = peer.ask("new-channel")["channel"]
+        self.assert_status("LAYER_TOO_LARGE", peer.ask("send", own, packed(100_000)))
+        self.assert_status("LAYER_OK", peer.ask("send-json", own, '{"n":1}'))
+        self.assert_receives(peer, own, 1)
+        self.assertEqual(peer.ask("stat", "16")["value"], 1)
+
+
+class AQueueThatHangs(Case):
+    def test_the_first_message_to_it_keeps_no_other_waiting(self):
+        hung = self.ready(queue_name="channels_hung")
+        channel = hung.ask("new-channel")["channel"]
+        queue = 'rabbit_misc:r(<<"asgi">>, queue, <<"channels_hung">>)'
+        process = f"{{ok, Q}} = rabbit_amqqueue:lookup({queue}), P = amqqueue:get_pid(Q)"
+        self.node.ctl("eval", f"{process}, sys:suspend(P).")
+        self.addCleanup(self.node.ctl, "eval", f"{process}, sys:resume(P).")
+        peer = self.ready(timeout=3)
+        own = peer.ask("new-channel")["channel"]
+        self.assert_status("LAYER_OK", peer.ask("group-add", "room", own))
+        self.assert_status("LAYER_TIMEOUT", peer.ask("send-json", channel, "{}"))
+        self.assert_status("LAYER_OK", peer.ask("send-json", own, '{"n":1}'))
+        self.assert_status("LAYER_OK", peer.ask("group-send-json", "room", '{"n":2}'))
+        for number in (1, 2):
+            self.assert_receives(peer, own, number)
+        self.assertEqual(peer.ask("stat", "16")["value"], 1)
+
+
+class Addresses(Case):
+    def test_a_host_that_does_not_answer_delays_the_next_by_a_moment(self):
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as dead:
+            # Until its backlog is full, the system answers for it.
+            held = []
+            for _ in range(8):
+                client = socket.socket()
+                client.setblocking(False)
+                client.connect_ex(dead.getsockname())
+                held.append(client)
+                self.addCleanup(client.close)
+            url = f"amqp://guest:guest@127.0.0.1:{dead.getsockname()[1]}/asgi"
+            began = time.monotonic()
+            peer = Peer({"host": f"{url},{self.node.url()}"})
+            self.addCleanup(peer.close)
+            self.assert_status("LAYER_OK", peer.opened)
+            # 0.25 s and what the machine takes; where one waited for the other it would be 5.
+            self.assertLess(time.monotonic() - began, 4)
+
+
+if __name__ == "__main__":
+    unittest.main()
