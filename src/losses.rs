@@ -89,6 +89,11 @@ impl Losses {
         self.take_untold()
     }
 
+    /// Puts the report that is due off for as long as there is between two.
+    pub(crate) fn put_off(&mut self, now: Instant) {
+        self.last_report = Some(now);
+    }
+
     fn take_untold(&mut self) -> Vec<Loss> {
         self.untold = 0;
         let mut others = std::mem::take(&mut self.others.untold);
@@ -182,6 +187,20 @@ mod tests {
         assert_eq!(losses.next_report(), Some(due));
         assert_eq!(losses.report(due), [loss("b", 2), loss("a", 1)]);
         assert_eq!(losses.report(due + INTERVAL), []);
+    }
+
+    #[test]
+    fn a_report_that_is_put_off_is_due_once_more_after_the_interval_and_has_all() {
+        let mut losses = Losses::default();
+        let start = Instant::now();
+        losses.add(name("a"));
+        assert!(losses.is_due(start));
+        losses.put_off(start);
+        losses.add(name("a"));
+        assert!(!losses.is_due(start));
+        let due = start + INTERVAL;
+        assert_eq!(losses.next_report(), Some(due));
+        assert_eq!(losses.report(due), [loss("a", 2)]);
     }
 
     #[test]

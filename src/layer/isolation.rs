@@ -99,11 +99,10 @@ impl Local {
     /// Tells what channels have lost, if it is time to.
     pub(super) fn tell_losses(&mut self, now: Instant, shared: &Shared) {
         // Where the user does not come to hear them, they must not crowd out what happens but once.
-        let losses = if self.losses.is_due(now) && !shared.events.are_many() {
-            self.losses.report(now)
-        } else {
-            Vec::new()
-        };
+        if self.losses.is_due(now) && shared.events.are_many() {
+            self.losses.put_off(now);
+        }
+        let losses = self.losses.report(now);
         if let Some(at) = self.losses.next_report() {
             shared.timekeeper.arm(at);
         }
