@@ -57,7 +57,7 @@ use self::io_thread::writes_frames;
 use self::publisher::{Envelope, Outlet};
 use self::race::{Arrival, Race};
 use self::self_check::SelfCheck;
-use self::shared::{Closing, Shared, Stop};
+use self::shared::{Closing, Shared, Stop, stopped};
 pub(crate) use self::tls::Tls;
 use self::topology::Topology;
 use crate::broker::{BindingChange, Broker, BrokerFuture, BrokerState, Generation, Host};
@@ -487,10 +487,9 @@ struct Workers {
 impl Workers {
     /// Starts a task that ends with its session.
     fn spawn(&mut self, task: impl Future<Output = String> + Send + 'static) {
-        let mut stopped = self.stopped.clone();
+        let mut told = self.stopped.clone();
         self.spawn_to_the_end(async move {
-            let stopped = pin!(stopped.wait_for(|stop| !matches!(stop, Stop::No)));
-            match select(pin!(task), stopped).await {
+            match select(pin!(task), pin!(stopped(&mut told))).await {
                 Either::Left((reason, _)) => reason,
                 Either::Right(_) => String::new(),
             }

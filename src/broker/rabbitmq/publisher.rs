@@ -42,7 +42,7 @@ use super::denial::Denials;
 use super::failure::{Failure, describe};
 use super::in_flight::{InFlight, poll_once};
 use super::io_thread::{IoThread, Task, Turn, Work, time_to_gather};
-use super::shared::{Shared, Stop};
+use super::shared::{Shared, Stop, stopped};
 use super::topology::short;
 use super::verdict::{ChannelError, ExchangeKind, Fate, Unanswered};
 
@@ -167,22 +167,12 @@ where
         };
         match reason {
             Some(_) if publisher.answers.channel_error.is_some() => {
-                let channel = {
-                    publisher.judge();
-                    let stopped = pin!(stop.wait_for(|stop| !matches!(stop, Stop::No)));
-                    match select(pin!(open()), stopped).await {
-                        Either::Left((channel, _)) => channel,
-                        Either::Right((stop, _)) => {
-                            break match stop.as_deref() {
-                                Ok(Stop::Now(reason)) => reason.clone(),
-                                _ => CLOSED.to_owned(),
-                            };
-                        }
-                    }
-                };
-                match channel {
-                    Ok(channel) => publisher.channel = Arc::new(channel),
-                    Err(failure) => break failure.why,
+                publisher.judge();
+                match select(pin!(open()), pin!(stopped(&mut stop))).await {
+                    Either::Left((Ok(channel), _)) => publisher.channel = Arc::new(channel),
+                    Either::Left((Err(failure), _)) => break failure.why,
+                    Either::Right((Stop::Now(reason), _)) => break reason,
+                    Either::Right((Stop::No | Stop::Finish, _)) => break CLOSED.to_owned(),
                 }
             }
             Some(reason) => break reason,
@@ -196,14 +186,9 @@ where
 /// Publishes until there is no more to do on this AMQP channel: the reason, or `None` where what is in
 /// flight may be finished.
 async fn publish<W: Work>(task: &Task<W>, stop: &mut watch::Receiver<Stop>) -> Option<String> {
-    let stopped = pin!(stop.wait_for(|stop| !matches!(stop, Stop::No)));
-    match select(poll_fn(|cx| task.poll(cx)), stopped).await {
-        Either::Left((reason, _)) => Some(reason),
-        Either::Right((Ok(stop), _)) => match &*stop {
-            Stop::Now(reason) => Some(reason.clone()),
-            Stop::No | Stop::Finish => None,
-        },
-        Either::Right((Err(_), _)) => None,
+    match select(poll_fn(|cx| task.poll(cx)), pin!(stopped(stop))).await {
+        Either::Left((reason, _)) | Either::Right((Stop::Now(reason), _)) => Some(reason),
+        Either::Right((Stop::No | Stop::Finish, _)) => None,
     }
 }
 

@@ -33,6 +33,15 @@ pub(super) enum Stop {
     Now(String),
 }
 
+/// Waits until the tasks of a session are told to end. Where nobody could tell them any more, they may
+/// finish.
+pub(super) async fn stopped(told: &mut watch::Receiver<Stop>) -> Stop {
+    match told.wait_for(|stop| !matches!(stop, Stop::No)).await {
+        Ok(stop) => stop.clone(),
+        Err(_) => Stop::Finish,
+    }
+}
+
 /// Whether the broker is being closed, since when and until when.
 #[derive(Debug)]
 pub(super) struct Closing(watch::Sender<Option<(Instant, Instant)>>);
