@@ -110,11 +110,24 @@ records! {
          `LAYER_REFUSED`. Attempts go on.",
         "Mend what the text names: the user, its password and its permissions, the vhost, or the \
          options `tls_...`.";
+    BoundAgain = "bound_again", Warn, "channel_layer::broker",
+        "The groups exchange did not route to the queue of this process any more, and the groups are \
+         bound again; messages to groups were missed since. The text says how it was noticed.",
+        "Find out who deletes the exchange or its bindings, if it happens often.";
+    QueueRenamed = "queue_renamed", Warn, "channel_layer::broker",
+        "The broker does not end an earlier connection of this layer, whose queue keeps its name: the \
+         queue has another name from now on. Channels keep theirs, and receive from groups as before; \
+         messages that are sent to them directly end as `LAYER_NO_CHANNEL` or `LAYER_FULL`.",
+        "Let processes learn new channel names, or restart this process. RabbitMQ 4.3 keeps such a \
+         queue for as long as its node is away.";
+    ConsumerTimedOut = "consumer_timed_out", Warn, "channel_layer::broker",
+        "Receivers of this process have not taken messages for longer than the broker's \
+         `consumer_timeout`; what they hold does not hold back deliveries any more. No message is lost.",
+        "Make the receivers faster or look whether one hangs; or raise `consumer_timeout` on the broker.";
     ExchangeNotChecked = "exchange_not_checked", Warn, "channel_layer::broker",
-        "The user may not write to the groups exchange: whether it still routes to this process is not \
-         checked, and sends to groups are refused.",
-        "Give the user the right to write to the groups exchange, unless this process is only to \
-         receive.";
+        "The user may not write to the exchange that the text names: whether it routes to this process \
+         is not checked, and sends by it are refused.",
+        "Give the user the right to write to the exchange, unless this process is only to receive.";
     PublishersBlocked = "publishers_blocked", Warn, "channel_layer::layer",
         "The broker takes no messages, for want of memory or disk. Async sends return `LAYER_BUSY`, \
          blocking ones wait within `timeout`.",

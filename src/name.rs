@@ -9,7 +9,7 @@ use crate::error::Error;
 pub(crate) const MAX_NAME_BYTES: usize = 99;
 
 /// How many random letters end the name of a new channel, or of a queue.
-const RANDOM_LETTERS: usize = 12;
+pub(crate) const RANDOM_LETTERS: usize = 12;
 
 /// The longest name of our own queue: there must be room for `!` and a random local part.
 const MAX_QUEUE_BYTES: usize = MAX_NAME_BYTES - 1 - RANDOM_LETTERS;

@@ -186,6 +186,8 @@ stats! {
     /// Counts sends that the broker refused for what they are: too large for it, or not allowed to
     /// the user.
     SendsRefused = 37, Counter, outcome("refused");
+    /// Counts how often the queue got another name, since an earlier one stayed taken.
+    QueueRenames = 38, Counter, alone("queue_renames_total");
 }
 
 impl Stat {

@@ -113,6 +113,7 @@ var stats = map[string]channellayer.Stat{
 	"DROPPED_TOTAL_FULL":   channellayer.StatDroppedTotalFull,
 	"MEMBERSHIPS_EXPIRED":  channellayer.StatMembershipsExpired,
 	"SENDS_REFUSED":        channellayer.StatSendsRefused,
+	"QUEUE_RENAMES":        channellayer.StatQueueRenames,
 }
 
 // notUsed are the functions of the header that this package does without, and why.

@@ -104,4 +104,5 @@ const (
 	StatDroppedTotalFull    Stat = 35
 	StatMembershipsExpired  Stat = 36
 	StatSendsRefused        Stat = 37
+	StatQueueRenames        Stat = 38
 )

@@ -14,16 +14,17 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use crate::broker::{
-    BindingChange, Broker, BrokerFuture, BrokerState, Delivery, Generation, Host, Outcome,
-    Publication, Route, Token,
+    BindingChange, BindingEpoch, Broker, BrokerFuture, BrokerState, Delivery, Generation, Host,
+    Outcome, Publication, Route, Token,
 };
 use crate::config::Settings;
 use crate::log::RecordId;
 use crate::runtime::ProcessLocal;
 use crate::sync::Mutex;
 
-/// The only generation there is: nothing is ever lost here.
+/// The only generation and epoch there are: nothing is ever lost here.
 const GENERATION: Generation = 1;
+const EPOCH: BindingEpoch = 1;
 
 /// How many publications or deliveries are moved at once.
 const BATCH: usize = 256;
@@ -304,8 +305,8 @@ impl Broker for Memory {
         }
     }
 
-    fn change_bindings(&self, generation: Generation, changes: Vec<(Arc<str>, BindingChange)>) {
-        if generation == GENERATION {
+    fn change_bindings(&self, epoch: BindingEpoch, changes: Vec<(Arc<str>, BindingChange)>) {
+        if epoch == EPOCH {
             self.shared.changes.lock().extend(changes);
             self.shared.bell.notify_one();
         }
@@ -394,7 +395,8 @@ impl Worker {
     /// Binds the groups of the layer, and moves batches until it is gone.
     async fn serve(&mut self) {
         if let Some(host) = self.host.upgrade() {
-            let groups = host.begin_generation(GENERATION);
+            host.begin_generation(GENERATION, &self.shared.queue);
+            let groups = host.bind_all(EPOCH);
             let changes = groups
                 .into_iter()
                 .map(|group| (group, BindingChange::Bind))
@@ -431,7 +433,7 @@ impl Worker {
             bus.change(&self.exchange, group, &self.shared.queue, *change);
         }
         drop(bus);
-        host.bindings_changed(GENERATION, changes);
+        host.bindings_changed(EPOCH, changes);
     }
 
     /// Moves a batch from the layer to the broker; whether there was one.

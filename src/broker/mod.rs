@@ -22,6 +22,9 @@ pub(crate) type Token = u64;
 /// Counts the consuming connections of a layer, from 1.
 pub(crate) type Generation = u64;
 
+/// Counts how often all groups of a layer were bound, from 1.
+pub(crate) type BindingEpoch = u64;
+
 /// Where a publication goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
@@ -51,6 +54,8 @@ pub(crate) enum Outcome {
     /// The connection ended first, or the AMQP channel and it is not known whether for this one; the
     /// text says how.
     Unconfirmed(String),
+    /// The connection ended before it was sent; the text says how. Certainly not sent.
+    Unsent(String),
     /// The broker takes no body of this size; certainly not sent.
     TooLarge { size: usize, limit: usize },
     /// The broker refused it for what it is; the text says why. Certainly not sent.
@@ -87,7 +92,7 @@ pub(crate) enum BindingChange {
 /// What a broker says of its connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BrokerState {
-    /// Both connections stand, the queue is consumed and all bindings are back.
+    /// Both connections stand, and what is published reaches the queue, which has all its bindings.
     Ready(Generation),
     /// At least one connection is lost or was never made; the text says why. Attempts go on.
     Disconnected(String),
@@ -110,17 +115,28 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// The broker has said that it takes no larger body than this.
     fn size_limit_learned(&self, bytes: usize);
 
-    /// Starts the consuming connection `generation`, before its first delivery, and returns every
-    /// group that its queue is to be bound to. Changes of earlier generations are void.
-    fn begin_generation(&self, generation: Generation) -> Vec<Arc<str>>;
+    /// Starts the consuming connection `generation`, before its first delivery. `queue` is a new one, of
+    /// this name, which may be another than before.
+    fn begin_generation(&self, generation: Generation, queue: &str);
+
+    /// The queue is about to be bound again, to every group that this returns. Changes of earlier epochs
+    /// are void.
+    fn bind_all(&self, epoch: BindingEpoch) -> Vec<Arc<str>>;
+
+    /// The queue is gone, and its bindings with it.
+    fn bindings_lost(&self);
+
+    /// The broker has put back into the queue what is held: it may be taken as let go. None of it is
+    /// delivered again.
+    fn deliveries_requeued(&self, generation: Generation);
 
     /// Takes deliveries in their order and empties `batch`. Returns how many of the oldest
     /// deliveries of this generation that are held so far, these included, may be let go now;
     /// the others are held until [`Broker::resume`].
     fn deliver(&self, generation: Generation, batch: &mut Vec<Delivery>) -> usize;
 
-    /// These changes are done, or were part of [`Host::begin_generation`].
-    fn bindings_changed(&self, generation: Generation, done: Vec<(Arc<str>, BindingChange)>);
+    /// These changes are done, or were part of [`Host::bind_all`].
+    fn bindings_changed(&self, epoch: BindingEpoch, done: Vec<(Arc<str>, BindingChange)>);
 
     /// The connections changed. The same state may be said twice, with another reason.
     fn state_changed(&self, state: BrokerState);
@@ -141,9 +157,9 @@ pub(crate) trait Broker: Send + Sync {
     /// Void if `generation` is over.
     fn resume(&self, generation: Generation, count: usize);
 
-    /// Changes bindings, in this order for each group. Void if `generation` is over: the next one
-    /// asks by [`Host::begin_generation`].
-    fn change_bindings(&self, generation: Generation, changes: Vec<(Arc<str>, BindingChange)>);
+    /// Changes bindings, in this order for each group. Void if `epoch` is over: the next one asks by
+    /// [`Host::bind_all`].
+    fn change_bindings(&self, epoch: BindingEpoch, changes: Vec<(Arc<str>, BindingChange)>);
 
     /// Closes for good within `timeout`, politely if the broker answers; what is unconfirmed ends
     /// as [`Outcome::Unconfirmed`]. After the future is done the host is not called any more.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::broker::{
-    BindingChange, Broker, BrokerState, Delivery, Generation, Host, Outcome, Publication, Route,
-    Token,
+    BindingChange, BindingEpoch, Broker, BrokerState, Delivery, Generation, Host, Outcome,
+    Publication, Route, Token,
 };
 use crate::config::{Config, Settings};
 use crate::log::RecordId;
@@ -46,7 +46,11 @@ pub(crate) struct Record {
     pub(crate) hold: bool,
     pub(crate) groups: Vec<Arc<str>>,
     pub(crate) generations: Vec<Generation>,
-    pub(crate) bindings: Vec<(Generation, Arc<str>, BindingChange)>,
+    /// The name of the queue of each generation.
+    pub(crate) queues: Vec<String>,
+    pub(crate) epochs: Vec<BindingEpoch>,
+    pub(crate) bindings: Vec<(BindingEpoch, Arc<str>, BindingChange)>,
+    pub(crate) requeued: Vec<Generation>,
     pub(crate) blocked: Vec<bool>,
     pub(crate) size_limits: Vec<usize>,
     pub(crate) states: Vec<BrokerState>,
@@ -97,10 +101,29 @@ impl Host for FakeHost {
         self.lock().size_limits.push(bytes);
     }
 
-    fn begin_generation(&self, generation: Generation) -> Vec<Arc<str>> {
+    fn begin_generation(&self, generation: Generation, queue: &str) {
         let mut record = self.lock();
         record.generations.push(generation);
+        record.queues.push(queue.to_owned());
+    }
+
+    fn bind_all(&self, epoch: BindingEpoch) -> Vec<Arc<str>> {
+        let mut record = self.lock();
+        record.epochs.push(epoch);
         record.groups.clone()
+    }
+
+    fn bindings_lost(&self) {
+        let mut record = self.lock();
+        if record.generations.is_empty() {
+            record
+                .violations
+                .push("bindings were lost that never were".to_owned());
+        }
+    }
+
+    fn deliveries_requeued(&self, generation: Generation) {
+        self.lock().requeued.push(generation);
     }
 
     fn deliver(&self, generation: Generation, batch: &mut Vec<Delivery>) -> usize {
@@ -113,10 +136,10 @@ impl Host for FakeHost {
         if record.hold { 0 } else { count }
     }
 
-    fn bindings_changed(&self, generation: Generation, done: Vec<(Arc<str>, BindingChange)>) {
+    fn bindings_changed(&self, epoch: BindingEpoch, done: Vec<(Arc<str>, BindingChange)>) {
         let done = done
             .into_iter()
-            .map(|(group, change)| (generation, group, change));
+            .map(|(group, change)| (epoch, group, change));
         self.lock().bindings.extend(done);
     }
 

@@ -88,6 +88,8 @@ pub enum layer_stat_t {
     /// Counts sends that the broker refused for what they are: too large for it, or not allowed to
     /// the user.
     LAYER_STAT_SENDS_REFUSED = 37,
+    /// Counts how often the queue got another name, since an earlier one stayed taken.
+    LAYER_STAT_QUEUE_RENAMES = 38,
 }
 
 // cbindgen reads no macro, so the list stands twice; this keeps the two the same.
@@ -134,6 +136,7 @@ const _: () = {
         (C::LAYER_STAT_DROPPED_TOTAL_FULL, Stat::DroppedTotalFull),
         (C::LAYER_STAT_MEMBERSHIPS_EXPIRED, Stat::MembershipsExpired),
         (C::LAYER_STAT_SENDS_REFUSED, Stat::SendsRefused),
+        (C::LAYER_STAT_QUEUE_RENAMES, Stat::QueueRenames),
     ];
     let mut index = 0;
     while index < PAIRS.len() {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::broker::{
-    BindingChange, BrokerState, Delivery, Generation, Host, Outcome, Publication, Token,
+    BindingChange, BindingEpoch, BrokerState, Delivery, Generation, Host, Outcome, Publication,
+    Token,
 };
 use crate::dispatch::{self, Runner, Turn};
 use crate::error::panic_text;
@@ -42,14 +43,18 @@ impl Host for Shared {
         self.broker_limit.store(bytes, Ordering::Relaxed);
     }
 
-    fn begin_generation(&self, generation: Generation) -> Vec<Arc<str>> {
+    fn begin_generation(&self, generation: Generation, queue: &str) {
+        self.own_queues.begin(queue);
         self.link.begin(generation);
-        // A broker that was restarted may have another.
-        self.broker_limit.store(usize::MAX, Ordering::Relaxed);
+        let mut local = self.inbox.local.lock();
+        local.generation = generation;
+        local.back_pressure.reset();
+    }
+
+    fn bind_all(&self, epoch: BindingEpoch) -> Vec<Arc<str>> {
         let (wanted, ended) = {
             let mut local = self.inbox.local.lock();
-            local.generation = generation;
-            local.back_pressure.reset();
+            local.binding_epoch = epoch;
             let (wanted, waiters) = local.groups.connected();
             let waits = waiters.into_iter();
             let ended: Vec<_> = waits.filter_map(|w| local.waits.remove(w)).collect();
@@ -65,14 +70,22 @@ impl Host for Shared {
         self.take_deliveries(generation, batch)
     }
 
-    fn bindings_changed(&self, generation: Generation, done: Vec<(Arc<str>, BindingChange)>) {
-        self.bindings_done(generation, done);
+    fn bindings_lost(&self) {
+        self.inbox.local.lock().groups.disconnected();
+    }
+
+    fn deliveries_requeued(&self, generation: Generation) {
+        let mut local = self.inbox.local.lock();
+        if local.generation == generation {
+            local.back_pressure.reset();
+        }
+    }
+
+    fn bindings_changed(&self, epoch: BindingEpoch, done: Vec<(Arc<str>, BindingChange)>) {
+        self.bindings_done(epoch, done);
     }
 
     fn state_changed(&self, state: BrokerState) {
-        if !matches!(state, BrokerState::Ready(_)) {
-            self.inbox.local.lock().groups.disconnected();
-        }
         let refused = matches!(state, BrokerState::Refused(_));
         let ended = self.outbox.link_changed(&state, &self.counters);
         self.link.set(state, |state, generation| {
@@ -159,8 +172,8 @@ mod tests {
         let layer = Layer::new(&config).unwrap();
         layer.wait_ready(Duration::from_secs(20)).unwrap();
         assert_eq!(layer.stat(Stat::Reconnects), 0);
-        layer.shared.begin_generation(2);
-        layer.shared.begin_generation(3);
+        layer.shared.begin_generation(2, "q");
+        layer.shared.begin_generation(3, "q");
         assert_eq!(layer.stat(Stat::Generation), 3);
         assert_eq!(layer.stat(Stat::Reconnects), 2);
 

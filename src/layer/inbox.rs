@@ -18,14 +18,7 @@ use super::shared::{Job, Shared};
 const EXPIRY_GRAIN: u32 = 64;
 
 impl Local {
-    fn deliver(
-        &mut self,
-        own_queue: &str,
-        decoded: Decoded,
-        now: Instant,
-        shared: &Shared,
-        after: &mut After,
-    ) {
+    fn deliver(&mut self, decoded: Decoded, now: Instant, shared: &Shared, after: &mut After) {
         let body = Arc::new(decoded.body);
         let losses = &mut self.losses;
         let mut note = |delivered: Delivered<Arc<Pull>>| {
@@ -44,7 +37,7 @@ impl Local {
             OwnedRecipient::Channel(channel) => {
                 let ours = channel
                     .split_once('!')
-                    .is_some_and(|(queue, _)| queue == own_queue);
+                    .is_some_and(|(queue, _)| shared.own_queues.contain(queue));
                 if ours {
                     note(self.mailboxes.deliver(channel, body, now));
                 } else {
@@ -146,7 +139,7 @@ impl Shared {
                 local.warn_of(what, now, self);
             }
             for message in decoded {
-                local.deliver(&self.queue, message, now, self, &mut after);
+                local.deliver(message, now, self, &mut after);
             }
             local.tell_losses(now, self);
             let (_, released) = local.release(now, self);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::back_pressure::{BackPressure, Rules};
-use crate::broker::{Generation, Token};
+use crate::broker::{BindingEpoch, Generation, Token};
 use crate::config::Settings;
 use crate::groups::{Change, Changed, Groups};
 use crate::log::RateLimit;
@@ -36,6 +36,7 @@ pub(super) struct Local {
     /// For what is asked at each callback.
     pub(super) clock: TickClock,
     pub(super) generation: Generation,
+    pub(super) binding_epoch: BindingEpoch,
     /// For each receiver whose canceller waits: its callback, once it has run.
     pub(super) handbacks: HashMap<ReceiverId, Option<Box<dyn Receive>>>,
     pub(super) closed: bool,
@@ -92,6 +93,7 @@ impl Inbox {
                 losses: Losses::default(),
                 isolation_is_logged: false,
                 generation: 0,
+                binding_epoch: 0,
                 handbacks: HashMap::new(),
                 closed: false,
                 warnings: Warnings {

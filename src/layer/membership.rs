@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::broker::{BindingChange, Generation, Token};
+use crate::broker::{BindingChange, BindingEpoch, Token};
 use crate::dispatch;
 use crate::error::Error;
 use crate::groups::{Change, Expired};
@@ -51,7 +51,7 @@ impl Shared {
                 // It was a member already, which has its pin.
                 local.mailboxes.unpin(key);
             }
-            ((local.generation, added.changes), token.is_some())
+            ((local.binding_epoch, added.changes), token.is_some())
         };
         self.change_bindings(changes);
         let expiry = self.settings.group_expiry;
@@ -118,7 +118,7 @@ impl Shared {
             }
             let key = local.mailboxes.key(channel);
             let left = key.map(|key| local.groups.discard(group, key));
-            (local.generation, local.unpin(left.unwrap_or_default()))
+            (local.binding_epoch, local.unpin(left.unwrap_or_default()))
         };
         self.change_bindings(changes);
         Ok(())
@@ -130,7 +130,7 @@ impl Shared {
     }
 
     /// Has the broker follow.
-    pub(super) fn change_bindings(&self, (generation, changes): (Generation, Vec<Change>)) {
+    pub(super) fn change_bindings(&self, (epoch, changes): (BindingEpoch, Vec<Change>)) {
         if changes.is_empty() {
             return;
         }
@@ -141,19 +141,15 @@ impl Shared {
                 Change::Unbind(group) => (group, BindingChange::Unbind),
             })
             .collect();
-        self.broker().change_bindings(generation, changes);
+        self.broker().change_bindings(epoch, changes);
     }
 
     /// The broker has followed.
-    pub(super) fn bindings_done(
-        &self,
-        generation: Generation,
-        done: Vec<(Arc<str>, BindingChange)>,
-    ) {
+    pub(super) fn bindings_done(&self, epoch: BindingEpoch, done: Vec<(Arc<str>, BindingChange)>) {
         let mut ended = Vec::new();
         let changes = {
             let mut local = self.inbox.local.lock();
-            if local.generation != generation {
+            if local.binding_epoch != epoch {
                 return;
             }
             let mut changes = Vec::new();
@@ -171,7 +167,7 @@ impl Shared {
         for wait in ended {
             self.complete(wait.completion, Ok(()));
         }
-        self.change_bindings((generation, changes));
+        self.change_bindings((epoch, changes));
     }
 
     /// Ends the calls whose group was not bound in time. Their memberships stay.
@@ -218,7 +214,7 @@ impl Shared {
                 .zip(channels.map(|channel| mailboxes.name(*channel)))
                 .collect();
             let count = changed.channels.len();
-            (count, first, (local.generation, local.unpin(changed)))
+            (count, first, (local.binding_epoch, local.unpin(changed)))
         };
         if count > 0 {
             self.counters.add(Stat::MembershipsExpired, count);

@@ -12,6 +12,7 @@ mod link;
 mod local;
 mod membership;
 mod outbox;
+mod own_queues;
 mod receivers;
 mod shared;
 mod shutdown;
@@ -91,7 +92,7 @@ impl Drop for Owner {
 impl std::fmt::Debug for Layer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Layer")
-            .field("queue", &self.shared.queue)
+            .field("queue", &self.shared.own_queues.current())
             .field("state", &self.state())
             .finish_non_exhaustive()
     }

@@ -406,6 +406,13 @@ fn explain(outcome: Outcome) -> (Stat, Result<(), Error>) {
                 ),
             )),
         ),
+        Outcome::Unsent(reason) => (
+            Stat::SendsUnsent,
+            Err(Error::new(
+                ErrorKind::Disconnected,
+                format!("the connection ended before the message was sent: {reason}"),
+            )),
+        ),
         Outcome::TooLarge { size, limit } => {
             (Stat::SendsRefused, Err(too_large_for_broker(size, limit)))
         }

@@ -252,7 +252,7 @@ impl Shared {
             let left = key.map(|key| local.groups.discard_channel(key));
             let changes = local.unpin(left.unwrap_or_default());
             let released = local.release(Instant::now(), self);
-            (discarded, (local.generation, changes), released)
+            (discarded, (local.binding_epoch, changes), released)
         };
         self.discarded(discarded, Ended::Discarded);
         self.resume(released);

@@ -28,6 +28,7 @@ use super::events::{Events, Pushed};
 use super::link::Link;
 use super::local::Inbox;
 use super::outbox::{Ended, Outbox, too_large_for_broker};
+use super::own_queues::OwnQueues;
 use super::timekeeper::Timekeeper;
 
 /// What the dispatcher runs.
@@ -52,7 +53,7 @@ pub(super) struct Outcome {
 pub(super) struct Shared {
     process: u64,
     pub(super) settings: Settings,
-    pub(super) queue: String,
+    pub(super) own_queues: OwnQueues,
     pub(super) counters: Counters,
     pub(super) inbox: Inbox,
     pub(super) outbox: Outbox,
@@ -93,7 +94,7 @@ impl Shared {
             closing: Closing::new(),
             events: Events::new(hooks),
             broker: OnceCell::new(),
-            queue,
+            own_queues: OwnQueues::new(queue),
             settings,
             runtime,
         });
@@ -115,7 +116,7 @@ impl Shared {
         self.closing.stops(keeper);
 
         let host: Weak<dyn Host> = Arc::downgrade(self) as Weak<dyn Host>;
-        let queue = self.queue.clone();
+        let queue = self.own_queues.current().to_string();
         let broker: Arc<dyn Broker> = match &self.settings.hosts {
             Hosts::Memory(name) => Memory::open(name, queue, &self.settings, host, tokio),
             Hosts::Amqp(endpoints) => {
@@ -150,18 +151,18 @@ impl Shared {
     /// Checks that `channel` is one of ours.
     pub(super) fn own_channel(&self, channel: &str) -> Result<(), Error> {
         let parsed = name::parse_channel(channel)?;
-        if parsed.queue == self.queue {
+        if self.own_queues.contain(parsed.queue) {
             return Ok(());
         }
         Err(Error::invalid(format!(
             "channel '{channel}' belongs to another layer: this one has the channels that begin \
              with '{}!'",
-            self.queue
+            self.own_queues.current()
         )))
     }
 
     pub(super) fn new_channel(&self, prefix: &str) -> Result<String, Error> {
-        name::channel(&self.queue, prefix, &random()?)
+        name::channel(&self.own_queues.current(), prefix, &random()?)
     }
 
     /// Tells whoever waits how a call ended that was no send.
@@ -302,6 +303,7 @@ impl Shared {
             }
             Stat::Generation => self.link.generation(),
             Stat::Reconnects => self.link.generation().saturating_sub(1),
+            Stat::QueueRenames => self.own_queues.renamed() as u64,
             Stat::Ready => u64::from(self.link.state() == State::Ready),
             Stat::InFlight => gauge(self.outbox.in_flight()),
             Stat::PublishersBlocked => u64::from(self.outbox.blocked()),

@@ -136,15 +136,16 @@ static void on_log(void *userdata, layer_log_level_t level, const char *id, cons
                    const char *message) {
     (void)userdata;
     (void)level;
-    (void)id;
     (void)target;
     pthread_mutex_lock(&log_lock);
     /* What is too much would be more than any test expects. */
     if (log_count < sizeof log_lines / sizeof log_lines[0]) {
-        log_lines[log_count] = strdup(message);
+        size_t room = strlen(id) + strlen(message) + sizeof ": ";
+        log_lines[log_count] = malloc(room);
         if (log_lines[log_count] == NULL) {
             die("no memory for a line of the log");
         }
+        snprintf(log_lines[log_count], room, "%s: %s", id, message);
         log_count++;
     }
     pthread_mutex_unlock(&log_lock);

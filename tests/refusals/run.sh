@@ -1,6 +1,7 @@
 #!/bin/bash
 # Brokers that refuse a message, a right or a layer, on RabbitMQ nodes that it starts itself:
-# run.sh [TEST...]. Needs the debug library (`make test STAGES="build refusals"` provides it).
+# run.sh [FILE[.CLASS[.TEST]]...]. Needs the debug library, which `make test STAGES="build refusals"`
+# provides.
 
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -25,4 +26,6 @@ build tests/refusals/storm.c "$target/refusals-storm"
 CHANNEL_LAYER_TEST_PEER=$target/refusals-peer
 CHANNEL_LAYER_TEST_STORM=$target/refusals-storm
 export CHANNEL_LAYER_TEST_PEER CHANNEL_LAYER_TEST_STORM
-exec timeout -k 10 600 "${PYTHON:-python3}" tests/refusals/test_refusals.py --verbose "$@"
+export PYTHONPATH=tests/refusals:tests/fixture
+[ $# -gt 0 ] || set -- test_refusals test_links
+exec timeout -k 10 900 "${PYTHON:-python3}" -m unittest --verbose "$@"

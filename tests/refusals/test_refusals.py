@@ -1,123 +1,12 @@
-"""Brokers that refuse a message, a right or a layer: what it costs, and what users are told; run.sh
-starts it.
-
-A process with a layer is tests/interop/peer.c, driven line by line; many sends at once are storm.c.
-"""
+"""Brokers that refuse a message, a right or a layer: what it costs, and what users are told."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import time
-import unittest
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "fixture"))
-import rabbitmq  # noqa: E402  (found by the line above)
+import rabbitmq
 
-PEER = os.environ["CHANNEL_LAYER_TEST_PEER"]
-STORM = os.environ["CHANNEL_LAYER_TEST_STORM"]
-WAIT = 30  # seconds for what is sure to come
-LIMIT = 65536
-LONG = "long" * 1250
-VHOSTS = ("/", "asgi", "durable", "queues", "users")
-# Set for each test that is about rights, and what README lists.
-LEAST = {"configure": "^channels_.*$", "write": r"^(channels_.*|groups|amq\.default)$",
-         "read": "^(channels_.*|groups)$"}
-
-
-class Peer:
-    """A C process with a layer of its own."""
-
-    def __init__(self, options, ready_ms=WAIT * 1000):
-        words = [f"{name}={value}" for name, value in options.items()]
-        self._process = subprocess.Popen([PEER, f"ready-ms={ready_ms}", *words], text=True,
-                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.opened = self._answer()
-
-    def _answer(self):
-        line = self._process.stdout.readline()
-        if not line:
-            raise AssertionError(f"the peer ended with status {self._process.wait()}")
-        return json.loads(line)
-
-    def ask(self, *words):
-        self._process.stdin.write(" ".join(words) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def log(self):
-        return "\n".join(self.ask("log")["log"])
-
-    def close(self):
-        if self._process.stdin.closed:
-            return
-        self._process.stdin.close()
-        self._process.wait(WAIT)
-        self._process.stdout.close()
-
-
-def packed(size):
-    """{"b": that many bytes} in hexadecimal digits."""
-    return "81a162c6" + size.to_bytes(4, "big").hex() + "00" * size
-
-
-class Case(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        users = [rabbitmq.User(name, password, VHOSTS, tags=tags)
-                 for name, password, tags in (("guest", "guest", ("administrator",)),
-                                              ("user", "user", ()), ("long", LONG, ()))]
-        cls.node = rabbitmq.Node(vhosts=VHOSTS, users=users, settings=cls.settings)
-        cls.addClassCleanup(cls.node.close)
-        cls.node.start()
-
-    settings = ()
-
-    def open(self, vhost="asgi", user="guest", ready_ms=WAIT * 1000, **options):
-        peer = Peer({"host": self.node.url(vhost, user), **options}, ready_ms)
-        self.addCleanup(peer.close)
-        return peer
-
-    def ready(self, **options):
-        peer = self.open(**options)
-        self.assert_status("LAYER_OK", peer.opened)
-        return peer
-
-    def assert_status(self, status, answer, *words):
-        self.assertEqual(answer["status"], status, answer)
-        for word in words:
-            self.assertIn(word, answer["error"])
-
-    def assert_receives(self, peer, channel, number):
-        answer = peer.ask("receive", channel, str(WAIT * 1000))
-        self.assert_status("LAYER_OK", answer)
-        self.assertEqual(answer["json"], {"n": number})
-
-    def assert_refused(self, *words, **options):
-        """The layer hears at once that it will not be taken, and why; its process ends then."""
-        began = time.monotonic()
-        self.assert_status("LAYER_REFUSED", self.open(**options).opened, *words)
-        self.assertLess(time.monotonic() - began, WAIT / 2)
-
-    def storm(self, *words, user="guest"):
-        done = subprocess.run([STORM, self.node.url(user=user), *map(str, words)], timeout=4 * WAIT,
-                              stdout=subprocess.PIPE, check=True)
-        told = json.loads(done.stdout)
-        self.assertTrue(told["is_over"], told)
-        return told
-
-    def channel_errors(self):
-        """How many AMQP channels the broker has closed for an error so far."""
-        def count(what):
-            return self.node._log.read_text(encoding="utf-8").count(what)
-        # It writes its log late: a line that is there has all before it there too.
-        last = "Successfully set permissions for 'long'"
-        seen = count(last)
-        self.node.ctl("set_permissions", "-p", "asgi", "long", ".*", ".*", ".*")
-        self.assertTrue(rabbitmq.wait_until(lambda: count(last) > seen, WAIT))
-        return count("operation basic.publish caused")
+from case import Case, LEAST, LIMIT, LONG, packed, Peer, WAIT
 
 
 class TheSizeOfMessages(Case):
@@ -238,7 +127,7 @@ class Rights(Case):
             self.assert_receives(peer, channel, number)
         self.assert_status("LAYER_OK", self.other.ask("group-send-json", "room", '{"n":9}'))
         self.assert_receives(peer, channel, 9)
-        self.assertTrue(rabbitmq.wait_until(lambda: "is not checked" in peer.log(), WAIT))
+        self.assert_logs(peer, "exchange_not_checked: ")
         self.assertEqual(peer.ask("stat", "16")["value"], 1)
 
     def test_a_right_that_is_missing_costs_no_other_send_in_flight(self):
@@ -374,6 +263,3 @@ class Addresses(Case):
             # 0.25 s and what the machine takes; where one waited for the other it would be 5.
             self.assertLess(time.monotonic() - began, 4)
 
-
-if __name__ == "__main__":
-    unittest.main()

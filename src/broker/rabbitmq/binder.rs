@@ -14,7 +14,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::failure::describe;
 use super::in_flight::InFlight;
 use super::io_thread::{Turn, Work};
-use crate::broker::{BindingChange, Generation, Host};
+use crate::broker::{BindingChange, BindingEpoch, Host};
 
 /// How many AMQP channels the bindings are spread over. lapin looks through all bindings of one at
 /// each unbind, and through all AMQP channels of a connection at each frame: of eight and of a
@@ -126,7 +126,7 @@ impl Binder {
 /// What the layer wishes, on its way to the broker and back.
 pub(super) struct Binding {
     binder: Binder,
-    generation: Generation,
+    epoch: BindingEpoch,
     changes: UnboundedReceiver<Vec<Change>>,
     host: Weak<dyn Host>,
 }
@@ -134,13 +134,13 @@ pub(super) struct Binding {
 impl Binding {
     pub(super) fn new(
         binder: Binder,
-        generation: Generation,
+        epoch: BindingEpoch,
         changes: UnboundedReceiver<Vec<Change>>,
         host: Weak<dyn Host>,
     ) -> Self {
         Self {
             binder,
-            generation,
+            epoch,
             changes,
             host,
         }
@@ -167,7 +167,7 @@ impl Work for Binding {
             let Some(host) = self.host.upgrade() else {
                 return Err("the layer is gone".to_owned());
             };
-            host.bindings_changed(self.generation, done);
+            host.bindings_changed(self.epoch, done);
         }
         Ok(turn)
     }

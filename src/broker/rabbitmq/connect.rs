@@ -48,8 +48,6 @@ pub(super) type Alive = mpsc::Sender<Infallible>;
 #[derive(Debug, Clone)]
 pub(super) struct Options {
     pub(super) timeout: Duration,
-    /// The longest pause between two attempts.
-    pub(super) reconnect_max: Duration,
     /// In seconds; 0: as the broker wishes, at most [`LONGEST_HEARTBEAT`].
     pub(super) heartbeat: u16,
     /// `None` if no host is one of `amqps://`.
@@ -279,6 +277,25 @@ impl Link {
         Arc::clone(&self.io_thread)
     }
 
+    /// How many AMQP channels the connection may have; 65535 where the broker sets no limit.
+    pub(super) fn numbers(&self) -> usize {
+        let most = self
+            .connection
+            .as_ref()
+            .map_or(0, |connection| connection.configuration().channel_max());
+        match usize::from(most) {
+            0 => usize::from(u16::MAX),
+            most => most,
+        }
+    }
+
+    /// Whether the connection has not ended.
+    pub(super) fn stands(&self) -> bool {
+        self.connection
+            .as_ref()
+            .is_some_and(|connection| connection.status().connected())
+    }
+
     /// Keeps a handle of lapin's until the connection has ended.
     pub(super) fn keep(&self, handle: impl Any + Send) {
         self.kept.lock().push(Box::new(handle));
@@ -292,14 +309,7 @@ impl Link {
     /// Whether one more AMQP channel may be opened that the broker may close: lapin does not use its
     /// number again. `reserve` says how many of all numbers are to be left.
     pub(super) fn spend_number(&self, reserve: impl FnOnce(usize) -> usize) -> bool {
-        let Some(connection) = &self.connection else {
-            return false;
-        };
-        let numbers = match usize::from(connection.configuration().channel_max()) {
-            0 => usize::from(u16::MAX),
-            most => most,
-        };
-        let numbers = numbers.saturating_sub(STANDING);
+        let numbers = self.numbers().saturating_sub(STANDING);
         let most = numbers - reserve(numbers);
         let spend = |spent: usize| (spent < most).then_some(spent + 1);
         self.spent_numbers

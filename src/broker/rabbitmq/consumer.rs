@@ -4,8 +4,7 @@
 //! of `n` more is one cumulative ack of the tag `n` further on.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -13,10 +12,10 @@ use futures_util::Stream;
 use lapin::Channel;
 use lapin::options::BasicAckOptions;
 
-use super::failure::describe;
+use super::failure::{describe, is_ack_timeout};
 use super::in_flight::poll_once;
 use super::io_thread::{Turn, Work, time_to_gather};
-use super::self_check::is_check;
+use super::probe::probe_id;
 use super::shared::Shared;
 use crate::broker::{Delivery, Generation};
 
@@ -37,6 +36,25 @@ struct Acks {
 }
 
 impl Acks {
+    fn new(prefetch: u16) -> Self {
+        Self {
+            prefetch: prefetch.into(),
+            received: 0,
+            acked: 0,
+            due: 0,
+        }
+    }
+
+    /// Whether the broker may send nothing until the layer lets go of something.
+    fn are_used_up(&self) -> bool {
+        self.received - self.acked >= self.prefetch + self.due
+    }
+
+    /// How many deliveries have not been acked.
+    fn unacked(&self) -> u64 {
+        self.received - self.acked
+    }
+
     /// How much must be let go for an ack at once: half of what the broker may send ahead, or
     /// anything when it waits for us.
     fn urgent(&self) -> u64 {
@@ -60,15 +78,24 @@ impl Acks {
     }
 }
 
-/// The consumer of one connection.
+/// How a consumer ended whose connection stands.
+#[derive(Debug)]
+pub(super) struct ConsumerEnd {
+    /// The broker has closed the AMQP channel since a delivery was not acked within its
+    /// `consumer_timeout`, and puts back into the queue what was not acked: so many messages.
+    pub(super) unacked: u64,
+}
+
+/// The consumer of one AMQP channel.
 pub(super) struct Consumer {
     shared: Arc<Shared>,
     generation: Generation,
     channel: Channel,
     deliveries: lapin::Consumer,
     batch: Vec<Delivery>,
-    /// How many messages have gone to the layer.
-    delivered: Arc<AtomicU64>,
+    /// How many messages the broker sends once more that the layer has had.
+    repeated: u64,
+    ended: Arc<OnceLock<ConsumerEnd>>,
     acks: Acks,
     /// When what is due is acked, be it as little as it may.
     ack_at: Option<Instant>,
@@ -81,7 +108,7 @@ impl Consumer {
         channel: Channel,
         deliveries: lapin::Consumer,
         prefetch: u16,
-        delivered: Arc<AtomicU64>,
+        repeated: u64,
     ) -> Self {
         Self {
             shared,
@@ -89,14 +116,45 @@ impl Consumer {
             channel,
             deliveries,
             batch: Vec::with_capacity(BATCH),
-            delivered,
-            acks: Acks {
-                prefetch: prefetch.into(),
-                received: 0,
-                acked: 0,
-                due: 0,
-            },
+            repeated,
+            ended: Arc::default(),
+            acks: Acks::new(prefetch),
             ack_at: None,
+        }
+    }
+
+    /// Filled when the consumer has ended for the broker's `consumer_timeout`.
+    pub(super) fn ended(&self) -> Arc<OnceLock<ConsumerEnd>> {
+        Arc::clone(&self.ended)
+    }
+
+    /// Takes one delivery in: a probe, a message that the layer has had, or one for the layer.
+    fn take(&mut self, delivery: lapin::message::Delivery) {
+        self.acks.received += 1;
+        if let Some(id) = probe_id(&delivery.properties) {
+            self.acks.due += 1;
+            self.shared.arrivals.add_probe(id.to_owned());
+            return;
+        }
+        // What was put back into the queue stands in front of all that is new.
+        if !delivery.redelivered {
+            self.repeated = 0;
+        } else if self.repeated > 0 {
+            self.repeated -= 1;
+            self.acks.due += 1;
+            return;
+        }
+        self.batch.push(Delivery {
+            body: delivery.data,
+            redelivered: delivery.redelivered,
+        });
+    }
+
+    fn note_end(&self, error: &lapin::Error) {
+        if is_ack_timeout(error) {
+            let unacked = self.acks.unacked();
+            // It ends once.
+            let _ = self.ended.set(ConsumerEnd { unacked });
         }
     }
 
@@ -142,18 +200,9 @@ impl Work for Consumer {
         let mut ended = None;
         while self.batch.len() < BATCH {
             match Pin::new(&mut self.deliveries).poll_next(cx) {
-                Poll::Ready(Some(Ok(delivery))) if is_check(&delivery.properties) => {
-                    self.acks.received += 1;
-                    self.acks.due += 1;
-                }
-                Poll::Ready(Some(Ok(delivery))) => {
-                    self.acks.received += 1;
-                    self.batch.push(Delivery {
-                        body: delivery.data,
-                        redelivered: delivery.redelivered,
-                    });
-                }
+                Poll::Ready(Some(Ok(delivery))) => self.take(delivery),
                 Poll::Ready(Some(Err(error))) => {
+                    self.note_end(&error);
                     ended = Some(describe(&error));
                     break;
                 }
@@ -170,7 +219,7 @@ impl Work for Consumer {
             let Some(host) = self.shared.host.upgrade() else {
                 return Err("the layer is gone".to_owned());
             };
-            self.delivered.fetch_add(count as u64, Ordering::Relaxed);
+            self.shared.arrivals.add_delivered(count as u64);
             let let_go = host.deliver(self.generation, &mut self.batch);
             self.batch.clear();
             self.acks.due += let_go as u64;
@@ -178,6 +227,8 @@ impl Work for Consumer {
         if let Some(reason) = ended {
             return Err(reason);
         }
+        let arrivals = &self.shared.arrivals;
+        arrivals.set_credit_used_up(self.acks.are_used_up());
         let has_written = self.ack_what_is_due().map_err(|error| describe(&error))?;
         if may_be_more {
             cx.waker().wake_by_ref();
@@ -202,10 +253,8 @@ mod tests {
     #[test]
     fn acks_are_cumulative_and_urgent_when_the_broker_waits() {
         let mut acks = Acks {
-            prefetch: 10,
             received: 6,
-            acked: 0,
-            due: 0,
+            ..Acks::new(10)
         };
         assert_eq!(acks.urgent(), 5);
         assert_eq!(acks.next(), None);
@@ -224,12 +273,18 @@ mod tests {
 
     #[test]
     fn the_smallest_prefetch_acks_each_at_once() {
-        let acks = Acks {
-            prefetch: 1,
-            received: 0,
-            acked: 0,
-            due: 0,
+        assert_eq!(Acks::new(1).urgent(), 1);
+    }
+
+    #[test]
+    fn credit_is_used_up_by_what_the_layer_holds_and_not_by_what_will_be_acked_next() {
+        let mut acks = Acks {
+            received: 2,
+            ..Acks::new(2)
         };
-        assert_eq!(acks.urgent(), 1);
+        assert!(acks.are_used_up());
+        // One of them was a probe.
+        acks.due = 1;
+        assert!(!acks.are_used_up());
     }
 }

@@ -42,6 +42,8 @@ pub(super) enum Kind {
 pub(super) struct Failure {
     pub(super) kind: Kind,
     pub(super) why: String,
+    /// The queue belongs to another connection.
+    pub(super) is_locked: bool,
 }
 
 impl Failure {
@@ -49,6 +51,7 @@ impl Failure {
         Self {
             kind: Kind::Passing,
             why: why.into(),
+            is_locked: false,
         }
     }
 
@@ -56,6 +59,7 @@ impl Failure {
         Self {
             kind: Kind::Refused,
             why: why.into(),
+            is_locked: false,
         }
     }
 
@@ -63,6 +67,7 @@ impl Failure {
         Self {
             kind: Kind::HungUp,
             why: why.into(),
+            is_locked: false,
         }
     }
 
@@ -168,10 +173,13 @@ impl Failure {
                 "{what}; the user needs the permissions configure, write and read on queue \
                  '{queue}' and exchange '{exchange}'"
             )),
-            RESOURCE_LOCKED => Self::passing(format!(
-                "{what}; queue '{queue}' belongs to another connection, perhaps to the one before \
-                 this, until the broker notices that that is gone"
-            )),
+            RESOURCE_LOCKED => Self {
+                is_locked: true,
+                ..Self::passing(format!(
+                    "{what}; queue '{queue}' belongs to another connection, perhaps to the one \
+                     before this, until the broker notices that that is gone"
+                ))
+            },
             PRECONDITION_FAILED if said.get_message().as_str().contains("limit") => {
                 Self::refused(format!("{what}; raise it, or use another vhost"))
             }
@@ -193,6 +201,18 @@ pub(super) fn is_access_refused(error: &lapin::Error) -> bool {
 /// Whether what was asked for is not there.
 pub(super) fn is_not_found(error: &lapin::Error) -> bool {
     matches!(error.kind(), ErrorKind::ProtocolError(said) if said.get_id() == NOT_FOUND)
+}
+
+/// Whether the queue belongs to another connection.
+pub(super) fn is_resource_locked(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(said) if said.get_id() == RESOURCE_LOCKED)
+}
+
+/// Whether the broker has closed the AMQP channel of a consumer for its `consumer_timeout`:
+/// `delivery acknowledgement on channel 1 timed out`.
+pub(super) fn is_ack_timeout(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(said)
+        if said.get_id() == PRECONDITION_FAILED && said.get_message().as_str().contains("timed out"))
 }
 
 /// What ended a connection or an AMQP channel.

@@ -42,9 +42,10 @@ use super::denial::Denials;
 use super::failure::{Failure, describe};
 use super::in_flight::{InFlight, poll_once};
 use super::io_thread::{IoThread, Task, Turn, Work, time_to_gather};
-use super::shared::{Shared, Stop, stopped};
+use super::shared::Shared;
 use super::topology::short;
 use super::verdict::{ChannelError, ExchangeKind, Fate, Unanswered};
+use super::workers::{Stop, stopped};
 
 use crate::broker::{Host, Outcome, Publication, Route};
 
@@ -117,6 +118,8 @@ pub(super) struct Outlet<E, O> {
     pub(super) events: E,
     /// Opens an AMQP channel in place of one that the broker has closed.
     pub(super) open: O,
+    /// How long a groups exchange that is gone is waited for.
+    pub(super) patience: Duration,
 }
 
 /// Publishes until the connection ends or `stop` says so. Returns why.
@@ -137,6 +140,7 @@ where
         channel,
         events,
         open,
+        patience,
     } = outlet;
     let mut publisher = Publisher {
         shared: Arc::clone(&shared),
@@ -156,6 +160,10 @@ where
         inquiry,
         blocked: false,
     };
+    if let Some(host) = shared.host.upgrade() {
+        // A broker that was restarted may have another.
+        host.size_limit_learned(usize::MAX);
+    }
     // There may be what came while there was no connection.
     shared.doorbell.ring();
     let reason = loop {
@@ -167,8 +175,18 @@ where
         };
         match reason {
             Some(_) if publisher.answers.channel_error.is_some() => {
-                publisher.judge();
-                match select(pin!(open()), pin!(stopped(&mut stop))).await {
+                let no_exchange = publisher.judge();
+                let reopened = async {
+                    if let Some(reason) = no_exchange
+                        && !shared.bind_again(reason, patience).await
+                    {
+                        return Err(Failure::passing(format!(
+                            "the groups exchange was not there again in {patience:?}"
+                        )));
+                    }
+                    open().await
+                };
+                match select(pin!(reopened), pin!(stopped(&mut stop))).await {
                     Either::Left((Ok(channel), _)) => publisher.channel = Arc::new(channel),
                     Either::Left((Err(failure), _)) => break failure.why,
                     Either::Right((Stop::Now(reason), _)) => break reason,
@@ -276,12 +294,10 @@ where
     S: Fn(&Arc<Channel>, &Sent) -> F,
 {
     /// The AMQP channel is closed: tells what became of what has no answer, and lets what was not
-    /// processed wait for another one.
-    fn judge(&mut self) {
+    /// processed wait for another one. Returns what the broker says where the groups exchange is gone.
+    fn judge(&mut self) -> Option<String> {
         self.collect();
-        let Some(error) = self.answers.channel_error.take() else {
-            return;
-        };
+        let error = self.answers.channel_error.take()?;
         let mut unanswered = std::mem::take(&mut self.answers.unanswered);
         unanswered.extend(self.in_flight.abandon());
         unanswered.sort_by_key(|sent| sent.token);
@@ -296,8 +312,8 @@ where
             })
             .collect();
         let fates = error.judge(&known);
-        if let ChannelError::TooLarge(limit) = error {
-            self.size_limit = Some(limit);
+        if let ChannelError::TooLarge(limit) = &error {
+            self.size_limit = Some(*limit);
         }
         let mut again = Vec::new();
         for (sent, fate) in unanswered.into_iter().zip(fates) {
@@ -325,6 +341,10 @@ where
         }
         // There is work on the new one.
         self.shared.doorbell.ring();
+        match error {
+            ChannelError::NoExchange(said) => Some(said),
+            _ => None,
+        }
     }
 
     /// Waits for confirms for a part of the time that there is to close. Returns why what is still
@@ -502,12 +522,11 @@ where
         self.settle(&*host);
         let unconfirmed = |sent: Sent| (sent.token, Outcome::Unconfirmed(reason.to_owned()));
         let unanswered = std::mem::take(&mut self.answers.unanswered);
-        let left = self
-            .in_flight
-            .abandon()
-            .chain(unanswered)
-            .chain(self.waiting.drain(..));
+        let left = self.in_flight.abandon().chain(unanswered);
         let mut outcomes: Vec<_> = left.map(unconfirmed).collect();
+        // Never handed over, or known not to be processed.
+        let unsent = |sent: Sent| (sent.token, Outcome::Unsent(reason.to_owned()));
+        outcomes.extend(self.waiting.drain(..).map(unsent));
         if !outcomes.is_empty() {
             host.publications_ended(&mut outcomes);
         }
@@ -531,7 +550,9 @@ fn refusal(error: &ChannelError, sent: &Sent) -> Outcome {
                 "{said}; the user needs the right to write to {exchange}"
             ))
         }
-        ChannelError::Other(said) => Outcome::Refused(said.clone()),
+        ChannelError::NoExchange(said) | ChannelError::Other(said) => {
+            Outcome::Refused(said.clone())
+        }
     }
 }
 
@@ -542,9 +563,9 @@ fn unknown(error: &ChannelError) -> String {
             "the broker refused a message behind it that was larger than {limit} bytes, and closed \
              the AMQP channel"
         ),
-        ChannelError::NoRight { said, .. } | ChannelError::Other(said) => {
-            format!("{said}, and closed the AMQP channel")
-        }
+        ChannelError::NoRight { said, .. }
+        | ChannelError::NoExchange(said)
+        | ChannelError::Other(said) => format!("{said}, and closed the AMQP channel"),
     }
 }
 

@@ -1,47 +1,94 @@
-//! What the calls of the layer and the tasks share, and how they are told to end.
+//! What the calls of the layer and the tasks of both links share.
 
 use std::pin::pin;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
+use super::arrivals::Arrivals;
 use super::binder::Change;
+use super::connector::Place;
 use super::credit::Credit;
 use super::doorbell::Doorbell;
-use crate::broker::{Generation, Host};
+use super::standing::Standing;
+use crate::broker::{BindingEpoch, Generation, Host};
 use crate::sync::Mutex;
 
-/// What the calls of the layer and the tasks share.
+/// What the calls of the layer and the tasks of both links share.
 pub(super) struct Shared {
     pub(super) host: Weak<dyn Host>,
     pub(super) doorbell: Doorbell,
     pub(super) credit: Credit,
-    pub(super) bindings: Mutex<Option<(Generation, mpsc::UnboundedSender<Vec<Change>>)>>,
+    pub(super) bindings: Mutex<Option<(BindingEpoch, mpsc::UnboundedSender<Vec<Change>>)>>,
     pub(super) closing: Closing,
+    pub(super) standing: Standing,
+    /// Where the consuming link is logged in, whatever it has there.
+    pub(super) reached: watch::Sender<Option<Place>>,
+    /// The queue that is consumed.
+    pub(super) consumed: watch::Sender<Option<OwnQueue>>,
+    /// To the consuming link.
+    pub(super) complaints: mpsc::UnboundedSender<Complaint>,
+    pub(super) arrivals: Arrivals,
 }
 
-/// What the tasks of a session are told.
-#[derive(Debug, Clone)]
-pub(super) enum Stop {
-    No,
-    /// The broker is closed: finish what is in flight.
-    Finish,
-    /// The session is over, for this reason.
-    Now(String),
+/// The own queue, as it is consumed and bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OwnQueue {
+    pub(super) name: Arc<str>,
+    pub(super) generation: Generation,
+    pub(super) epoch: BindingEpoch,
+    /// [`Arrivals::delivered`] when it was made.
+    pub(super) delivered_before: u64,
 }
 
-/// Waits until the tasks of a session are told to end. Where nobody could tell them any more, they may
-/// finish.
-pub(super) async fn stopped(told: &mut watch::Receiver<Stop>) -> Stop {
-    match told.wait_for(|stop| !matches!(stop, Stop::No)).await {
-        Ok(stop) => stop.clone(),
-        Err(_) => Stop::Finish,
+/// What others have found out about the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Complaint {
+    /// The bindings of this epoch do not route, or the groups exchange is gone.
+    NotBound { epoch: BindingEpoch, reason: String },
+    /// The queue of this generation hears nothing any more.
+    Lost {
+        generation: Generation,
+        reason: String,
+    },
+}
+
+impl Shared {
+    pub(super) fn new(host: Weak<dyn Host>, complaints: mpsc::UnboundedSender<Complaint>) -> Self {
+        Self {
+            standing: Standing::new(Weak::clone(&host)),
+            host,
+            doorbell: Doorbell::default(),
+            credit: Credit::default(),
+            bindings: Mutex::new(None),
+            closing: Closing::default(),
+            reached: watch::Sender::new(None),
+            consumed: watch::Sender::new(None),
+            complaints,
+            arrivals: Arrivals::default(),
+        }
+    }
+
+    /// Has the queue bound again, and waits for that at most so long; whether it was.
+    pub(super) async fn bind_again(&self, reason: String, within: Duration) -> bool {
+        let mut consumed = self.consumed.subscribe();
+        let epoch = consumed.borrow().as_ref().map(|queue| queue.epoch);
+        if let Some(epoch) = epoch {
+            // If nobody takes it, the broker is being closed.
+            let _ = self.complaints.send(Complaint::NotBound { epoch, reason });
+        }
+        let is_later = |queue: &Option<OwnQueue>| {
+            queue
+                .as_ref()
+                .is_some_and(|queue| Some(queue.epoch) > epoch)
+        };
+        let bound = consumed.wait_for(is_later);
+        matches!(timeout(within, bound).await, Ok(Ok(_)))
     }
 }
-
 /// Whether the broker is being closed, since when and until when.
 #[derive(Debug)]
 pub(super) struct Closing(watch::Sender<Option<(Instant, Instant)>>);

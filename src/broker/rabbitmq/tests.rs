@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::future::{join, select};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
+use super::connect::Link;
 use super::*;
+use crate::broker::BrokerState;
 use crate::broker::testing::{self, Open, Peer, to, unique};
 use crate::broker::{Outcome, Route};
 use crate::endpoint::Hosts;
@@ -383,7 +388,6 @@ async fn beside() -> (Link, lapin::Channel) {
     let (alive, _remains) = mpsc::channel(1);
     let options = connect::Options {
         timeout: 10 * SECOND,
-        reconnect_max: SECOND,
         heartbeat: 0,
         tls: None,
         handle: Handle::current(),
@@ -409,24 +413,31 @@ async fn a_deleted_exchange_is_made_again() {
     let deleted = channel.exchange_delete(exchange.as_str().into(), options);
     deleted.await.expect("it is deleted");
 
-    // A publication to an exchange that is not there closes the AMQP channel.
-    let outcome = peer.sent_to_group("g", b"x").await;
-    assert!(
-        matches!(&outcome, Outcome::Unconfirmed(reason) if reason.contains("NOT_FOUND")),
-        "{outcome:?}"
-    );
-    peer.until_generation(2).await;
+    // A publication to an exchange that is not there closes the AMQP channel. It waits until the
+    // exchange is there again.
     assert_eq!(peer.sent_to_group("g", b"x").await, Outcome::Confirmed);
     assert_eq!(peer.delivered(1).await, [b"x"]);
+    assert_eq!(peer.record().epochs, [1, 2]);
 
     // So does a binding.
     let deleted = channel.exchange_delete(exchange.as_str().into(), options);
     deleted.await.expect("it is deleted");
     let bind = vec![("h".into(), BindingChange::Bind)];
     peer.broker.change_bindings(2, bind);
-    peer.until_generation(3).await;
+    peer.until("an epoch", |record| {
+        (record.epochs == [1, 2, 3]).then_some(())
+    })
+    .await;
+    peer.until("the binding", |record| {
+        record
+            .bindings
+            .contains(&(3, "g".into(), BindingChange::Bind))
+            .then_some(())
+    })
+    .await;
     assert_eq!(peer.sent_to_group("g", b"y").await, Outcome::Confirmed);
     assert_eq!(peer.delivered(2).await, [b"x", b"y"]);
+    assert_eq!(peer.record().generations, [1], "the queue is the same");
     peer.close(SECOND).await;
 }
 

@@ -71,13 +71,21 @@ impl Topology {
         );
         self.answer(channel.queue_declare(short(&self.queue)?, flags, limits))
             .await?;
-        self.answer(channel.basic_qos(self.prefetch, BasicQosOptions::default()))
-            .await?;
+        self.limit_prefetch(&channel).await?;
         Ok(channel)
     }
 
+    /// Limits how many deliveries may be unacked on the AMQP channel of the consumer.
+    pub(super) async fn limit_prefetch(&self, channel: &Channel) -> Result<(), Failure> {
+        self.answer(channel.basic_qos(self.prefetch, BasicQosOptions::default()))
+            .await
+    }
+
     /// Declares the groups exchange; returns an AMQP channel that is still open.
-    async fn declare_exchange(&self, connection: &Connection) -> Result<Channel, Failure> {
+    pub(super) async fn declare_exchange(
+        &self,
+        connection: &Connection,
+    ) -> Result<Channel, Failure> {
         let exchange = short(&self.exchange)?;
         let declare = async |passive| {
             let channel = self.answer(connection.create_channel()).await?;

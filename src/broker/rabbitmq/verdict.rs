@@ -19,6 +19,8 @@ pub(super) enum ChannelError {
         /// The broker's own words.
         said: String,
     },
+    /// There is no such groups exchange; the broker's own words.
+    NoExchange(String),
     /// Something else, in words.
     Other(String),
 }
@@ -72,34 +74,42 @@ impl ChannelError {
                 },
                 None => Self::Other(text),
             },
-            // The exchange is gone, and our bindings with it: the connection is made again.
-            AMQPSoftError::NOTFOUND => return None,
+            AMQPSoftError::NOTFOUND => Self::NoExchange(text),
             _ => Self::Other(text),
         })
     }
 
     /// What became of all that has no answer, in the order in which it was handed over.
     pub(super) fn judge(&self, unanswered: &[Unanswered]) -> Vec<Fate> {
-        let (culprit, last_unknown) = match self {
+        let suspects = |exchange| {
+            let is_suspect = |one: &Unanswered| one.exchange == exchange;
+            let first = unanswered.iter().position(is_suspect);
+            (first, unanswered.iter().rposition(is_suspect))
+        };
+        // The one that was refused for certain, and the first that was not processed.
+        let (culprit, first_discarded) = match self {
             Self::TooLarge(limit) => {
                 let culprit = unanswered.iter().position(|one| one.size > *limit);
-                (culprit, culprit)
+                (culprit, culprit.map(|culprit| culprit + 1))
             }
             Self::NoRight { exchange, .. } => {
-                let is_suspect = |one: &Unanswered| one.exchange == *exchange;
-                let first = unanswered.iter().position(is_suspect);
-                let last = unanswered.iter().rposition(is_suspect);
-                (first.filter(|_| first == last), last)
+                let (first, last) = suspects(*exchange);
+                (first.filter(|_| first == last), last.map(|last| last + 1))
             }
+            // One that found no exchange was not processed either: there may be one next time.
+            Self::NoExchange(_) => match suspects(ExchangeKind::Groups) {
+                (Some(first), Some(last)) if first == last => (None, Some(first)),
+                (_, last) => (None, last.map(|last| last + 1)),
+            },
             Self::Other(_) => (None, None),
         };
         // Where nobody is suspect, all are.
-        let last_unknown = last_unknown.unwrap_or(usize::MAX);
+        let first_discarded = first_discarded.unwrap_or(usize::MAX);
         (0..unanswered.len())
             .map(|place| {
                 if Some(place) == culprit {
                     Fate::Refused
-                } else if place <= last_unknown {
+                } else if place < first_discarded {
                     Fate::Unknown
                 } else {
                     Fate::Discarded
@@ -188,12 +198,11 @@ mod tests {
                 "{text}"
             );
         }
-        for (id, text) in [
-            (320, "CONNECTION_FORCED - shutdown"),
-            (404, "NOT_FOUND - no exchange"),
-        ] {
-            assert_eq!(of(id, text), None, "{text}");
-        }
+        assert_eq!(of(320, "CONNECTION_FORCED - shutdown"), None);
+        assert!(matches!(
+            of(404, "NOT_FOUND - no exchange 'groups' in vhost 'v'"),
+            Some(ChannelError::NoExchange(_))
+        ));
         let lost = lapin::Error::from(ErrorKind::MissingHeartbeatError);
         assert_eq!(ChannelError::of(&lost, "groups"), None);
     }
@@ -231,13 +240,33 @@ mod tests {
         assert_eq!(judge(&[]), []);
     }
 
+    #[test]
+    fn one_publication_without_an_exchange_is_handed_over_again() {
+        use ExchangeKind::{Default, Groups};
+        use Fate::{Discarded, Unknown};
+        let judge = |all: &[ExchangeKind]| {
+            let all: Vec<_> = all.iter().map(|exchange| to(*exchange, 1)).collect();
+            ChannelError::NoExchange(String::new()).judge(&all)
+        };
+        assert_eq!(
+            judge(&[Default, Groups, Default]),
+            [Unknown, Discarded, Discarded]
+        );
+        assert_eq!(judge(&[Groups]), [Discarded]);
+        assert_eq!(
+            judge(&[Groups, Groups, Default]),
+            [Unknown, Unknown, Discarded]
+        );
+        assert_eq!(judge(&[Default]), [Unknown]);
+    }
+
     proptest! {
         /// Played by a broker that processes one after the other until one is refused.
         #[test]
         fn no_verdict_is_a_lie(
             sizes in proptest::collection::vec((any::<bool>(), 0_usize..20), 0..12),
             limit in 0_usize..20,
-            groups_refused in any::<bool>(),
+            kind in 0..3,
             answered in 0_usize..6,
         ) {
             let all: Vec<_> = sizes.iter().map(|(groups, size)| {
@@ -245,13 +274,13 @@ mod tests {
                 to(exchange, *size)
             }).collect();
             let is_refused = |one: &Unanswered| {
-                if groups_refused { one.exchange == ExchangeKind::Groups } else { one.size > limit }
+                if kind > 0 { one.exchange == ExchangeKind::Groups } else { one.size > limit }
             };
             let Some(culprit) = all.iter().position(is_refused) else { return Ok(()); };
-            let error = if groups_refused {
-                ChannelError::NoRight { exchange: ExchangeKind::Groups, said: String::new() }
-            } else {
-                ChannelError::TooLarge(limit)
+            let error = match kind {
+                0 => ChannelError::TooLarge(limit),
+                1 => ChannelError::NoRight { exchange: ExchangeKind::Groups, said: String::new() },
+                _ => ChannelError::NoExchange(String::new()),
             };
             // Some of those before it have their confirms.
             let from = answered.min(culprit);
@@ -259,11 +288,11 @@ mod tests {
             for (place, fate) in (from..).zip(&fates) {
                 match fate {
                     Fate::Refused => prop_assert_eq!(place, culprit),
-                    Fate::Discarded => prop_assert!(place > culprit),
+                    Fate::Discarded => prop_assert!(place > culprit || (kind == 2 && place == culprit)),
                     Fate::Unknown => {}
                 }
             }
-            if !groups_refused {
+            if kind == 0 {
                 prop_assert_eq!(fates[culprit - from], Fate::Refused);
             }
         }

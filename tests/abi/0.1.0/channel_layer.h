@@ -315,6 +315,8 @@ enum layer_stat_t
     // Counts sends that the broker refused for what they are: too large for it, or not allowed to
     // the user.
     LAYER_STAT_SENDS_REFUSED = 37,
+    // Counts how often the queue got another name, since an earlier one stayed taken.
+    LAYER_STAT_QUEUE_RENAMES = 38,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

@@ -8,6 +8,7 @@ from proxy import Proxy
 
 SCENARIO = "proxy: FIN, delay, trickle, one direction stalled"
 HEARTBEAT = 1
+LOST = " connection_lost "
 
 
 def run(report, short):
@@ -20,16 +21,15 @@ def run(report, short):
                 proxy.cut_all(reset=False)
                 report.check("ready again after a FIN", load.wait_ready(10, after=before))
 
-                before = load.generations()
+                lost = load.log().count(LOST)
                 proxy.delay = 0.05
                 time.sleep(1.5)  # of load
                 proxy.delay, proxy.trickle = 0, 11
                 time.sleep(1.5)
                 proxy.trickle = 0
-                report.check("slow bytes end no connection", load.generations() == before)
+                report.check("slow bytes end no connection", load.log().count(LOST) == lost)
 
                 for way, within in (("to_client", 3 * HEARTBEAT), ("to_broker", 4 * HEARTBEAT)):
-                    before = load.generations()
                     proxy.stall(way)
                     began = time.monotonic()
                     noticed = load.wait_unready(20)
@@ -39,8 +39,8 @@ def run(report, short):
                                       None if noticed is None else noticed - began,
                                       within, slack=0.7)
                     proxy.resume()
-                    report.check(f"ready again after silence {way}",
-                                 load.wait_ready(15, after=before))
+                    # A link that had not noticed yet goes on as it was.
+                    report.check(f"ready again after silence {way}", load.wait_ready(15))
             ledger = load.end()
         ledger.judge(report, proxy.recorder, load.timeout)
         report.check("the proxy understood what it passed on", not proxy.problems,

@@ -9,7 +9,9 @@ from proxy import Proxy
 
 SCENARIO = "exchange made anew, queue crashed, queue hung: the connection stands"
 HEARTBEAT = 1
-UNKNOWN = "does not know queue"
+LAYERS = 2
+BOUND_AGAIN = " bound_again "
+NOTICED = "does not route to queue"
 
 EXCHANGE_MADE_ANEW = """
     X = rabbit_misc:r(<<"asgi">>, exchange, <<"groups">>),
@@ -29,17 +31,21 @@ def run(report, short):
             load.wait_started()
             queue = re.search(r"queue '(channels_\w+)'", load.log()).group(1)
 
+            generations = load.generations()
             for _ in range(6):
-                before = load.generations()
+                before = load.log().count(BOUND_AGAIN)
                 node.ctl("eval", EXCHANGE_MADE_ANEW)
                 began = time.monotonic()
-                back = load.wait_ready(20, after=before)
+                bound = rabbitmq.wait_until(
+                    lambda: load.log().count(BOUND_AGAIN) >= before + LAYERS, 20)
+                back = load.wait_ready(20) if bound else None
                 took = None if back is None else max(back - began, 0)
                 report.check_time("the bindings are made again", took, 3 * HEARTBEAT)
-                # A send that met the moment without an exchange was told so, and the check of the
-                # queue had nothing left to find: once more, then.
-                if UNKNOWN in load.log():
+                # A send that met the moment without an exchange has found out first: once more,
+                # then.
+                if NOTICED in load.log():
                     break
+            report.check("the queues stay", load.generations() == generations)
             report.figure("bound again", f"{took or 0:.1f} s after the exchange was made anew")
 
             # This one the broker mends by itself: it starts the queue again, with our consumer.
@@ -59,5 +65,5 @@ def run(report, short):
             log = load.log()
         # An exchange without bindings routes to nobody, and a queue that crashed is empty.
         ledger.judge(report, proxy.recorder, load.timeout, broker_loses=True)
-        for words in (UNKNOWN, "gave no sign of life"):
+        for words in (NOTICED, "gave no sign of life"):
             report.check(f"the log says: {words}", words in log)

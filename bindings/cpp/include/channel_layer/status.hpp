@@ -112,6 +112,7 @@ enum class statistic : std::uint32_t {
     dropped_total_full = LAYER_STAT_DROPPED_TOTAL_FULL,
     memberships_expired = LAYER_STAT_MEMBERSHIPS_EXPIRED,
     sends_refused = LAYER_STAT_SENDS_REFUSED,
+    queue_renames = LAYER_STAT_QUEUE_RENAMES,
 };
 
 /// The name of a status as the header has it, as "LAYER_FULL".

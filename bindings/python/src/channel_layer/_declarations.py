@@ -134,6 +134,7 @@ ENUMS = {
             "LAYER_STAT_DROPPED_TOTAL_FULL": 35,
             "LAYER_STAT_MEMBERSHIPS_EXPIRED": 36,
             "LAYER_STAT_SENDS_REFUSED": 37,
+            "LAYER_STAT_QUEUE_RENAMES": 38,
         },
     ),
 }

@@ -1,0 +1,577 @@
+//! The consuming link: one connection with the own queue, its bindings and its consumer, made and
+//! remade for ever. What goes wrong with publishing does not touch it.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{Either, poll_fn, select};
+use lapin::Channel;
+use lapin::options::{BasicQosOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
+
+use super::binder::{Binder, Binding};
+use super::connect::{Link, Options};
+use super::connector::Connector;
+use super::consumer::{Consumer, ConsumerEnd};
+use super::failure::{Failure, describe, is_not_found, is_resource_locked};
+use super::io_thread::{self, writes_frames};
+use super::link_life::MakeLink;
+use super::own_queue::{Look, Past, Step};
+use super::probe;
+use super::shared::{Complaint, OwnQueue, Shared};
+use super::standing::{Consumed, LinkState, Side};
+use super::topology::{Topology, short};
+use super::workers::{LAST_WORDS, Stop, Workers};
+use crate::broker::{BindingEpoch, Generation, Host};
+use crate::log::RecordId;
+use crate::name;
+
+/// How often to ask for the queue where no heartbeat says how fast a loss is to be noticed.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Of so many intervals without an answer the queue hangs. A broker under load may be slow.
+const CHECK_PATIENCE: u32 = 3;
+
+/// How long the process of a queue may take for the answer to a passive declaration.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Looking for a queue costs an AMQP channel number each time, which lapin does not use again. A
+/// connection with fewer numbers than this declares the queue at once.
+const NUMBERS_FOR_LOOKS: usize = 64;
+
+/// The tasks of the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Consumer,
+    Binder,
+    QueueCheck,
+}
+
+/// How often a queue is asked for, by an option in seconds.
+pub(super) fn check_interval(heartbeat: u16) -> Duration {
+    match heartbeat {
+        0 => CHECK_INTERVAL,
+        seconds => Duration::from_secs(seconds.into()),
+    }
+}
+
+/// Makes the link, again and again.
+pub(super) struct Consuming {
+    connector: Connector,
+    owner: Owner,
+    complaints: mpsc::UnboundedReceiver<Complaint>,
+}
+
+/// What outlives a link: the name of the queue, and what counts up.
+struct Owner {
+    shared: Arc<Shared>,
+    topology: Topology,
+    past: Past,
+    generation: Generation,
+    epoch: BindingEpoch,
+    /// Whether the layer takes bindings to be there.
+    has_bindings: bool,
+    /// How much had been delivered before the queue was made.
+    delivered_before: u64,
+    options: Options,
+}
+
+/// A link that stands.
+pub(super) struct Session {
+    /// Its name, without a password.
+    endpoint: String,
+    link: Link,
+    workers: Workers<Role>,
+    /// The AMQP channel of the consumer.
+    channel: Channel,
+    consumer_end: Arc<OnceLock<ConsumerEnd>>,
+    binder: AbortHandle,
+    binder_channels: Vec<Channel>,
+}
+
+/// What a standing link has to act upon.
+enum Event {
+    Closing,
+    Ended(Option<Role>, String),
+    LinkEnded,
+    Complaint(Complaint),
+}
+
+impl Consuming {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        connector: Connector,
+        topology: Topology,
+        complaints: mpsc::UnboundedReceiver<Complaint>,
+    ) -> Self {
+        let options = connector.options().clone();
+        Self {
+            connector,
+            owner: Owner {
+                shared,
+                topology,
+                past: Past::default(),
+                generation: 0,
+                epoch: 0,
+                has_bindings: false,
+                delivered_before: 0,
+                options,
+            },
+            complaints,
+        }
+    }
+}
+
+impl MakeLink for Consuming {
+    const SIDE: Side = Side::Consuming;
+
+    type Session = Session;
+
+    async fn attempt(&mut self) -> Result<Session, LinkState> {
+        let owner = &mut self.owner;
+        let name = format!("channel-layer {} consume", owner.topology.queue);
+        let mut attempt = self.connector.attempt(name);
+        while let Some((place, link)) = attempt.next().await {
+            owner.shared.reached.send_replace(Some(place));
+            let endpoint = attempt.name_of(place);
+            match owner.set_up(link, endpoint).await {
+                Ok(session) => {
+                    attempt.succeeded();
+                    owner.stands(&session);
+                    return Ok(session);
+                }
+                Err(failure) => {
+                    owner.is_lost();
+                    attempt.failed(failure);
+                }
+            }
+        }
+        Err(attempt.outcome())
+    }
+
+    async fn serve(&mut self, mut session: Session) -> Option<String> {
+        let shared = Arc::clone(&self.owner.shared);
+        loop {
+            let event = session.next_event(&shared, &mut self.complaints).await;
+            let reason = match event {
+                Event::Closing => {
+                    session.close(&shared).await;
+                    return None;
+                }
+                Event::Ended(Some(Role::Consumer), reason) => {
+                    match session.consumer_end.get().map(|end| end.unacked) {
+                        Some(unacked) => {
+                            self.owner
+                                .consume_again(&mut session, unacked, &reason)
+                                .await
+                        }
+                        None => Err(reason),
+                    }
+                }
+                Event::Ended(Some(Role::Binder), reason) if session.link.stands() => {
+                    self.owner.bind_again(&mut session, &reason).await
+                }
+                Event::Ended(_, reason) => Err(reason),
+                Event::LinkEnded => Err(session.last_words().await),
+                Event::Complaint(Complaint::NotBound { epoch, reason })
+                    if epoch == self.owner.epoch =>
+                {
+                    self.owner.bind_again(&mut session, &reason).await
+                }
+                Event::Complaint(Complaint::Lost { generation, reason })
+                    if generation == self.owner.generation =>
+                {
+                    Err(reason)
+                }
+                Event::Complaint(_) => Ok(()),
+            };
+            if let Err(reason) = reason {
+                self.is_lost();
+                let reason = format!("{}: {reason}", session.endpoint);
+                shared
+                    .standing
+                    .failed(Self::SIDE, LinkState::Down(reason.clone()));
+                session.lose(&reason).await;
+                return Some(reason);
+            }
+        }
+    }
+
+    fn is_lost(&mut self) {
+        self.owner.is_lost();
+    }
+}
+
+impl Owner {
+    fn host(&self) -> Result<Arc<dyn Host>, Failure> {
+        let host = self.shared.host.upgrade();
+        host.ok_or_else(|| Failure::passing("the layer is gone"))
+    }
+
+    fn log(&self, id: RecordId, message: String) {
+        if let Some(host) = self.shared.host.upgrade() {
+            host.log(id, message);
+        }
+    }
+
+    /// Declares and binds the queue on `link`, and consumes it.
+    async fn set_up(&mut self, link: Link, endpoint: String) -> Result<Session, Failure> {
+        let connection = link.connection()?;
+        let channel = self.own_the_queue(&link).await?;
+        link.keep(channel.clone());
+        probe::bind(&self.topology, &channel).await?;
+        let asking = self.topology.answer(connection.create_channel()).await?;
+        link.keep(asking.clone());
+
+        self.generation += 1;
+        self.shared.credit.begin(self.generation);
+        let host = self.host()?;
+        host.begin_generation(self.generation, &self.topology.queue);
+        self.delivered_before = self.shared.arrivals.delivered();
+        let mut workers = Workers::new(self.options.clone());
+        let (binder, binder_channels) = self.bind_all(&link, &mut workers).await?;
+        let (consumer, consumer_end) = self.consume(&link, &channel, 0).await?;
+        workers.spawn(Role::Consumer, io_thread::run(link.io_thread(), consumer));
+        let check = QueueCheck {
+            shared: Arc::clone(&self.shared),
+            topology: self.topology.clone(),
+            interval: check_interval(self.options.heartbeat),
+            asking,
+        };
+        let check = writes_frames(vec![link.io_thread()], check.run());
+        workers.spawn(Role::QueueCheck, check);
+        Ok(Session {
+            endpoint,
+            link,
+            workers,
+            channel,
+            consumer_end,
+            binder,
+            binder_channels,
+        })
+    }
+
+    /// The link stands: others may use the queue.
+    fn stands(&self, session: &Session) {
+        self.publish_queue();
+        self.shared.standing.consumes(Consumed {
+            generation: self.generation,
+            endpoint: session.endpoint.clone(),
+            queue: self.topology.queue.clone(),
+        });
+    }
+
+    fn publish_queue(&self) {
+        self.shared.consumed.send_replace(Some(OwnQueue {
+            name: self.topology.queue.as_str().into(),
+            generation: self.generation,
+            epoch: self.epoch,
+            delivered_before: self.delivered_before,
+        }));
+    }
+
+    /// Nothing of the link may be used any more.
+    fn is_lost(&mut self) {
+        *self.shared.bindings.lock() = None;
+        self.shared.credit.begin(0);
+        self.shared.reached.send_replace(None);
+        self.shared.consumed.send_replace(None);
+        if std::mem::take(&mut self.has_bindings)
+            && let Some(host) = self.shared.host.upgrade()
+        {
+            host.bindings_lost();
+        }
+    }
+
+    /// Declares the queue, under a new name if the old one stays taken. Returns an AMQP channel that is
+    /// open.
+    async fn own_the_queue(&mut self, link: &Link) -> Result<Channel, Failure> {
+        let connection = link.connection()?;
+        // The first time there is no past.
+        let looks = self.generation > 0 && link.numbers() >= NUMBERS_FOR_LOOKS;
+        loop {
+            let look = if looks {
+                self.look(link).await?
+            } else {
+                Look::Free
+            };
+            let mut step = self.past.after(&look, Instant::now());
+            if step == Step::Declare {
+                match self.topology.declare(connection).await {
+                    Ok(channel) => return Ok(channel),
+                    Err(failure) if looks && failure.is_locked => {
+                        step = self.past.after(&Look::Taken, Instant::now());
+                    }
+                    Err(failure) => return Err(failure),
+                }
+            }
+            match step {
+                Step::LookAgain(pause) => sleep(pause).await,
+                Step::Rename => self.rename()?,
+                Step::Declare => {}
+            }
+        }
+    }
+
+    /// Looks for a queue of our name.
+    async fn look(&self, link: &Link) -> Result<Look, Failure> {
+        let channel = link.connection()?.create_channel();
+        let channel = self.topology.answer(channel).await?;
+        // Without `nowait` it would hang where the process of the queue is dead.
+        let flags = QueueDeclareOptions {
+            passive: true,
+            nowait: true,
+            ..QueueDeclareOptions::default()
+        };
+        let question =
+            channel.queue_declare(short(&self.topology.queue)?, flags, FieldTable::default());
+        let answer = async {
+            question.await?;
+            // What is answered to this comes behind the error.
+            channel.basic_qos(1, BasicQosOptions::default()).await
+        };
+        match timeout(LOOK_PATIENCE, answer).await {
+            Ok(Ok(())) => {
+                // It must not be dropped while the connection is being closed.
+                link.keep(channel);
+                Ok(Look::Ours)
+            }
+            Ok(Err(error)) if is_not_found(&error) => Ok(Look::Free),
+            Ok(Err(error)) if is_resource_locked(&error) => Ok(Look::Taken),
+            Ok(Err(error)) => Err(Failure::passing(describe(&error))),
+            Err(_) => {
+                link.keep(channel);
+                Ok(Look::Taken)
+            }
+        }
+    }
+
+    fn rename(&mut self) -> Result<(), Failure> {
+        let mut random = [0; name::RANDOM_LETTERS];
+        getrandom::fill(&mut random)
+            .map_err(|error| Failure::passing(format!("no random bytes: {error}")))?;
+        let old = std::mem::replace(&mut self.topology.queue, name::queue(&random));
+        self.log(
+            RecordId::QueueRenamed,
+            format!(
+                "queue '{old}' still belongs to an earlier connection of this layer, which the broker \
+                 does not end: the queue is '{}' from now on",
+                self.topology.queue
+            ),
+        );
+        Ok(())
+    }
+
+    /// Binds the queue to all groups of the layer, and starts the binder for what follows.
+    async fn bind_all(
+        &mut self,
+        link: &Link,
+        workers: &mut Workers<Role>,
+    ) -> Result<(AbortHandle, Vec<Channel>), Failure> {
+        self.epoch += 1;
+        let (sender, changes) = mpsc::unbounded_channel();
+        // Before the layer is asked, so that no change gets lost in between.
+        *self.shared.bindings.lock() = Some((self.epoch, sender));
+        let host = self.host()?;
+        self.has_bindings = true;
+        let groups = host.bind_all(self.epoch);
+        let (binder, bound) = self.topology.bind_all(link.connection()?, &groups).await?;
+        let channels = Binder::channels(&binder).to_vec();
+        if !bound.is_empty() {
+            host.bindings_changed(self.epoch, bound);
+        }
+        let binding = Binding::new(binder, self.epoch, changes, self.shared.host.clone());
+        let binding = io_thread::run(link.io_thread(), binding);
+        Ok((workers.spawn(Role::Binder, binding), channels))
+    }
+
+    /// Starts a consumer on `channel`. `repeated` messages will come once more.
+    async fn consume(
+        &self,
+        link: &Link,
+        channel: &Channel,
+        repeated: u64,
+    ) -> Result<(Consumer, Arc<OnceLock<ConsumerEnd>>), Failure> {
+        let deliveries = self.topology.consume(channel).await?;
+        link.keep(deliveries.clone());
+        let consumer = Consumer::new(
+            Arc::clone(&self.shared),
+            self.generation,
+            channel.clone(),
+            deliveries,
+            self.topology.prefetch,
+            repeated,
+        );
+        let end = consumer.ended();
+        Ok((consumer, end))
+    }
+
+    /// Makes the exchange and all bindings again, on the link as it stands.
+    async fn bind_again(&mut self, session: &mut Session, why: &str) -> Result<(), String> {
+        self.log(
+            RecordId::BoundAgain,
+            format!("all groups are bound again: {why}"),
+        );
+        self.shared.standing.is_bound_again(why);
+        session.binder.abort();
+        *self.shared.bindings.lock() = None;
+        let shared = Arc::clone(&self.shared);
+        let again = async {
+            let connection = session.link.connection()?;
+            let channel = self.topology.declare_exchange(connection).await?;
+            probe::bind(&self.topology, &channel).await?;
+            let old = std::mem::take(&mut session.binder_channels);
+            for channel in old.into_iter().chain([channel]) {
+                if channel.status().connected() {
+                    // Its number is free again.
+                    self.topology
+                        .answer(channel.close(200, "bound again".into()))
+                        .await?;
+                }
+            }
+            self.bind_all(&session.link, &mut session.workers).await
+        };
+        let bound = match select(pin!(again), pin!(shared.closing.begun())).await {
+            Either::Left((bound, _)) => bound,
+            // The next event is the end.
+            Either::Right(_) => return Ok(()),
+        };
+        let (binder, channels) = bound.map_err(|failure| failure.why)?;
+        session.binder = binder;
+        session.binder_channels = channels;
+        self.publish_queue();
+        Ok(())
+    }
+
+    /// Consumes the queue again, after the broker has closed the AMQP channel of the consumer for its
+    /// `consumer_timeout`. The queue and what is in it stay.
+    async fn consume_again(
+        &mut self,
+        session: &mut Session,
+        unacked: u64,
+        why: &str,
+    ) -> Result<(), String> {
+        self.log(
+            RecordId::ConsumerTimedOut,
+            format!(
+                "{unacked} messages were not acknowledged within the broker's consumer_timeout, since \
+                 receivers of this process have not taken them: {why}"
+            ),
+        );
+        let again = async {
+            let connection = session.link.connection()?;
+            let channel = self.topology.answer(connection.create_channel()).await?;
+            session.link.keep(channel.clone());
+            self.topology.limit_prefetch(&channel).await?;
+            // What the layer holds is not held for the broker any more.
+            self.shared.credit.begin(self.generation);
+            self.host()?.deliveries_requeued(self.generation);
+            let (consumer, end) = self.consume(&session.link, &channel, unacked).await?;
+            let run = io_thread::run(session.link.io_thread(), consumer);
+            session.workers.spawn(Role::Consumer, run);
+            Ok::<_, Failure>((channel, end))
+        };
+        let (channel, end) = again.await.map_err(|failure| failure.why)?;
+        session.channel = channel;
+        session.consumer_end = end;
+        Ok(())
+    }
+}
+
+impl Session {
+    async fn next_event(
+        &mut self,
+        shared: &Shared,
+        complaints: &mut mpsc::UnboundedReceiver<Complaint>,
+    ) -> Event {
+        let mut closing = pin!(shared.closing.begun());
+        let mut ended = pin!(self.link.ended());
+        let workers = &mut self.workers;
+        poll_fn(|cx| {
+            if closing.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Closing);
+            }
+            if let Poll::Ready((role, reason)) = workers.poll_ended(cx) {
+                return Poll::Ready(Event::Ended(role, reason));
+            }
+            if let Poll::Ready(Some(complaint)) = complaints.poll_recv(cx) {
+                return Poll::Ready(Event::Complaint(complaint));
+            }
+            ended.as_mut().poll(cx).map(|()| Event::LinkEnded)
+        })
+        .await
+    }
+
+    /// Why the link has ended: a task is about to hear.
+    async fn last_words(&mut self) -> String {
+        let ended = poll_fn(|cx| self.workers.poll_ended(cx));
+        match timeout(LAST_WORDS, ended).await {
+            Ok((_, reason)) => reason,
+            Err(_) => "the connection has ended".to_owned(),
+        }
+    }
+
+    async fn close(mut self, shared: &Shared) {
+        self.workers.stop(Stop::Finish);
+        self.workers.join().await;
+        select(pin!(self.link.close()), pin!(shared.closing.passed(0.9))).await;
+    }
+
+    async fn lose(mut self, reason: &str) {
+        self.workers.stop(Stop::Now(reason.to_owned()));
+        self.workers.join().await;
+        // The broker deletes the queue before it answers: so the next attempt finds its name free.
+        let _ = timeout(LAST_WORDS, self.link.close()).await;
+    }
+}
+
+/// Asks from time to time whether the queue answers and knows its consumer.
+struct QueueCheck {
+    shared: Arc<Shared>,
+    topology: Topology,
+    interval: Duration,
+    asking: Channel,
+}
+
+impl QueueCheck {
+    /// Asks until something is amiss. Returns what.
+    async fn run(self) -> String {
+        let queue = &self.topology.queue;
+        let patience = self.topology.timeout.max(self.interval * CHECK_PATIENCE);
+        let flags = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        loop {
+            sleep(self.interval).await;
+            let delivered = self.shared.arrivals.delivered();
+            let name = match short(queue) {
+                Ok(name) => name,
+                Err(failure) => return failure.why,
+            };
+            let question = self
+                .asking
+                .queue_declare(name, flags, FieldTable::default());
+            match timeout(patience, question).await {
+                Ok(Ok(answer)) if answer.consumer_count() == 0 => {
+                    return format!("queue '{queue}' has lost its consumer");
+                }
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
+                    return format!("queue '{queue}' is not there: {}", describe(&error));
+                }
+                // The answer may be behind large messages on a slow line.
+                Err(_) if self.shared.arrivals.delivered() != delivered => {}
+                Err(_) => {
+                    return format!("queue '{queue}' gave no sign of life in {patience:?}");
+                }
+            }
+        }
+    }
+}

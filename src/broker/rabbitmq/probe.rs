@@ -1,0 +1,444 @@
+//! Sends probes to the own queue, and acts on what they show; [`super::hearing`] has the rules.
+//!
+//! A connection may stand while what it is for is gone: an admin or a peer has made the groups exchange
+//! anew, and with it went our bindings; the late clean-up of an earlier queue has deleted ours. Heartbeats
+//! pass all the same, and a layer that only receives would wait for ever.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_util::future::poll_fn;
+use lapin::message::BasicReturnMessage;
+use lapin::options::{BasicPublishOptions, QueueBindOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation};
+use tokio::sync::watch;
+use tokio::time::sleep_until;
+
+use super::connect::Link;
+use super::connector::Place;
+use super::failure::{Failure, describe, is_not_found};
+use super::hearing::{Answer, Hearing, Obstacle, Verdict, Way};
+use super::shared::{Complaint, OwnQueue, Shared};
+use super::topology::{Topology, short};
+use super::verdict::{ChannelError, ExchangeKind};
+use crate::log::RecordId;
+
+/// The AMQP `type` of probes.
+const KIND: &str = "channel-layer.self-check";
+
+/// The key by which the groups exchange routes probes to a queue. No group can have it, for its `!`.
+fn key(queue: &str) -> String {
+    format!("!{queue}")
+}
+
+/// The id of a delivery that is a probe, and is for no receiver.
+pub(super) fn probe_id(properties: &BasicProperties) -> Option<&str> {
+    let kind = properties.kind().as_ref()?;
+    (kind.as_str() == KIND).then(|| {
+        let id = properties.message_id().as_ref();
+        id.map_or("", |id| id.as_str())
+    })
+}
+
+/// Binds the queue to the key of its probes.
+pub(super) async fn bind(topology: &Topology, channel: &Channel) -> Result<(), Failure> {
+    let (queue, exchange) = (short(&topology.queue)?, short(&topology.exchange)?);
+    let key = short(&key(&topology.queue))?;
+    let flags = QueueBindOptions::default();
+    topology
+        .answer(channel.queue_bind(queue, exchange, key, flags, FieldTable::default()))
+        .await
+}
+
+/// The id of one probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Id {
+    prober: u64,
+    round: u64,
+    way: Way,
+}
+
+impl Id {
+    fn parse(id: &str) -> Option<Self> {
+        let mut parts = id.split('-').map(|part| part.parse::<u64>().ok());
+        let (prober, round, way) = (parts.next()??, parts.next()??, parts.next()??);
+        let way = Way::ALL.into_iter().find(|one| *one as u64 == way)?;
+        Some(Self { prober, round, way })
+    }
+
+    fn text(self) -> String {
+        format!("{}-{}-{}", self.prober, self.round, self.way as u64)
+    }
+}
+
+/// Why the probes of a round could not be sent.
+enum Broken {
+    /// The user may not write to the exchange of this way.
+    Denied(Way, lapin::Error),
+    /// There is no groups exchange.
+    NoExchange,
+    /// The AMQP channel or the connection ended otherwise.
+    Other(lapin::Error),
+}
+
+type Answers = Pin<Box<dyn Future<Output = Result<Vec<(Way, Answer)>, lapin::Error>> + Send>>;
+
+/// Sends probes by one publishing link.
+pub(super) struct Prober {
+    shared: Arc<Shared>,
+    topology: Topology,
+    link: Weak<Link>,
+    place: Place,
+    channel: Channel,
+    interval: Duration,
+    /// Tells the probes of this one from those of others.
+    id: u64,
+}
+
+/// What ends a wait.
+enum Woken {
+    Answers(Result<Vec<(Way, Answer)>, lapin::Error>),
+    Other,
+}
+
+impl Prober {
+    /// Opens the AMQP channel for probes on `link`, which is connected to `place`.
+    pub(super) async fn open(
+        shared: Arc<Shared>,
+        topology: Topology,
+        link: &Arc<Link>,
+        place: Place,
+        interval: Duration,
+    ) -> Result<Self, Failure> {
+        let channel = topology.publish(link.connection()?).await?;
+        link.keep(channel.clone());
+        Ok(Self {
+            shared,
+            topology,
+            link: Arc::downgrade(link),
+            place,
+            channel,
+            interval,
+            id: fastrand::u64(..),
+        })
+    }
+
+    /// Runs as long as the link is of use. Returns why it is not.
+    pub(super) async fn run(mut self) -> String {
+        let shared = Arc::clone(&self.shared);
+        let mut consumed = shared.consumed.subscribe();
+        loop {
+            let queue = match consumed.wait_for(Option::is_some).await {
+                Ok(queue) => queue.clone(),
+                Err(_) => return "the consuming link is gone".to_owned(),
+            };
+            if let Some(queue) = queue
+                && let Err(reason) = self.probe(queue, &mut consumed).await
+            {
+                return reason;
+            }
+        }
+    }
+
+    /// Probes `queue` until there is another, or none.
+    async fn probe(
+        &mut self,
+        queue: OwnQueue,
+        consumed: &mut watch::Receiver<Option<OwnQueue>>,
+    ) -> Result<(), String> {
+        let shared = Arc::clone(&self.shared);
+        let arrivals = &shared.arrivals;
+        let mut hearing = Hearing::new(
+            self.interval,
+            self.topology.timeout,
+            self.shared.standing.is_heard(queue.generation),
+            Instant::now(),
+        );
+        let mut answers: Option<Answers> = None;
+        let mut epoch = queue.epoch;
+        let mut delivered = queue.delivered_before;
+        let mut is_given_up = false;
+        loop {
+            let now = Instant::now();
+            match &*consumed.borrow_and_update() {
+                Some(current) if current.generation == queue.generation => {
+                    if current.epoch != epoch {
+                        epoch = current.epoch;
+                        hearing.bound_again(now);
+                    }
+                }
+                _ => return Ok(()),
+            }
+            for id in arrivals.take_probes() {
+                if let Some(id) = Id::parse(&id).filter(|id| id.prober == self.id) {
+                    hearing.arrived(id.round, id.way);
+                }
+            }
+            let obstacle = self.obstacle();
+            hearing.hindered(obstacle);
+            if std::mem::replace(&mut delivered, arrivals.delivered()) != delivered {
+                hearing.other_arrived(now);
+            }
+            if !is_given_up {
+                if let Some(verdict) = hearing.judge(now) {
+                    is_given_up = self.act(verdict, &queue, epoch)?;
+                }
+                if let Some((round, ways)) = hearing.begin(now, obstacle) {
+                    answers = Some(self.send(&queue.name, round, ways)?);
+                    continue;
+                }
+                if !hearing.is_heard() && obstacle != Obstacle::None {
+                    self.shared.standing.is_unproven(why(obstacle));
+                }
+            }
+            let next = hearing.next_look().filter(|_| !is_given_up);
+            match wait(&mut answers, arrivals.probed(), consumed, next).await {
+                Woken::Other => {}
+                Woken::Answers(Ok(answered)) => {
+                    if let Some(round) = hearing.round() {
+                        hearing.answered(round, &answered, Instant::now());
+                    }
+                }
+                Woken::Answers(Err(error)) => match self.classify(error) {
+                    Broken::Denied(way, error) => {
+                        self.warn_of_exchange(&queue.name, way, &error);
+                        hearing.denied(way, Instant::now());
+                        self.reopen().await?;
+                    }
+                    Broken::NoExchange => {
+                        let verdict = hearing.has_no_exchange();
+                        self.reopen().await?;
+                        is_given_up = self.act(verdict, &queue, epoch)?;
+                    }
+                    Broken::Other(error) => return Err(describe(&error)),
+                },
+            }
+        }
+    }
+
+    fn obstacle(&self) -> Obstacle {
+        if self.link.upgrade().is_none_or(|link| link.is_blocked()) {
+            Obstacle::PublishersBlocked
+        } else if self.shared.arrivals.credit_was_used_up() {
+            Obstacle::CreditUsedUp
+        } else {
+            Obstacle::None
+        }
+    }
+
+    /// Acts on a verdict; whether the queue is given up. An error ends the publishing link.
+    fn act(&self, verdict: Verdict, queue: &OwnQueue, epoch: u64) -> Result<bool, String> {
+        let (exchange, name) = (&self.topology.exchange, &queue.name);
+        let complaint = match verdict {
+            Verdict::Heard => {
+                self.shared.standing.hears(queue.generation);
+                return Ok(false);
+            }
+            Verdict::NotBound => {
+                let reason =
+                    format!("exchange '{exchange}' does not route to queue '{name}' any more");
+                let _ = self
+                    .shared
+                    .complaints
+                    .send(Complaint::NotBound { epoch, reason });
+                return Ok(false);
+            }
+            Verdict::QueueLost => {
+                format!("queue '{name}' is not reached by what is published to it")
+            }
+            Verdict::Silent => format!(
+                "queue '{name}' delivers nothing: what the broker confirmed has not arrived in {:?}",
+                self.topology.timeout
+            ),
+        };
+        let consuming = *self.shared.reached.borrow();
+        if consuming.is_some_and(|place| place.host != self.place.host) {
+            // Two brokers that are no cluster: the queue is all right, but elsewhere.
+            return Err(complaint);
+        }
+        let _ = self.shared.complaints.send(Complaint::Lost {
+            generation: queue.generation,
+            reason: complaint,
+        });
+        Ok(true)
+    }
+
+    fn classify(&self, error: lapin::Error) -> Broken {
+        if is_not_found(&error) {
+            return Broken::NoExchange;
+        }
+        match ChannelError::of(&error, &self.topology.exchange) {
+            Some(ChannelError::NoRight { exchange, .. }) => {
+                let way = match exchange {
+                    ExchangeKind::Default => Way::Direct,
+                    ExchangeKind::Groups => Way::Groups,
+                };
+                Broken::Denied(way, error)
+            }
+            _ => Broken::Other(error),
+        }
+    }
+
+    /// Opens another AMQP channel in place of one that the broker has closed.
+    async fn reopen(&mut self) -> Result<(), String> {
+        let Some(link) = self.link.upgrade() else {
+            return Err("the connection has ended".to_owned());
+        };
+        if !link.spend_number(|_| 0) {
+            return Err("this connection has no AMQP channel left for probes".to_owned());
+        }
+        let opened = match link.connection() {
+            Ok(connection) => self.topology.publish(connection).await,
+            Err(failure) => Err(failure),
+        };
+        self.channel = opened.map_err(|failure| failure.why)?;
+        link.keep(self.channel.clone());
+        Ok(())
+    }
+
+    fn warn_of_exchange(&self, queue: &str, way: Way, error: &lapin::Error) {
+        let exchange = match way {
+            Way::Groups => &*self.topology.exchange,
+            Way::Direct => "amq.default",
+        };
+        if let Some(host) = self.shared.host.upgrade() {
+            host.log(
+                RecordId::ExchangeNotChecked,
+                format!(
+                    "no probe checks whether exchange '{exchange}' routes to queue '{queue}' on \
+                     this connection: {}",
+                    describe(error)
+                ),
+            );
+        }
+    }
+
+    /// Sends the probes of a round.
+    fn send(&self, queue: &str, round: u64, ways: Vec<Way>) -> Result<Answers, String> {
+        let exchange = short(&self.topology.exchange).map_err(|failure| failure.why)?;
+        let group_key = short(&key(queue)).map_err(|failure| failure.why)?;
+        let queue = short(queue).map_err(|failure| failure.why)?;
+        let expiry = self.topology.expiry.as_millis().to_string();
+        let (channel, prober) = (self.channel.clone(), self.id);
+        Ok(Box::pin(async move {
+            let mut confirms = Vec::with_capacity(ways.len());
+            for way in ways {
+                let (exchange, key) = match way {
+                    Way::Groups => (exchange.clone(), group_key.clone()),
+                    Way::Direct => (ShortString::default(), queue.clone()),
+                };
+                let flags = BasicPublishOptions {
+                    mandatory: true,
+                    ..BasicPublishOptions::default()
+                };
+                let id = Id { prober, round, way };
+                let properties = BasicProperties::default()
+                    .with_type(KIND.into())
+                    .with_message_id(id.text().into())
+                    .with_expiration(expiry.as_str().into());
+                let written = channel.basic_publish(exchange, key, flags, b"", properties);
+                confirms.push((way, written.await?));
+            }
+            let (mut answers, mut returned) = (Vec::with_capacity(confirms.len()), Vec::new());
+            for (way, confirm) in confirms {
+                // A return may come with the confirm of another.
+                let (answer, attached) = match confirm.await? {
+                    Confirmation::Ack(attached) => (Answer::Confirmed, attached),
+                    Confirmation::Nack(attached) => (Answer::Nacked, attached),
+                    Confirmation::NotRequested => (Answer::Nacked, None),
+                };
+                answers.push((way, answer));
+                returned.extend(attached.as_ref().and_then(way_of));
+            }
+            for (way, answer) in &mut answers {
+                if returned.contains(way) {
+                    *answer = Answer::Returned;
+                }
+            }
+            Ok(answers)
+        }))
+    }
+}
+
+fn why(obstacle: Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::None => "",
+        Obstacle::CreditUsedUp => "receivers have not taken what was delivered before",
+        Obstacle::PublishersBlocked => "the broker blocks publishers (memory or disk alarm)",
+    }
+}
+
+fn way_of(message: &BasicReturnMessage) -> Option<Way> {
+    let id = message.delivery.properties.message_id().as_ref()?;
+    Id::parse(id.as_str()).map(|id| id.way)
+}
+
+/// Waits for answers, a probe that arrives, a change of the queue, or until `next`.
+async fn wait(
+    answers: &mut Option<Answers>,
+    probed: impl Future<Output = ()>,
+    consumed: &mut watch::Receiver<Option<OwnQueue>>,
+    next: Option<Instant>,
+) -> Woken {
+    let mut probed = pin!(probed);
+    let mut changed = pin!(consumed.changed());
+    let mut due = pin!(async {
+        match next {
+            Some(at) => sleep_until(at.into()).await,
+            None => std::future::pending().await,
+        }
+    });
+    poll_fn(|cx| {
+        if let Some(future) = answers
+            && let Poll::Ready(result) = future.as_mut().poll(cx)
+        {
+            *answers = None;
+            return Poll::Ready(Woken::Answers(result));
+        }
+        let is_woken = probed.as_mut().poll(cx).is_ready()
+            || changed.as_mut().poll(cx).is_ready()
+            || due.as_mut().poll(cx).is_ready();
+        if is_woken {
+            Poll::Ready(Woken::Other)
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name;
+
+    #[test]
+    fn no_group_has_the_key_of_a_probe() {
+        let key = key("channels_abcdefghijkl");
+        assert!(name::validate_group(&key).is_err(), "{key}");
+    }
+
+    #[test]
+    fn only_a_probe_is_one_and_its_id_names_prober_round_and_way() {
+        let properties = BasicProperties::default();
+        assert_eq!(probe_id(&properties), None);
+        assert_eq!(probe_id(&properties.clone().with_type("chat".into())), None);
+        for way in Way::ALL {
+            let id = Id {
+                prober: u64::MAX,
+                round: 7,
+                way,
+            };
+            let properties = properties.clone().with_type(KIND.into());
+            let properties = properties.with_message_id(id.text().into());
+            assert_eq!(probe_id(&properties).and_then(Id::parse), Some(id));
+        }
+        for text in ["", "1", "1-2", "1-2-9", "a-2-0"] {
+            assert_eq!(Id::parse(text), None, "{text}");
+        }
+    }
+}

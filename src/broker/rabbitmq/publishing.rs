@@ -1,0 +1,225 @@
+//! The publishing link: one connection with the AMQP channel that publishes, made and remade for ever.
+//! What goes wrong with consuming does not touch it.
+
+use std::future::Future as _;
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::future::{poll_fn, select};
+use tokio::time::{sleep, timeout};
+
+use super::connect::{Link, Options};
+use super::connector::{Connector, Place};
+use super::consuming::check_interval;
+use super::failure::Failure;
+use super::inquiry::{self, Inquiry};
+use super::io_thread::writes_frames;
+use super::link_life::MakeLink;
+use super::probe::Prober;
+use super::publisher::{self, Envelope, Outlet};
+use super::shared::Shared;
+use super::standing::{LinkState, Side};
+use super::topology::Topology;
+use super::workers::{LAST_WORDS, Stop, Workers};
+
+/// How often a blocked connection is looked at where something waits for it.
+const WHILE_BLOCKED: Duration = Duration::from_millis(100);
+
+/// Makes the link, again and again.
+pub(super) struct Publishing {
+    shared: Arc<Shared>,
+    connector: Connector,
+    topology: Topology,
+    options: Options,
+}
+
+/// The tasks of the link, which need not be told apart.
+type Task = ();
+
+/// A link that stands.
+pub(super) struct Session {
+    /// Its name, without a password.
+    endpoint: String,
+    link: Arc<Link>,
+    workers: Workers<Task>,
+}
+
+impl Publishing {
+    pub(super) fn new(shared: Arc<Shared>, connector: Connector, topology: Topology) -> Self {
+        let options = connector.options().clone();
+        Self {
+            shared,
+            connector,
+            topology,
+            options,
+        }
+    }
+}
+
+impl MakeLink for Publishing {
+    const SIDE: Side = Side::Publishing;
+
+    type Session = Session;
+
+    /// Waits until the consuming link is logged in somewhere, and tries that host first, then the
+    /// others: a broker that is away is not asked by both.
+    async fn attempt(&mut self) -> Result<Session, LinkState> {
+        let mut reached = self.shared.reached.subscribe();
+        // An error would mean that the sender is gone, which is in `shared`.
+        if let Ok(place) = reached.wait_for(Option::is_some).await
+            && let Some(place) = *place
+        {
+            self.connector.prefer(place);
+        }
+        let queue = self
+            .shared
+            .consumed
+            .borrow()
+            .as_ref()
+            .map(|queue| Arc::clone(&queue.name));
+        let queue = queue.as_deref().unwrap_or(&self.topology.queue);
+        let name = format!("channel-layer {queue} publish");
+        let mut attempt = self.connector.attempt(name);
+        while let Some((place, link)) = attempt.next().await {
+            let endpoint = attempt.name_of(place);
+            let made = set_up(&self.shared, &self.topology, &self.options, place, link);
+            match made.await {
+                Ok((link, workers)) => {
+                    attempt.succeeded();
+                    return Ok(Session {
+                        endpoint,
+                        link,
+                        workers,
+                    });
+                }
+                Err(failure) => attempt.failed(failure),
+            }
+        }
+        Err(attempt.outcome())
+    }
+
+    async fn serve(&mut self, session: Session) -> Option<String> {
+        let endpoint = session.endpoint.clone();
+        self.shared.standing.publishes();
+        let reason = session.serve(&self.shared).await?;
+        Some(format!("{endpoint}: {reason}"))
+    }
+
+    fn is_lost(&mut self) {}
+}
+
+/// Opens what publishes on `link`, and starts its tasks.
+async fn set_up(
+    shared: &Arc<Shared>,
+    topology: &Topology,
+    options: &Options,
+    place: Place,
+    link: Link,
+) -> Result<(Arc<Link>, Workers<Task>), Failure> {
+    let link = Arc::new(link);
+    let events = link.connection()?.events_listener();
+    let channel = open_publisher(topology, &link).await?;
+    let envelope = Envelope::new(&topology.exchange, topology.expiry)?;
+    let interval = check_interval(options.heartbeat);
+    let prober = Prober::open(Arc::clone(shared), topology.clone(), &link, place, interval);
+    let prober = prober.await?;
+    let mut workers = Workers::new(options.clone());
+    let (refused, asked) = inquiry::channel();
+    let outlet = Outlet {
+        io_thread: link.io_thread(),
+        channel,
+        events,
+        open: {
+            let (topology, link) = (topology.clone(), Arc::downgrade(&link));
+            move || reopen_publisher(topology.clone(), link.clone())
+        },
+        patience: topology.timeout,
+    };
+    let stop = workers.stop_receiver();
+    let publisher = publisher::run(Arc::clone(shared), outlet, envelope, refused, stop);
+    workers.spawn_to_the_end((), publisher);
+    let inquiry = Inquiry::new(
+        Arc::clone(shared),
+        topology.clone(),
+        Arc::downgrade(&link),
+        asked,
+    );
+    let threads = || vec![link.io_thread()];
+    workers.spawn((), writes_frames(threads(), inquiry.run()));
+    workers.spawn((), writes_frames(threads(), prober.run()));
+    Ok((link, workers))
+}
+
+/// Opens the AMQP channel that publishes.
+async fn open_publisher(topology: &Topology, link: &Link) -> Result<lapin::Channel, Failure> {
+    let channel = topology.publish(link.connection()?).await?;
+    link.keep_publisher(channel.clone());
+    Ok(channel)
+}
+
+/// The same in place of one that the broker has closed, while the connection stands. On one that is
+/// blocked there is no answer: it is waited for.
+async fn reopen_publisher(topology: Topology, link: Weak<Link>) -> Result<lapin::Channel, Failure> {
+    loop {
+        let link = link
+            .upgrade()
+            .ok_or_else(|| Failure::passing("the connection has ended"))?;
+        if link.is_blocked() {
+            drop(link);
+            sleep(WHILE_BLOCKED).await;
+            continue;
+        }
+        if !link.spend_number(|_| 0) {
+            return Err(Failure::passing(
+                "the broker has closed so many AMQP channels that this connection has none left",
+            ));
+        }
+        let thread = link.io_thread();
+        let opened = writes_frames(vec![thread], open_publisher(&topology, &link)).await;
+        if opened.is_ok() || !link.is_blocked() {
+            return opened;
+        }
+    }
+}
+
+impl Session {
+    /// Returns why the link is lost, or `None` when the broker is closed.
+    async fn serve(mut self, shared: &Shared) -> Option<String> {
+        let mut closing = pin!(shared.closing.begun());
+        let mut ended = pin!(self.link.ended());
+        let workers = &mut self.workers;
+        let reason = poll_fn(|cx| {
+            if closing.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready((_, reason)) = workers.poll_ended(cx) {
+                return Poll::Ready(Some(Some(reason)));
+            }
+            ended.as_mut().poll(cx).map(|()| Some(None))
+        })
+        .await;
+        let reason = match reason {
+            None => {
+                self.workers.stop(Stop::Finish);
+                self.workers.join().await;
+                select(pin!(self.link.close()), pin!(shared.closing.passed(0.9))).await;
+                return None;
+            }
+            Some(Some(reason)) => reason,
+            // A task is about to hear why.
+            Some(None) => {
+                let ended = poll_fn(|cx| self.workers.poll_ended(cx));
+                match timeout(LAST_WORDS, ended).await {
+                    Ok((_, reason)) => reason,
+                    Err(_) => "the connection has ended".to_owned(),
+                }
+            }
+        };
+        self.link.cut();
+        self.workers.stop(Stop::Now(reason.clone()));
+        self.workers.join().await;
+        Some(reason)
+    }
+}

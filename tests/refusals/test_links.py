@@ -1,0 +1,168 @@
+"""What becomes of one connection, queue or binding of a layer costs nothing else, and a layer that says
+that it is ready hears what is sent to it."""
+
+import re
+import signal
+import time
+
+import rabbitmq
+
+from case import Case, LONG_ENOUGH, WAIT
+
+GENERATION, RECONNECTS, QUEUE_RENAMES, READY = "16", "29", "38", "32"
+HELD = {"local_capacity": 1, "prefetch_count": 1, "stall_after": 0}
+
+
+class LinkCase(Case):
+    def connections(self, queue):
+        """The broker's processes for the connections of a layer: {"consume": ..., "publish": ...}."""
+        lines = self.node.ctl("list_connections", "pid", "client_properties").splitlines()
+        found = (re.match(rf'(\S+)\s.*"channel-layer {queue} (\w+)"', line) for line in lines)
+        return {match[2]: match[1] for match in found if match}
+
+    def close_connection(self, queue, which):
+        """Ends a connection, and waits until another is in its place."""
+        before = self.connections(queue)
+        self.node.ctl("close_connection", before[which], "test")
+        self.assertTrue(rabbitmq.wait_until(
+            lambda: self.connections(queue).get(which) not in (None, before[which]), WAIT))
+        return before
+
+    def eval(self, text, queue="", vhost="asgi"):
+        names = f'V = <<"{vhost}">>, N = rabbit_misc:r(V, queue, <<"{queue}">>), ' \
+                f'X = rabbit_misc:r(V, exchange, <<"groups">>), '
+        return self.node.ctl("eval", names + text)
+
+    def member(self, **options):
+        """A layer with a channel in group `room`: the process, the channel and the queue."""
+        peer = self.ready(**options)
+        channel = peer.ask("new-channel")["channel"]
+        self.assert_status("LAYER_OK", peer.ask("group-add", "room", channel))
+        return peer, channel, channel.split("!")[0]
+
+    def value(self, peer, stat):
+        return peer.ask("stat", stat)["value"]
+
+    def assert_hears(self, peer, channel, sender=None):
+        """What is sent to the channel and to its group arrives."""
+        sender = sender or peer
+        self.assert_status("LAYER_OK", sender.ask("send-json", channel, '{"n":100}'))
+        self.assert_receives(peer, channel, 100)
+        self.assert_status("LAYER_OK", sender.ask("group-send-json", "room", '{"n":101}'))
+        self.assert_receives(peer, channel, 101)
+
+
+class OneConnectionOfTwo(LinkCase):
+    def test_a_lost_publishing_connection_keeps_queue_and_generation(self):
+        peer, channel, queue = self.member(**HELD)
+        for number in range(5):
+            self.assert_status("LAYER_OK", peer.ask("send-json", channel, f'{{"n":{number}}}'))
+        before = self.close_connection(queue, "publish")
+        self.assert_status("LAYER_OK", peer.ask("wait-ready", str(WAIT * 1000)))
+        # Some of them were in the queue, which a lost connection of its own would have deleted.
+        for number in range(5):
+            self.assert_receives(peer, channel, number)
+        self.assertEqual(self.connections(queue)["consume"], before["consume"])
+        self.assertEqual(self.value(peer, GENERATION), 1)
+        self.assert_hears(peer, channel)
+
+    def test_a_lost_consuming_connection_leaves_the_publishing_one_alone(self):
+        peer, channel, queue = self.member()
+        other, far, _ = self.member()
+        before = self.close_connection(queue, "consume")
+        self.assert_status("LAYER_OK", peer.ask("send-json", far, '{"n":1}'))
+        self.assert_receives(other, far, 1)
+        self.assert_status("LAYER_OK", peer.ask("wait-ready", str(WAIT * 1000)))
+        self.assertEqual(self.connections(queue)["publish"], before["publish"])
+        self.assertEqual(self.value(peer, GENERATION), 2)
+        self.assert_hears(peer, channel, other)
+
+
+class WhatIsBound(LinkCase):
+    def test_groups_are_bound_again_though_an_alternate_exchange_takes_their_messages(self):
+        self.eval('rabbit_exchange:declare(rabbit_misc:r(V, exchange, <<"other">>), fanout, false, '
+                  'false, false, [], <<"test">>).')
+        self.node.ctl("set_policy", "-p", "asgi", "--apply-to", "exchanges", "alternate", "^groups$",
+                      '{"alternate-exchange":"other"}')
+        self.addCleanup(self.node.ctl, "clear_policy", "-p", "asgi", "alternate")
+        peer, channel, _ = self.member(heartbeat=1)
+        self.eval('ok = rabbit_exchange:delete(X, false, <<"test">>), rabbit_exchange:declare(X, '
+                  'direct, false, false, false, [], <<"test">>), ok.')
+        self.assert_logs(peer, "bound_again: ")
+        self.assert_status("LAYER_OK", peer.ask("wait-ready", str(WAIT * 1000)))
+        self.assert_hears(peer, channel)
+        self.assertEqual(self.value(peer, GENERATION), 1)
+
+    def test_a_message_to_a_group_waits_for_an_exchange_that_is_gone(self):
+        peer, channel, _ = self.member()
+        self.eval('rabbit_exchange:delete(X, false, <<"test">>).')
+        self.assert_status("LAYER_OK", peer.ask("group-send-json", "room", '{"n":1}'))
+        self.assert_receives(peer, channel, 1)
+        self.assertEqual(self.value(peer, GENERATION), 1)
+
+    def test_a_late_clean_up_of_an_earlier_queue_does_not_leave_a_layer_deaf(self):
+        peer, channel, queue = self.member(heartbeat=1)
+        # The broker forgets the queue and its bindings; the process of the queue and its consumer
+        # live on, and so does the connection.
+        self.eval('rabbit_amqqueue:internal_delete(N, <<"test">>).', queue)
+        self.assertTrue(rabbitmq.wait_until(lambda: self.value(peer, GENERATION) > 1, WAIT))
+        self.assert_status("LAYER_OK", peer.ask("wait-ready", str(WAIT * 1000)))
+        self.assert_hears(peer, channel)
+
+    def test_a_queue_that_is_full_for_five_heartbeats_keeps_its_generation(self):
+        peer, channel, _ = self.member(heartbeat=1, remote_capacity=1, **HELD)
+        sent = 0
+        while peer.ask("send-json", channel, f'{{"n":{sent}}}')["status"] == "LAYER_OK":
+            sent += 1
+        time.sleep(5)
+        self.assert_status("LAYER_FULL", peer.ask("send-json", channel, '{"n":99}'))
+        self.assertEqual((self.value(peer, GENERATION), self.value(peer, READY)), (1, 1))
+        for number in range(sent):
+            self.assert_receives(peer, channel, number)
+
+
+class TheOwnPast(LinkCase):
+    def test_a_queue_whose_name_stays_taken_gets_another_and_channels_keep_theirs(self):
+        peer, channel, queue = self.member()
+        other, far, _ = self.member()
+        consuming = self.connections(queue)["consume"]
+        peer.send_signal(signal.SIGSTOP)
+        self.node.ctl("close_connection", consuming, "test")
+        # Its name is free for a moment; another process takes it.
+        taker = self.ready(queue_name=queue)
+        self.addCleanup(taker.close)
+        peer.send_signal(signal.SIGCONT)
+        began = time.monotonic()
+        self.assert_logs(peer, "queue_renamed: ")
+        self.assert_status("LAYER_OK", peer.ask("wait-ready", str(WAIT * 1000)))
+        self.assertLess(time.monotonic() - began, LONG_ENOUGH)
+        self.assertEqual(self.value(peer, QUEUE_RENAMES), 1)
+        new = peer.ask("new-channel")["channel"]
+        self.assertNotEqual(new.split("!")[0], queue)
+        self.assert_status("LAYER_OK", other.ask("send-json", new, '{"n":1}'))
+        self.assert_receives(peer, new, 1)
+        # The channel with the old name is in its group as before, and may join others.
+        self.assert_status("LAYER_OK", other.ask("group-send-json", "room", '{"n":2}'))
+        self.assert_receives(peer, channel, 2)
+        self.assert_status("LAYER_OK", peer.ask("group-add", "hall", channel))
+        self.assert_status("LAYER_OK", other.ask("group-send-json", "hall", '{"n":3}'))
+        self.assert_receives(peer, channel, 3)
+
+
+class ConsumerTimeouts(LinkCase):
+    def setUp(self):
+        # The broker looks once in each tick; channels read both when they are opened.
+        self.eval("application:set_env(rabbit, consumer_timeout, 2000), "
+                  "application:set_env(rabbit, channel_tick_interval, 1000).")
+
+    def test_messages_that_are_held_for_longer_are_delivered_once_and_the_queue_stays(self):
+        peer, channel, _ = self.member(local_capacity=0, prefetch_count=10)
+        for number in range(3):
+            self.assert_status("LAYER_OK", peer.ask("send-json", channel, f'{{"n":{number}}}'))
+        self.assert_logs(peer, "consumer_timed_out: ")
+        self.assert_status("LAYER_OK", peer.ask("send-json", channel, '{"n":3}'))
+        for number in range(4):
+            self.assert_receives(peer, channel, number)
+        self.assert_status("LAYER_TIMEOUT", peer.ask("receive", channel, "500"))
+        self.assertEqual(self.value(peer, GENERATION), 1)
+        self.assert_hears(peer, channel)
