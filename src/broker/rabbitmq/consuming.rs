@@ -39,7 +39,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 const CHECK_PATIENCE: u32 = 3;
 
 /// How long the process of a queue may take for the answer to a passive declaration.
-const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+const LOOK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Looking for a queue costs an AMQP channel number each time, which lapin does not use again. A
 /// connection with fewer numbers than this declares the queue at once.
@@ -296,12 +296,13 @@ impl Owner {
         // The first time there is no past.
         let looks = self.generation > 0 && link.numbers() >= NUMBERS_FOR_LOOKS;
         loop {
+            let now = Instant::now();
             let look = if looks {
                 self.look(link).await?
             } else {
                 Look::Free
             };
-            let mut step = self.past.after(&look, Instant::now());
+            let mut step = self.past.after(&look, now);
             if step == Step::Declare {
                 match self.topology.declare(connection).await {
                     Ok(channel) => return Ok(channel),

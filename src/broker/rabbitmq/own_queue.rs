@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 /// How often to look while the name is taken.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// How long to wait for the name before another one is taken.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for the name before another one is taken. A broker that only cleans up releases it
+/// within milliseconds, or once it has noticed that a node is gone; who waits longer is deaf for longer.
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// What a look has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,14 +66,14 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_stays_taken_is_given_up_after_five_seconds() {
+    fn a_name_that_stays_taken_is_given_up_after_its_time() {
         let start = Instant::now();
         let mut now = start;
         let mut past = Past::default();
         while let Step::LookAgain(pause) = past.after(&Look::Taken, now) {
             now += pause;
         }
-        assert_eq!(now - start, PATIENCE);
+        assert!((PATIENCE..PATIENCE + PAUSE).contains(&(now - start)));
         let next = past.after(&Look::Taken, now);
         assert_eq!(
             next,
