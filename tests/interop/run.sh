@@ -3,31 +3,20 @@
 # CHANNEL_LAYER_TEST_AMQP the URL of a RabbitMQ node (`make test STAGES="build interop"` provides
 # both). The Python package goes into a virtual environment of its own, below the target folder.
 
-set -euo pipefail
-cd "$(dirname "$0")/../.."
-
-target=${CARGO_TARGET_DIR:-target}
-library=$target/debug
-read -ra cc <<<"${CC:-cc}"
+# shellcheck source=tests/interop/peer.sh
+. "$(dirname "$0")/peer.sh"
 
 if [ -z "${CHANNEL_LAYER_TEST_AMQP:-}" ]; then
     echo "tests/interop: CHANNEL_LAYER_TEST_AMQP names no broker;" \
         "start this by 'make test STAGES=interop'" >&2
     exit 2
 fi
-if [ ! -e "$library/libchannel_layer.so" ]; then
-    echo "tests/interop: there is no $library/libchannel_layer.so; run 'make build' first" >&2
-    exit 2
-fi
 
 environment=$(tests/interop/environment.sh)
 "$environment/bin/python" -m pip --disable-pip-version-check list
 
-"${cc[@]}" -std=c11 -Wall -Wextra -Werror -O1 -g -pthread -Iinclude tests/interop/peer.c \
-    -o "$target/interop-peer" -L"$library" -lchannel_layer -Wl,-rpath,"$(cd "$library" && pwd)"
-
 [ $# -gt 0 ] || set -- test_interop test_hostile test_statistics
-CHANNEL_LAYER_TEST_PEER=$(cd "$target" && pwd)/interop-peer
+CHANNEL_LAYER_TEST_PEER=$(build tests/interop/peer.c interop-peer)
 export CHANNEL_LAYER_TEST_PEER
 # What the packages log and warn of is shown with a failure, and else hides the results.
 export PYTHONPATH=tests/interop
