@@ -75,8 +75,11 @@ faults: deps release ## cause every fault in full, for an hour; ROW=name causes 
 	@CHANNEL_LAYER_FAULTS_LIBRARY=$(RELEASE) $(PYTHON) tests/faults/run.py \
 		$(if $(SHORT),--short) $(ROW)
 
-test-rabbitmq4: deps ## run what meets the broker on RabbitMQ 4, as root; ROWS="…" of faults too
-	@tests/rabbitmq4/run.sh $(ROWS)
+# The rows of tests/faults in which a broker, a node or a connection is lost: what versions differ in.
+test-rabbitmq4: VERSIONS ?= 4.3 4.0
+test-rabbitmq4: ROWS ?= cluster broker_killed routing_lost connection_reset
+test-rabbitmq4: deps ## run what meets the broker on RabbitMQ 4, as root; VERSIONS="4.3 4.0-short", ROWS="…" of faults
+	@CHANNEL_LAYER_FAULTS_ROWS="$(ROWS)" tests/rabbitmq4/run.sh $(VERSIONS)
 
 fuzz: ## run each fuzzer for SECONDS (600), or the one of TARGET; needs cargo-fuzz
 	@FUZZ_SECONDS='$(SECONDS)' TARGET='$(TARGET)' fuzz/run.sh

@@ -1,29 +1,32 @@
 #!/bin/sh
-# Runs the RabbitMQ 4 program of this script's name, for a node of tests/fixture/rabbitmq.py: name
-# it in CHANNEL_LAYER_RABBITMQ_SERVER. tests/rabbitmq4/make_root.sh makes the root that it enters.
+# Runs a program of a RabbitMQ 4 root for a node of tests/fixture/rabbitmq.py. It is called by a
+# link, bin/VERSION/PROGRAM: CHANNEL_LAYER_RABBITMQ_SERVER=tests/rabbitmq4/bin/4.3/rabbitmq-server.
+# `make_root.sh VERSION` makes the root.
 #
-# The node's folder is there under the same path. It is mounted in a namespace of the program's
-# own, so that nothing is left to unmount, however the node ends; ports and pids are the machine's.
+# The node's folder is visible in the root under the same path. It is mounted in a mount namespace
+# of the program's own, so that nothing is left to unmount, however the node ends; ports and pids
+# are the machine's.
 
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-source=${here%/tests/rabbitmq4/bin}
+version=$(basename "$here")
+source=${here%/tests/rabbitmq4/bin/"$version"}
 target=${CARGO_TARGET_DIR:-target}
 case $target in
 /*) ;;
 *) target=$source/$target ;;
 esac
-root=$target/rabbitmq4
+root=$target/rabbitmq-$version
 program=/usr/lib/rabbitmq/bin/$(basename "$0")
 folder=${CHANNEL_LAYER_FIXTURE:-}
 
 if [ "$(id -u)" -ne 0 ]; then
-    echo "$0: a chroot takes root; this is user $(id -un)" >&2
+    echo "$0: a chroot needs root; this is user $(id -un)" >&2
     exit 1
 fi
 if [ ! -x "$root$program" ]; then
-    echo "$0: there is no $root$program; run tests/rabbitmq4/make_root.sh" >&2
+    echo "$0: there is no $root$program; run tests/rabbitmq4/make_root.sh $version" >&2
     exit 1
 fi
 if [ ! -d "$folder" ]; then
