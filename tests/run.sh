@@ -7,8 +7,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-stages=(fmt clippy rustdoc build rust fuzz counts doctest fixture benches abi supply c cpp go ruby python
-    cases fleet interop tls refusals faults install demo docs rabbitmq4)
+stages=(fmt clippy rustdoc build rust fuzz counts doctest fixture benches abi supply c cpp go fleet faults
+    install demo docs python ruby cases interop tls refusals rabbitmq4)
 # Parts of others, run only by name.
 parts=(broker conformance)
 
@@ -309,13 +309,22 @@ begin_stage() { # begin_stage NAME [PROCESS]: run_stage says what became of it, 
 # By name, the stages that have had their turn.
 declare -A had=()
 
+has_had() { # has_had NAME...: whether each of them that is chosen has ended
+    local name
+    for name in "$@"; do
+        if is_chosen "$name" && [ -z "${had[$name]:-}" ]; then
+            return 1
+        fi
+    done
+}
+
 begin_stages() { # begin_stages NAME...: those of them that are yet to come, one after the other
     local name before=
     for name in "$@"; do
         if is_chosen "$name" && [ -z "${begun[$name]:-}${had[$name]:-}" ]; then
             begin_stage "$name" "$before"
-            before=${begun[$name]}
         fi
+        before=${begun[$name]:-$before}
     done
 }
 
@@ -381,8 +390,18 @@ run_stage() { # run_stage NAME [COUNTER]
 
 for name in "${chosen[@]}"; do
     had[$name]=1
-    # These two compile for most of their time; those start nodes, and wait.
-    [[ $name != c && $name != cpp ]] || begin_stages python ruby interop tls refusals
+    case $name in
+    fmt | clippy | rustdoc | build) ;;
+    # They start nodes and wait, and take the library as it was built.
+    *) begin_stages refusals tls ;;
+    esac
+    case $name in
+    # The longest of all; while these run on one core, or compile.
+    counts | c | cpp) begin_stages python ruby interop ;;
+    # After `c` and `interop`, which build the same programs, and `faults`, which wants a quiet
+    # machine.
+    install | demo | docs) ! has_had c faults || begin_stages interop rabbitmq4 ;;
+    esac
     case $name in
     broker) run_stage "$name" count_chosen ;;
     abi | benches | counts | fixture | interop | refusals | supply | tls) run_stage "$name" count_unittest ;;
