@@ -62,6 +62,37 @@ fn the_page_of_log_records_has_their_table() {
     );
 }
 
+/// The texts in code in the first column of the table after a heading, up to what varies in them.
+fn texts_of_table(document: &str, heading: &str) -> Vec<String> {
+    let text = read(document);
+    let section = between(&text, heading, "\n## ");
+    let texts: Vec<String> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .filter_map(|line| line.split(" | ").next())
+        .flat_map(|column| column.split('`').step_by(2))
+        .map(|text| text.split(" '").next().unwrap().to_owned())
+        .filter(|text| !text.is_empty())
+        .collect();
+    assert!(texts.len() > 10, "{document}: no table after '{heading}'");
+    texts
+}
+
+#[test]
+fn the_texts_of_the_table_of_tls_errors_are_those_of_the_code() {
+    let code: String = ["tls/certificate_errors.rs", "tls/explain.rs", "failure.rs"]
+        .iter()
+        .map(|file| read(&format!("src/broker/rabbitmq/{file}")))
+        .map(|text| text.split("#[cfg(test)]").next().unwrap().to_owned())
+        .collect();
+    // A string goes on in the next line after a backslash.
+    let code: Vec<&str> = code.split("\\\n").map(str::trim_start).collect();
+    let code = code.concat();
+    for text in texts_of_table("docs/recipes/tls.md", "## What the error says") {
+        assert!(code.contains(&text), "no error says '{text}'");
+    }
+}
+
 #[test]
 fn the_header_says_of_each_statistic_what_the_table_says() {
     let header = read("include/channel_layer.h");

@@ -375,7 +375,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         kind: OptionKind::Path,
         default: "",
         unset: "the system's certificate authorities",
-        doc: "Certificate authorities that `amqps://` trusts, and no others.",
+        doc: "Certificates that `amqps://` trusts, of CAs or of brokers themselves, and no others.",
         apply: |_, value, to| {
             to.tls.ca_file = Some(PathBuf::from(value));
             Ok(())

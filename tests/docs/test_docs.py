@@ -87,7 +87,7 @@ class World:
         self.authority = stack.enter_context(certificates.Authority())
         self.stranger = stack.enter_context(certificates.Authority())
         self.client = self.authority.client()
-        self.tls = rabbitmq.Node(tls=rabbitmq.Tls(self.authority.server(),
+        self.tls = rabbitmq.Node(tls=rabbitmq.Tls(self.authority.server(addresses=()),
                                                   clients_from=self.authority.file, required=True))
         stack.callback(self.tls.close)
         with ThreadPoolExecutor() as pool:
@@ -402,8 +402,9 @@ class Troubleshooting(Case):
             "403 ACCESS_REFUSED": ["host=" + URL.replace(":guest@", ":wrong@")],
             "check that vhost": ["host=" + URL.rpartition("/")[0] + "/no-such-vhost"],
             "does not speak TLS": ["host=" + URL.replace("amqp://", "amqps://")],
-            "of no authority that is trusted": [
-                secure, f"tls_ca_file={WORLD.stranger.file}"],
+            "not signed by a trusted CA": [secure, f"tls_ca_file={WORLD.stranger.file}"],
+            "the broker's certificate": [
+                f"host={WORLD.tls.tls_url()}", f"tls_ca_file={WORLD.authority.file}"],
             "asks for a client certificate": [secure, f"tls_ca_file={WORLD.authority.file}"],
         }
         page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")

@@ -24,7 +24,13 @@ import rabbitmq  # noqa: E402
 PEER = os.environ["CHANNEL_LAYER_TEST_PEER"]
 WAIT = 30  # seconds for what is sure to come
 USER, PASSWORD = "someone", "s3cr3t/w:rd"
-USERS = (rabbitmq.User(USER, PASSWORD, rabbitmq.VHOSTS),)
+USERS = (rabbitmq.User(USER, PASSWORD, rabbitmq.VHOSTS),
+         rabbitmq.User("nobody", PASSWORD, ()))  # may log in, but to no vhost
+
+
+def debug_prints_in(text):
+    """What of a text was written for programmers: names as `UnknownIssuer`, lists of bytes."""
+    return re.findall(r"[A-Z][a-z]+(?:[A-Z][a-z]+)+|\[\d+, |\w \{", text)
 
 
 def secrets_in(text, keys):
@@ -146,11 +152,12 @@ class Case(unittest.TestCase):
         answer = peer.ask("receive", channel, str(WAIT * 1000))
         self.assertEqual(answer.get("json"), sent, answer)
 
-    def assert_refused(self, options, *words, status="LAYER_REFUSED", **more):
+    def assert_refused(self, options, *words, status="LAYER_REFUSED", user=USER, **more):
         """The layer is refused, and error and log say why: the host and each of `words`."""
         peer = self.open(options, **more)
         self.assertEqual(peer.opened["status"], status, peer.opened)
-        shown = re.sub("//.*@", f"//{USER}:***@", options["host"])
+        self.assertEqual(debug_prints_in(peer.opened["error"]), [], peer.opened)
+        shown = re.sub("//.*@", f"//{user}:***@", options["host"])
         for word in (shown, *words):
             self.assertIn(word, peer.opened["error"])
             self.assert_logs(peer, word)
@@ -168,29 +175,44 @@ class Case(unittest.TestCase):
             self.assertIn(word, peer.opened["error"])
 
 
-class TheBroker(Case):
-    """Whom we take for the broker."""
+class ShowsCertificates(Case):
+    """What tests need that change the broker's certificate."""
+
+    def tearDown(self):
+        if WORLD.open.certificate != WORLD.server:
+            WORLD.open.change_certificate(WORLD.server)
 
     def show(self, **changes):
         """Has the open node show another certificate until the end of the test."""
-        self.addCleanup(WORLD.open.change_certificate, WORLD.server)
         WORLD.open.change_certificate(WORLD.authority.server(**changes))
+
+    def trusting(self, file, host="localhost"):
+        """The options of a layer for the open node that trusts the certificates of a file."""
+        return WORLD.trusting(WORLD.open, host=host) | {"tls_ca_file": file}
+
+
+class TheBroker(ShowsCertificates):
+    """Whom we take for the broker."""
 
     def test_is_known_by_its_name_and_by_its_address(self):
         for host in ("localhost", "127.0.0.1"):
             with self.subTest(host=host):
                 self.assert_works(WORLD.trusting(WORLD.open, host=host))
 
+    def test_is_taken_with_each_key_that_the_documents_name(self):
+        for key in ("RSA", "EC", "P-384", "Ed25519"):
+            with self.subTest(key=key):
+                self.show(key=key)
+                self.assert_works(WORLD.trusting(WORLD.open))
+
     def test_of_another_authority_is_refused(self):
         options = WORLD.trusting(WORLD.open)
         options["tls_ca_file"] = WORLD.stranger.file
-        self.assert_refused(options, "no authority that is trusted", "option tls_ca_file",
-                            str(WORLD.stranger.file))
+        self.assert_refused(options, "option tls_ca_file", str(WORLD.stranger.file))
 
     def test_of_an_authority_of_its_own_is_refused_where_none_is_named(self):
         options = {"host": WORLD.open.tls_url(user=USER)}
-        self.assert_refused(options, "no authority that is trusted", "those of this system",
-                            "set option tls_ca_file")
+        self.assert_refused(options, "of this system", "set option tls_ca_file")
 
     def test_of_an_authority_of_the_system_needs_no_option(self):
         environment = {"SSL_CERT_FILE": str(WORLD.authority.file)}
@@ -200,8 +222,7 @@ class TheBroker(Case):
         options = WORLD.trusting(WORLD.open)
         options["tls_ca_file"] = WORLD.stranger.file
         environment = {"SSL_CERT_FILE": str(WORLD.authority.file)}
-        self.assert_refused(options, "no authority that is trusted", "alone",
-                            environment=environment)
+        self.assert_refused(options, "alone", environment=environment)
 
     def test_of_one_of_several_authorities_in_a_file_is_taken(self):
         with tempfile.NamedTemporaryFile("w", suffix=".pem") as bundle:
@@ -239,6 +260,175 @@ class TheBroker(Case):
         self.assert_works(good | {"host": f"{bad['host']},{good['host']}"})
 
 
+class TheReason(ShowsCertificates):
+    """Why a broker's certificate is refused: by a certificate made for each reason."""
+
+    def assert_reason(self, certificate, *words, authority=None):
+        WORLD.open.change_certificate(certificate)
+        file = (authority or WORLD.authority).file
+        return self.assert_refused(self.trusting(file), *words)
+
+    def authority(self, **more):
+        authority = certificates.Authority(**more)
+        self.addCleanup(authority.close)
+        return authority
+
+    def test_is_told_of_one_that_is_a_ca_and_not_in_the_file(self):
+        server = WORLD.authority.server(by="itself", extensions=AS_OPENSSL_MAKES_THEM)
+        self.assert_reason(server, "CA:TRUE", "option tls_ca_file", str(WORLD.authority.file))
+
+    def test_is_told_of_one_that_is_a_ca_where_the_systems_are_trusted(self):
+        WORLD.open.change_certificate(
+            WORLD.authority.server(by="itself", extensions=AS_OPENSSL_MAKES_THEM))
+        self.assert_refused({"host": WORLD.open.tls_url(user=USER, host="localhost")}, "CA:TRUE",
+                            "option tls_ca_file",
+                            environment={"SSL_CERT_FILE": str(WORLD.authority.file)})
+
+    def test_is_told_of_a_purpose_that_is_another(self):
+        for usage, words in (("clientAuth", ["clientAuth"]), ("1.2.3.4", ["1.2.3.4"]),
+                             ("DER:30:00", ["empty"])):
+            with self.subTest(usage=usage):
+                server = WORLD.authority.server(extensions={"extendedKeyUsage": usage})
+                self.assert_reason(server, "serverAuth", *words)
+
+    def test_is_told_of_a_signature_that_cannot_be_verified(self):
+        for authority, more, words in (
+            (WORLD.authority, {"digest": "sha512"}, ["ECDSA with SHA-512"]),
+            (self.authority(key="P-521"), {}, ["ECDSA with SHA-256", "ECDSA on P-521"]),
+            (self.authority(key="P-521"), {"digest": "sha512"}, ["ECDSA with SHA-512"]),
+        ):
+            with self.subTest(words=words):
+                self.assert_reason(authority.server(**more), "P-384", "Ed25519", *words,
+                                   authority=authority)
+
+    def test_is_told_of_what_the_broker_knows_not_to_be_verifiable(self):
+        # It ends the handshake itself: none of the signatures that we can verify fits.
+        self.assert_reason(WORLD.authority.server(key="P-521"), "P-521", "P-384")
+        old = self.authority(key="RSA")
+        self.assert_reason(old.server(digest="sha1"), "signature", "SHA-256", authority=old)
+
+    def test_is_told_of_an_rsa_key_that_is_too_short(self):
+        self.assert_reason(WORLD.authority.server(key="RSA-1024"), "2048 bits")
+        short = self.authority(key="RSA-1024")
+        self.assert_reason(short.server(), "2048 bits", authority=short)
+
+    def test_is_told_of_an_unknown_critical_extension(self):
+        server = WORLD.authority.server(extensions={"1.2.3.4": "critical, ASN1:UTF8String:x"})
+        self.assert_reason(server, "critical extension")
+
+    def test_is_told_of_names_that_its_ca_may_not_issue_for(self):
+        constrained = self.authority(constraints="permitted;DNS:example.org")
+        self.assert_reason(constrained.server(), "name constraints", "'localhost'",
+                           authority=constrained)
+        odd = self.authority(constraints="permitted;IP:127.0.0.0/255.0.255.0")
+        self.assert_reason(odd.server(), "name constraint", "malformed", authority=odd)
+
+    def test_is_told_of_a_chain_that_is_not_one(self):
+        authority = WORLD.authority
+        last = authority.signer("last", extensions={"basicConstraints": "critical, CA:TRUE, "
+                                                                        "pathlen:0"})
+        below = authority.signer("below", by=last)
+        self.assert_reason(authority.server(by=below), "path length")
+        leaf = authority.signer("leaf", extensions={"basicConstraints": "critical, CA:FALSE"})
+        self.assert_reason(authority.server(by=leaf), "basic constraints")
+        signer = None
+        for depth in range(7):
+            signer = authority.signer(f"number {depth}", by=signer)
+        self.assert_reason(authority.server(by=signer), "than the 6")
+
+    def test_is_told_of_version_1(self):
+        self.assert_reason(WORLD.authority.version_1(), "version 1")
+
+    def test_is_told_of_dates_in_the_wrong_order(self):
+        self.assert_reason(WORLD.authority.server(since=5, until=-5), "ends before it begins")
+
+    def test_is_told_of_an_intermediate_certificate_that_has_expired(self):
+        expired = WORLD.authority.signer("expired", since=-10, until=-3.5)
+        self.assert_reason(WORLD.authority.server(by=expired), "intermediate",
+                           "expired 3 days ago")
+
+    def test_is_told_of_an_extension_that_is_malformed(self):
+        # The list of certificate transparency: the broker itself does not look at that.
+        malformed = {"1.3.6.1.4.1.11129.2.4.2": "DER:05:00"}
+        self.assert_reason(WORLD.authority.server(extensions=malformed), "malformed")
+
+
+# What `openssl req -x509` writes into a certificate that signs itself.
+AS_OPENSSL_MAKES_THEM = {"basicConstraints": "critical, CA:TRUE", "keyUsage": None,
+                         "extendedKeyUsage": None}
+
+
+class TheFileOfTheBrokersOwnCertificate(ShowsCertificates):
+    """A certificate in tls_ca_file is trusted as it is, whoever has signed it."""
+
+    def each(self, test, **more):
+        """Tests a certificate of each kind, shown by the broker."""
+        for kind, made in (
+            ("CA", {"by": "itself", "extensions": AS_OPENSSL_MAKES_THEM}),
+            ("CA, SHA-512", {"by": "itself", "digest": "sha512",
+                             "extensions": AS_OPENSSL_MAKES_THEM}),
+            ("no CA", {"by": "itself"}),
+            ("of another CA", {}),
+        ):
+            with self.subTest(kind=kind):
+                server = WORLD.stranger.server(**made, **more)
+                WORLD.open.change_certificate(server)
+                test(server, made)
+
+    def test_is_trusted_for_its_names(self):
+        def test(server, _):
+            for host in ("localhost", "127.0.0.1"):
+                self.assert_works(self.trusting(server.file, host=host))
+
+        self.each(test)
+
+    def test_is_trusted_for_its_names_with_tls_1_2(self):
+        self.addCleanup(WORLD.old.change_certificate, WORLD.server)
+        server = WORLD.stranger.server(by="itself", extensions=AS_OPENSSL_MAKES_THEM)
+        WORLD.old.change_certificate(server)
+        self.assert_works(WORLD.showing(WORLD.client, WORLD.old) | {"tls_ca_file": server.file})
+
+    def test_is_trusted_beside_others_in_the_file(self):
+        server = WORLD.stranger.server(by="itself", extensions=AS_OPENSSL_MAKES_THEM)
+        WORLD.open.change_certificate(server)
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as bundle:
+            for file in (WORLD.authority.file, server.file):
+                bundle.write(file.read_text(encoding="ascii"))
+            bundle.flush()
+            self.assert_works(self.trusting(bundle.name))
+            WORLD.open.change_certificate(WORLD.server)
+            self.assert_works(self.trusting(bundle.name))
+
+    def test_is_refused_for_another_name(self):
+        def test(server, _):
+            self.assert_refused(self.trusting(server.file), "is not for 'localhost'",
+                                "rabbit.example.org")
+
+        self.each(test, names=("rabbit.example.org",), addresses=())
+
+    def test_is_refused_outside_its_dates(self):
+        def expired(server, _):
+            self.assert_refused(self.trusting(server.file), "expired 3 days ago")
+
+        def early(server, _):
+            self.assert_refused(self.trusting(server.file), "another 5 days")
+
+        self.each(expired, since=-10, until=-3.5)
+        self.each(early, since=5.5, until=10)
+
+    def test_is_not_mistaken_for_one_of_the_same_name_with_another_key(self):
+        def test(_, made):
+            twin = WORLD.stranger.server(**made)
+            self.assert_refused(self.trusting(twin.file), "option tls_ca_file", str(twin.file))
+
+        self.each(test)
+
+    def test_is_refused_where_it_is_for_clients(self):
+        server = WORLD.stranger.server(extensions={"extendedKeyUsage": "clientAuth"})
+        WORLD.open.change_certificate(server)
+        self.assert_refused(self.trusting(server.file), "serverAuth")
+
+
 class TheClient(Case):
     """Whom the broker takes us for."""
 
@@ -252,6 +442,11 @@ class TheClient(Case):
                     words = "BEGIN PRIVATE" if name == "PKCS#8" else f"BEGIN {kind} PRIVATE"
                     self.assertIn(words, first)
                     self.assert_works(WORLD.showing(each))
+
+    def test_is_taken_with_each_key_that_the_documents_name(self):
+        for key in ("RSA", "EC", "P-384", "Ed25519"):
+            with self.subTest(key=key):
+                self.assert_works(WORLD.showing(WORLD.authority.client(key=key)))
 
     def test_is_taken_with_all_in_one_file(self):
         with tempfile.NamedTemporaryFile("w", suffix=".pem") as both:
@@ -270,8 +465,7 @@ class TheClient(Case):
 
     def test_of_another_authority_is_refused(self):
         stranger = WORLD.stranger.client()
-        self.assert_refused(WORLD.showing(stranger), str(stranger.file), "authority",
-                            "option tls_cert_file")
+        self.assert_refused(WORLD.showing(stranger), str(stranger.file), "option tls_cert_file")
 
     def test_on_tls_1_2_is_taken_or_refused_alike(self):
         self.assert_works(WORLD.showing(WORLD.client, WORLD.old))
@@ -280,7 +474,8 @@ class TheClient(Case):
         expired = WORLD.authority.client(since=-10, until=-3)
         self.assert_refused(WORLD.showing(expired, WORLD.old), str(expired.file), "expired")
         stranger = WORLD.stranger.client()
-        self.assert_refused(WORLD.showing(stranger, WORLD.old), str(stranger.file), "authority")
+        self.assert_refused(WORLD.showing(stranger, WORLD.old), str(stranger.file),
+                            "option tls_cert_file")
 
     def test_may_be_unknown_where_the_broker_does_not_ask(self):
         self.assert_works(WORLD.showing(WORLD.stranger.client(), WORLD.open))
@@ -290,6 +485,13 @@ class TheClient(Case):
         options["host"] = options["host"].replace(quote(PASSWORD, safe=""), "wr0ng")
         peer = self.assert_refused(options, "check user 'someone'")
         self.assertNotIn("wr0ng", peer.opened["error"] + peer.log)
+
+    def test_of_a_vhost_that_is_not_its_own_is_refused_inside_tls(self):
+        for vhost, user in (("nowhere", USER), (rabbitmq.VHOSTS[0], "nobody")):
+            with self.subTest(vhost=vhost, user=user):
+                url = WORLD.open.tls_url(user=user, vhost=vhost, host="localhost")
+                options = {"host": url, "tls_ca_file": WORLD.authority.file}
+                self.assert_refused(options, f"vhost '{vhost}'", f"user '{user}'", user=user)
 
 
 class ThePort(Case):
@@ -434,12 +636,14 @@ class TheFiles(Case):
         self.assert_no_layer({"tls_cert_file": WORLD.client.file, "tls_key_file": other.key},
                              str(other.key), str(WORLD.client.file), "is not the key of")
 
-    def test_with_a_key_of_an_unknown_kind_are_told_the_known_ones(self):
-        key = WORLD.client.key.with_suffix(".p521")
-        certificates.openssl("genpkey", "-algorithm", "EC", "-pkeyopt",
-                             "ec_paramgen_curve:P-521", "-out", key)
-        self.assert_no_layer({"tls_cert_file": WORLD.client.file, "tls_key_file": key},
-                             str(key), "P-256")
+    def test_with_a_key_that_cannot_be_used_are_told_its_kind_and_which_can(self):
+        for kind, name in (("P-521", "ECDSA on P-521"), ("RSA-1024", "RSA of 1024 bits")):
+            client = WORLD.authority.client(key=kind)
+            for each in (client, WORLD.authority.rewritten(client, "traditional")):
+                with self.subTest(kind=kind, key=each.key):
+                    self.assert_no_layer({"tls_cert_file": each.file, "tls_key_file": each.key},
+                                         "'tls_key_file'", str(each.key), name, "P-384",
+                                         "4096 bits", "Ed25519")
 
     def test_that_no_host_is_for_are_refused(self):
         options = {"host": WORLD.open.url(user=USER), "tls_ca_file": WORLD.authority.file}
@@ -518,6 +722,12 @@ class ALayer(Case):
 
 
 class TheTests(unittest.TestCase):
+    def test_would_find_a_debug_print(self):
+        for text in ("not good: Other(OtherError(CaUsedAsEndEntity))", "id: [6, 8, 42]",
+                     "Context { id"):
+            self.assertNotEqual(debug_prints_in(text), [], text)
+        self.assertEqual(debug_prints_in("RabbitMQ, OpenSSL, ECDSA on brainpoolP256r1"), [])
+
     def test_would_find_a_secret(self):
         key = WORLD.client.key
         line = key.read_text(encoding="ascii").splitlines()[1]

@@ -1,0 +1,95 @@
+//! Reads PEM files, and says what is wrong with those that cannot be used.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::error::Error;
+
+/// Beyond any bundle of certificates, in bytes.
+const MAX_FILE: u64 = 16 << 20;
+
+/// The certificates in a file; at least one.
+pub(super) fn certificates(
+    option: &str,
+    file: &Path,
+) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let bytes = read_file(option, file)?;
+    let certificates = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| broken(option, file, &error))?;
+    if certificates.is_empty() {
+        return Err(bad(
+            option,
+            file,
+            "holds no certificate in PEM ('-----BEGIN CERTIFICATE-----')",
+        ));
+    }
+    Ok(certificates)
+}
+
+pub(super) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    const OPTION: &str = "tls_key_file";
+    let bytes = read_file(OPTION, file)?;
+    // The second is how it was done before PKCS#8.
+    if [
+        &b"-----BEGIN ENCRYPTED PRIVATE KEY"[..],
+        b"Proc-Type: 4,ENCRYPTED",
+    ]
+    .iter()
+    .any(|sign| bytes.windows(sign.len()).any(|window| window == *sign))
+    {
+        return Err(bad(
+            OPTION,
+            file,
+            "is encrypted, and there is nobody to ask for its passphrase: decrypt it ('openssl \
+             pkey -in … -out …') into a file that only this user may read",
+        ));
+    }
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
+        pem::Error::NoItemsFound => bad(
+            OPTION,
+            file,
+            "holds no private key in PEM ('-----BEGIN PRIVATE KEY-----', or RSA or EC before \
+             PRIVATE)",
+        ),
+        error => broken(OPTION, file, &error),
+    })
+}
+
+/// A PEM file that is damaged. What the parser found is not shown: it may be of a key.
+fn broken(option: &str, file: &Path, error: &pem::Error) -> Error {
+    let what = match error {
+        pem::Error::MissingSectionEnd { .. } => "has a '-----BEGIN' without its '-----END'",
+        pem::Error::Base64Decode(_) => "has something between its markers that is not base64",
+        _ => "is damaged",
+    };
+    bad(option, file, what)
+}
+
+fn read_file(option: &str, file: &Path) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let read = file.metadata().and_then(|metadata| {
+        if metadata.is_file() {
+            return File::open(file)?.take(MAX_FILE).read_to_end(&mut bytes);
+        }
+        // To open a pipe that nobody writes to would wait for ever.
+        let why = "it is no regular file, and must be read again for each connection";
+        Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+    });
+    match read {
+        Ok(count) if count as u64 == MAX_FILE => Err(bad(option, file, "is too large")),
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(Error::invalid(format!(
+            "option '{option}': '{}' cannot be read: {error}",
+            file.display()
+        ))),
+    }
+}
+
+pub(super) fn bad(option: &str, file: &Path, what: &str) -> Error {
+    Error::invalid(format!("option '{option}': '{}' {what}", file.display()))
+}
