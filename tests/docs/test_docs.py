@@ -85,7 +85,7 @@ class World:
     def __init__(self, stack):
         PROGRAMS.mkdir(parents=True, exist_ok=True)
         self.authority = stack.enter_context(certificates.Authority())
-        self.stranger = stack.enter_context(certificates.Authority())
+        self.stranger = stack.enter_context(certificates.Authority("another authority"))
         self.client = self.authority.client()
         self.tls = rabbitmq.Node(tls=rabbitmq.Tls(self.authority.server(addresses=()),
                                                   clients_from=self.authority.file, required=True))

@@ -273,6 +273,15 @@ class TheReason(ShowsCertificates):
         self.addCleanup(authority.close)
         return authority
 
+    def test_is_told_of_a_ca_that_is_not_in_the_file(self):
+        unknown = self.authority(name="another authority")
+        self.assert_reason(WORLD.server, "trusted CA", "intermediate", str(unknown.file),
+                           authority=unknown)
+
+    def test_is_told_of_a_signature_by_a_ca_of_the_same_name(self):
+        self.assert_reason(WORLD.server, "same name", "private key", str(WORLD.stranger.file),
+                           authority=WORLD.stranger)
+
     def test_is_told_of_one_that_is_a_ca_and_not_in_the_file(self):
         server = WORLD.authority.server(by="itself", extensions=AS_OPENSSL_MAKES_THEM)
         self.assert_reason(server, "CA:TRUE", "option tls_ca_file", str(WORLD.authority.file))
