@@ -240,8 +240,11 @@ mod tests {
     #[test]
     fn a_private_key_is_told_with_its_curve_or_size_in_each_form() {
         let zero = der(INTEGER, &[&[0]]);
-        let modulus = der(INTEGER, &[&[0], &[0xff; 128]]);
-        let rsa_1024 = der(SEQUENCE, &[&zero, &modulus, &zero]);
+        let rsa = |bytes| {
+            let modulus = der(INTEGER, &[&[0], &vec![0xff; bytes]]);
+            der(SEQUENCE, &[&zero, &modulus, &zero])
+        };
+        let (rsa_1024, rsa_4096) = (rsa(128), rsa(512));
         let ec = der(
             SEQUENCE,
             &[
@@ -262,6 +265,10 @@ mod tests {
             (
                 PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(wrapped(&oid(RSA), &rsa_1024))),
                 "RSA of 1024 bits",
+            ),
+            (
+                PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(rsa_4096)),
+                "RSA of 4096 bits",
             ),
             (
                 PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(ec.clone())),

@@ -165,8 +165,8 @@ fn explain_webpki(error: &webpki::Error, host: &str, trusted: Trusted<'_>) -> St
             )
         }
         Error::EndEntityUsedAsCa => {
-            "the broker's certificate is signed by one that is not of a CA \
-                                     (its basic constraints do not say CA:TRUE): have a CA sign it"
+            "the broker's certificate is signed by one that is not of a CA (its basic constraints \
+             do not say CA:TRUE): have a CA sign it"
                 .to_owned()
         }
         Error::NameConstraintViolation => format!(
@@ -174,16 +174,17 @@ fn explain_webpki(error: &webpki::Error, host: &str, trusted: Trusted<'_>) -> St
              names (name constraints): have a CA sign it that may, or use names that this one may; \
              the host is '{host}'"
         ),
-        Error::PathLenConstraintViolated => "there are more intermediate certificates between the \
-                                             broker's certificate and the trusted CA than one of \
-                                             them allows (path length constraint): have a CA \
-                                             nearer to the trusted one sign it"
-            .to_owned(),
-        Error::MaximumPathDepthExceeded => "there are more intermediate certificates between the \
-                                            broker's certificate and the trusted CA than the 6 \
-                                            that this library follows: name one of them by option \
-                                            tls_ca_file"
-            .to_owned(),
+        Error::PathLenConstraintViolated => {
+            "there are more intermediate certificates between the broker's and the trusted CA than \
+             one of them allows (path length constraint): have a CA sign it that is nearer to the \
+             trusted one"
+                .to_owned()
+        }
+        Error::MaximumPathDepthExceeded => {
+            "there are more intermediate certificates between the broker's and the trusted CA than \
+             the 6 that this library follows: put one of them into the file of option tls_ca_file"
+                .to_owned()
+        }
         Error::MaximumSignatureChecksExceeded
         | Error::MaximumPathBuildCallsExceeded
         | Error::MaximumNameConstraintComparisonsExceeded => {
