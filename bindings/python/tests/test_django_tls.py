@@ -100,7 +100,7 @@ async def test_no_other_authority_is_trusted(whose, world, new, caplog):
         if whose == "the system's"
         else ssl.create_default_context(cafile=world.stranger.file)
     )
-    assert "authority" in await warning_of_a_send(new(world.open, context), caplog)
+    assert "trusted CA" in await warning_of_a_send(new(world.open, context), caplog)
 
 
 async def test_the_context_serves_after_a_reconnection_too(world, new):
