@@ -27,6 +27,7 @@ mod mailbox;
 mod name;
 mod prometheus;
 mod runtime;
+mod settling;
 mod sync;
 mod wire;
 

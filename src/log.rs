@@ -136,6 +136,12 @@ records! {
     PublishersUnblocked = "publishers_unblocked", Info, "channel_layer::layer",
         "The broker takes messages again.",
         "Nothing.";
+    SendsReleased = "sends_released", Info, "channel_layer::layer",
+        "Sends that waited for a lost connection have been published, after `settle` and then in \
+         batches; or the layer was closed or lost the connection again meanwhile. The text says how many \
+         they were and how long it took.",
+        "Nothing. Where receivers miss messages that were sent while the broker was away: raise \
+         `settle`.";
     IsolationBegan = "isolation_began", Warn, "channel_layer::inbox",
         "Messages that channels of this process have not taken kept the broker from sending any to \
          the others for `stall_after`. Each channel is bounded by `channel_capacity` from now on; the \

@@ -43,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) channel_capacity: usize,
     pub(crate) total_capacity: usize,
     pub(crate) timeout: Duration,
+    /// `None`: sends that waited for a connection are not held.
+    pub(crate) settle: Option<Duration>,
     pub(crate) connect_timeout: Duration,
     pub(crate) reconnect_max: Duration,
     /// In seconds; 0: as the broker wishes, within bounds.
@@ -72,6 +74,7 @@ impl Settings {
             channel_capacity: 0,
             total_capacity: 0,
             timeout: Duration::ZERO,
+            settle: None,
             connect_timeout: Duration::ZERO,
             reconnect_max: Duration::ZERO,
             heartbeat: 0,

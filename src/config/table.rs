@@ -301,6 +301,15 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         apply: |spec, value, to| put(&mut to.timeout, spec.seconds(value)),
     },
     OptionSpec {
+        name: "settle",
+        kind: OptionKind::SecondsOr(3600, "0"),
+        default: "0.5",
+        unset: "",
+        doc: "How long sends that waited for a lost connection are held once it is back, so that other \
+              processes have bound their groups; never beyond their `timeout`; 0: not at all.",
+        apply: |spec, value, to| put(&mut to.settle, spec.seconds_or_word(value)),
+    },
+    OptionSpec {
         name: "connect_timeout",
         kind: OptionKind::Seconds(3600),
         default: "5",

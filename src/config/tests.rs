@@ -60,6 +60,7 @@ fn the_defaults_are_those_of_the_design() {
     assert_eq!(settings.channel_capacity, 100);
     assert_eq!(settings.total_capacity, 100_000);
     assert_eq!(settings.timeout, Duration::from_secs(10));
+    assert_eq!(settings.settle, Some(Duration::from_millis(500)));
     assert_eq!(settings.connect_timeout, Duration::from_secs(5));
     assert_eq!(settings.reconnect_max, Duration::from_secs(30));
     assert_eq!(settings.heartbeat, 10);
@@ -86,6 +87,7 @@ fn every_option_can_be_set() {
         ("channel_capacity", "5"),
         ("total_capacity", "50"),
         ("timeout", "0.001"),
+        ("settle", "2.5"),
         ("connect_timeout", "3600"),
         ("reconnect_max", "0.5"),
         ("heartbeat", "0"),
@@ -110,6 +112,7 @@ fn every_option_can_be_set() {
     assert_eq!(settings.channel_capacity, 5);
     assert_eq!(settings.total_capacity, 50);
     assert_eq!(settings.timeout, Duration::from_millis(1));
+    assert_eq!(settings.settle, Some(Duration::from_millis(2500)));
     assert_eq!(settings.connect_timeout, Duration::from_secs(3600));
     assert_eq!(settings.reconnect_max, Duration::from_millis(500));
     assert_eq!(settings.heartbeat, 0);
@@ -172,6 +175,7 @@ fn a_word_in_place_of_seconds_is_no_duration() {
     assert_eq!(with(&[("group_expiry", "never")]).group_expiry, None);
     for zero in ["0", "0.0", "00"] {
         assert_eq!(with(&[("stall_after", zero)]).stall_after, None);
+        assert_eq!(with(&[("settle", zero)]).settle, None);
         refused("group_expiry", zero);
     }
     refused("stall_after", "never");
@@ -416,10 +420,10 @@ fn a_failed_set_keeps_what_was_there() {
 #[test]
 fn the_table_is_in_order() {
     let mut names: Vec<&str> = options().iter().map(|spec| spec.name).collect();
-    assert_eq!(names.len(), 23);
+    assert_eq!(names.len(), 24);
     names.sort_unstable();
     names.dedup();
-    assert_eq!(names.len(), 23);
+    assert_eq!(names.len(), 24);
     for spec in options() {
         assert_ne!(
             spec.default.is_empty(),

@@ -224,6 +224,12 @@ fn settings(config: &Config) -> Verdict {
         ),
         ("timeout", seconds(settings.timeout), 0.001, 86_400.0),
         (
+            "settle",
+            settings.settle.map_or(1.0, seconds),
+            0.001,
+            3600.0,
+        ),
+        (
             "connect_timeout",
             seconds(settings.connect_timeout),
             0.001,

@@ -18,7 +18,11 @@ use super::shared::{Job, Shared};
 
 impl Host for Shared {
     fn take_publications(&self, limit: usize, batch: &mut Vec<Publication>) {
-        self.outbox.take(limit, batch);
+        let taken = self.outbox.take(limit, batch);
+        if let Some(at) = taken.next_release {
+            self.timekeeper.arm(at);
+        }
+        self.sends_released(taken.released);
     }
 
     fn publications_ended(&self, batch: &mut Vec<(Token, Outcome)>) {
@@ -87,11 +91,18 @@ impl Host for Shared {
 
     fn state_changed(&self, state: BrokerState) {
         let refused = matches!(state, BrokerState::Refused(_));
-        let ended = self.outbox.link_changed(&state, &self.counters);
+        let is_ready = matches!(state, BrokerState::Ready(_));
+        let now = Instant::now();
+        let (ended, released) = self.outbox.link_changed(&state, now, &self.counters);
         self.link.set(state, |state, generation| {
             self.tell_state(state, generation)
         });
         self.complete_sends(ended);
+        self.sends_released(released);
+        if is_ready && self.outbox.is_waiting() {
+            // What it asked for before this was not given: it is told again, and the timekeeper too.
+            self.broker().publications_waiting();
+        }
         if refused {
             self.end_waits();
         }

@@ -238,9 +238,9 @@ impl Layer {
         if dispatch::in_callback() {
             return Err(Error::would_deadlock());
         }
-        let (waiter, deadline) = shared.outbox.submit_waiting(route, body)?;
-        shared.sent(deadline);
-        shared.wait_for(&waiter, deadline, Shared::expire_sends)
+        let (waiter, accepted) = shared.outbox.submit_waiting(route, body)?;
+        shared.sent(accepted.due);
+        shared.wait_for(&waiter, accepted.deadline, Shared::expire_sends)
     }
 
     /// Sends a MessagePack map to a channel; the outcome goes to `done`.
@@ -289,11 +289,11 @@ impl Layer {
                 });
             }
         };
-        let deadline = shared
+        let accepted = shared
             .outbox
             .submit(route, body, done, |done| Completion::Call(Box::new(done)))
             .map_err(|(error, callback)| Rejected { error, callback })?;
-        shared.sent(deadline);
+        shared.sent(accepted.due);
         Ok(())
     }
 

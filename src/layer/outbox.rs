@@ -1,11 +1,11 @@
 //! Sends: how many may be in flight, by when each must have an outcome, and who is told.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::broker::{BrokerState, Outcome, Publication, Route, Token};
 use crate::error::{Error, ErrorKind};
+use crate::settling::{Released, SettlingQueue};
 use crate::stats::{Counters, Stat};
 use crate::sync::{Condvar, Mutex};
 
@@ -14,6 +14,22 @@ use super::calls::{Calls, Completion, Waiter};
 struct Send {
     completion: Completion,
     handed_over: bool,
+}
+
+/// A send that was accepted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Accepted {
+    pub(super) deadline: Instant,
+    /// When it must be looked at: at its deadline, or before that, where it is held.
+    pub(super) due: Instant,
+}
+
+/// What there is to do after the broker took publications.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// When it is to be told that it may take more.
+    pub(super) next_release: Option<Instant>,
+    pub(super) released: Option<Released>,
 }
 
 /// A send that has ended.
@@ -25,7 +41,7 @@ pub(super) struct Ended {
 struct Inner {
     sends: Calls<Send>,
     /// What the broker has not taken yet, oldest first. Some of it may have ended.
-    queue: VecDeque<Publication>,
+    queue: SettlingQueue<Publication>,
     /// Places taken: sends, and callbacks of ended sends that have not run.
     places: usize,
     /// Sends that were ever accepted.
@@ -45,11 +61,11 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(max_in_flight: usize, timeout: Duration) -> Self {
+    pub(super) fn new(max_in_flight: usize, timeout: Duration, settle: Option<Duration>) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 sends: Calls::new(),
-                queue: VecDeque::new(),
+                queue: SettlingQueue::new(settle, timeout),
                 places: 0,
                 accepted: 0,
                 link: BrokerState::Disconnected("no connection has been made yet".to_owned()),
@@ -75,15 +91,14 @@ impl Outbox {
         self.inner.lock().blocked
     }
 
-    /// Accepts a send that does not wait; gives `callback` back if it does not. The result is its
-    /// deadline.
+    /// Accepts a send that does not wait; gives `callback` back if it does not.
     pub(super) fn submit<C>(
         &self,
         route: Route,
         body: Vec<u8>,
         callback: C,
         completion: impl FnOnce(C) -> Completion,
-    ) -> Result<Instant, (Error, C)> {
+    ) -> Result<Accepted, (Error, C)> {
         let mut inner = self.inner.lock();
         let refused = if let Some(error) = inner.refusal() {
             Some(error)
@@ -98,8 +113,7 @@ impl Outbox {
             return Err((error, callback));
         }
         let deadline = Instant::now() + self.timeout;
-        inner.accept(route, body, completion(callback), deadline);
-        Ok(deadline)
+        Ok(inner.accept(route, body, completion(callback), deadline))
     }
 
     /// Accepts a send of a thread that waits, within its time for a place too.
@@ -107,7 +121,7 @@ impl Outbox {
         &self,
         route: Route,
         body: Vec<u8>,
-    ) -> Result<(Arc<Waiter>, Instant), Error> {
+    ) -> Result<(Arc<Waiter>, Accepted), Error> {
         let deadline = Instant::now() + self.timeout;
         let waiter = Arc::new(Waiter::default());
         let mut inner = self.inner.lock();
@@ -129,8 +143,9 @@ impl Outbox {
                 return Err(self.no_place());
             }
         }
-        inner.accept(route, body, Completion::Wake(Arc::clone(&waiter)), deadline);
-        Ok((waiter, deadline))
+        let completion = Completion::Wake(Arc::clone(&waiter));
+        let accepted = inner.accept(route, body, completion, deadline);
+        Ok((waiter, accepted))
     }
 
     fn no_place(&self) -> Error {
@@ -150,18 +165,41 @@ impl Outbox {
         self.place_freed.notify_one();
     }
 
-    /// Hands publications over to the broker.
-    pub(super) fn take(&self, limit: usize, batch: &mut Vec<Publication>) {
+    /// Hands publications over to the broker, as far as they are not held.
+    pub(super) fn take(&self, limit: usize, batch: &mut Vec<Publication>) -> Taken {
         let mut inner = self.inner.lock();
-        let inner = &mut *inner;
-        while batch.len() < limit
-            && let Some(publication) = inner.queue.pop_front()
-        {
-            if let Some(send) = inner.sends.get_mut(publication.token) {
+        let Inner { sends, queue, .. } = &mut *inner;
+        let held_at = (!queue.is_open()).then(Instant::now);
+        let permitted = held_at.map_or(limit, |now| queue.permitted(now, limit));
+        let mut hand_over = |publication: &Publication| match sends.get_mut(publication.token) {
+            Some(send) => {
                 send.handed_over = true;
-                batch.push(publication);
+                true
             }
+            None => false,
+        };
+        while batch.len() < permitted
+            && let Some(publication) = queue.pop(&mut hand_over)
+        {
+            batch.push(publication);
         }
+        let Some(now) = held_at else {
+            return Taken::default();
+        };
+        Taken {
+            released: queue.opened_when_empty(now),
+            next_release: queue.next_release(),
+        }
+    }
+
+    /// Whether the broker is to be told that it may take more of what is held; and what has been
+    /// released, if that was all.
+    pub(super) fn release_due(&self, now: Instant) -> (bool, Option<Released>) {
+        let queue = &mut self.inner.lock().queue;
+        if queue.is_open() {
+            return (false, None);
+        }
+        (queue.is_due(now), queue.opened_when_empty(now))
     }
 
     /// The broker tells what became of publications.
@@ -175,6 +213,9 @@ impl Outbox {
         for (token, outcome) in batch.drain(..) {
             // A send that has timed out is gone already.
             if let Some(send) = inner.sends.remove(token) {
+                if outcome == Outcome::Full && !inner.queue.is_open() {
+                    inner.queue.refused(Instant::now());
+                }
                 let (stat, result) = explain(outcome);
                 counters.add(stat, 1);
                 ended.push(Ended {
@@ -218,39 +259,63 @@ impl Outbox {
         ended
     }
 
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.inner.lock().sends.next_deadline()
+    /// When a send ends for its deadline, or is released.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let inner = self.inner.lock();
+        let due = [inner.sends.next_deadline(), inner.queue.next_release()];
+        due.into_iter().flatten().min()
     }
 
-    /// The connections changed. Where each host refuses us, sends fail at once.
-    pub(super) fn link_changed(&self, link: &BrokerState, counters: &Counters) -> Vec<Ended> {
+    /// Whether there is something that the broker has not taken.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.inner.lock().queue.is_empty()
+    }
+
+    /// The connections changed. Where each host refuses us, sends fail at once; where they are lost,
+    /// sends wait, and are held for a moment when they are back. The second is what was released after
+    /// the last time, where that is over.
+    pub(super) fn link_changed(
+        &self,
+        link: &BrokerState,
+        now: Instant,
+        counters: &Counters,
+    ) -> (Vec<Ended>, Option<Released>) {
         let mut inner = self.inner.lock();
         inner.link = link.clone();
+        let released = inner.link_of_queue(now);
         // What was blocked is gone; a new connection says so anew.
         inner.blocked &= matches!(link, BrokerState::Ready(_));
-        match inner.refusal() {
+        let ended = match inner.refusal() {
             Some(error) => {
                 // Those who wait for a place hear it too.
                 self.place_freed.notify_all();
                 self.end_unsent(&mut inner, &error, counters)
             }
             None => Vec::new(),
-        }
+        };
+        (ended, released)
     }
 
     pub(super) fn set_blocked(&self, blocked: bool) {
         self.inner.lock().blocked = blocked;
     }
 
-    /// Refuses new sends. Those that the broker can still take stay; the others end.
-    pub(super) fn close(&self, counters: &Counters) -> Vec<Ended> {
+    /// Refuses new sends. Those that the broker can still take stay, and are held no longer; the others
+    /// end.
+    pub(super) fn close(
+        &self,
+        now: Instant,
+        counters: &Counters,
+    ) -> (Vec<Ended>, Option<Released>) {
         let mut inner = self.inner.lock();
         inner.closed = true;
         self.place_freed.notify_all();
+        let released = inner.queue.open(now);
         if matches!(inner.link, BrokerState::Ready(_)) && !inner.blocked {
-            return Vec::new();
+            return (Vec::new(), released);
         }
-        self.end_unsent(&mut inner, &Error::closed(), counters)
+        let ended = self.end_unsent(&mut inner, &Error::closed(), counters);
+        (ended, released)
     }
 
     /// Waits until no send is under way, at most until `deadline`.
@@ -319,7 +384,13 @@ impl Outbox {
 }
 
 impl Inner {
-    fn accept(&mut self, route: Route, body: Vec<u8>, completion: Completion, deadline: Instant) {
+    fn accept(
+        &mut self,
+        route: Route,
+        body: Vec<u8>,
+        completion: Completion,
+        deadline: Instant,
+    ) -> Accepted {
         let token = self.sends.insert(
             deadline,
             Send {
@@ -327,9 +398,21 @@ impl Inner {
                 handed_over: false,
             },
         );
-        self.queue.push_back(Publication { token, route, body });
+        let publication = Publication { token, route, body };
+        let due = self.queue.push(publication, deadline);
         self.places += 1;
         self.accepted += 1;
+        Accepted { deadline, due }
+    }
+
+    fn link_of_queue(&mut self, now: Instant) -> Option<Released> {
+        if !matches!(self.link, BrokerState::Ready(_)) {
+            return self.queue.lost(now);
+        }
+        let sends = &self.sends;
+        self.queue
+            .ready(now, |publication| sends.contains(publication.token));
+        None
     }
 
     /// Why no send is accepted now.
@@ -360,11 +443,9 @@ impl Inner {
     /// Publications of sends that have ended stand first in the queue, for sends nearly always end in
     /// order; the others are passed over when the broker takes them.
     fn drop_ended(&mut self) {
-        while let Some(first) = self.queue.front()
-            && !self.sends.contains(first.token)
-        {
-            self.queue.pop_front();
-        }
+        let sends = &self.sends;
+        self.queue
+            .drop_ended(|publication| sends.contains(publication.token));
     }
 }
 
@@ -442,10 +523,10 @@ mod tests {
 
     #[test]
     fn what_timed_out_is_counted_apart_from_what_a_lost_connection_left_unconfirmed() {
-        let outbox = Outbox::new(10, Duration::from_secs(5));
+        let outbox = Outbox::new(10, Duration::from_secs(5), None);
         let counters = Counters::new();
-        outbox.link_changed(&BrokerState::Ready(1), &counters);
         let begin = Instant::now();
+        outbox.link_changed(&BrokerState::Ready(1), begin, &counters);
         for body in 0..4 {
             let route = Route::Queue("queue".to_owned());
             outbox.submit_waiting(route, vec![body]).unwrap();
@@ -463,5 +544,71 @@ mod tests {
         assert_eq!(counters.get(Stat::SendsUnconfirmed), 1);
         assert_eq!(counters.get(Stat::SendsTimedOut), 2);
         assert_eq!(counters.get(Stat::SendsUnsent), 1);
+    }
+
+    const SETTLE: Duration = Duration::from_millis(500);
+
+    /// An outbox whose connection was lost before `sends` were accepted, and is back at the moment that is
+    /// returned.
+    fn back_after_an_outage(sends: u8, counters: &Counters) -> (Outbox, Instant) {
+        let outbox = Outbox::new(1000, Duration::from_secs(60), Some(SETTLE));
+        let now = Instant::now();
+        outbox.link_changed(&BrokerState::Ready(1), now, counters);
+        let lost = BrokerState::Disconnected("cut".to_owned());
+        outbox.link_changed(&lost, now, counters);
+        for body in 0..sends {
+            let route = if body % 2 == 0 {
+                Route::Queue("queue".to_owned())
+            } else {
+                Route::Group("group".to_owned())
+            };
+            outbox.submit_waiting(route, vec![body]).unwrap();
+        }
+        assert!(bodies(&outbox).is_empty());
+        outbox.link_changed(&BrokerState::Ready(2), now, counters);
+        (outbox, now)
+    }
+
+    /// What the broker is given now.
+    fn bodies(outbox: &Outbox) -> Vec<u8> {
+        let mut batch = Vec::new();
+        outbox.take(256, &mut batch);
+        let body = |publication: &Publication| publication.body[0];
+        batch.iter().map(body).collect()
+    }
+
+    #[test]
+    fn sends_that_waited_for_a_connection_are_released_when_it_has_settled() {
+        let counters = Counters::new();
+        let (outbox, ready) = back_after_an_outage(3, &counters);
+        assert!(bodies(&outbox).is_empty());
+        assert_eq!(outbox.next_due(), Some(ready + SETTLE));
+        let just_before = ready + SETTLE - Duration::from_millis(1);
+        assert_eq!(outbox.release_due(just_before), (false, None));
+        assert_eq!(outbox.release_due(ready + SETTLE), (true, None));
+        // It was told, and is not told again until it has asked.
+        assert_eq!(outbox.release_due(ready + 2 * SETTLE), (false, None));
+    }
+
+    #[test]
+    fn closing_releases_at_once_what_is_held() {
+        let counters = Counters::new();
+        let (outbox, _) = back_after_an_outage(200, &counters);
+        let (ended, _) = outbox.close(Instant::now(), &counters);
+        assert!(ended.is_empty());
+        assert_eq!(bodies(&outbox), (0..200).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn what_is_held_when_the_layer_closes_without_a_connection_was_not_sent() {
+        let counters = Counters::new();
+        let (outbox, now) = back_after_an_outage(5, &counters);
+        let lost = BrokerState::Disconnected("cut again".to_owned());
+        outbox.link_changed(&lost, now, &counters);
+        let (ended, _) = outbox.close(now, &counters);
+        assert_eq!(ended.len(), 5);
+        let is_closed = |ended: &Ended| matches!(&ended.result, Err(error) if error.kind() == ErrorKind::Closed);
+        assert!(ended.iter().all(is_closed));
+        assert_eq!(counters.get(Stat::SendsUnsent), 5);
     }
 }

@@ -17,6 +17,7 @@ use crate::log::{Record, RecordId};
 use crate::mailbox::MailboxKey;
 use crate::name;
 use crate::runtime::{self, Runtime};
+use crate::settling::Released;
 use crate::stats::{Counters, Stat};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -85,7 +86,7 @@ impl Shared {
             process,
             counters: Counters::new(),
             inbox: Inbox::new(&settings),
-            outbox: Outbox::new(settings.max_in_flight, settings.timeout),
+            outbox: Outbox::new(settings.max_in_flight, settings.timeout, settings.settle),
             outcomes: Mutex::default(),
             link: Link::new(),
             broker_limit: AtomicUsize::new(usize::MAX),
@@ -210,10 +211,38 @@ impl Shared {
         Err(too_large_for_broker(body.len(), limit))
     }
 
-    /// A send was accepted.
-    pub(super) fn sent(&self, deadline: Instant) {
+    /// A send was accepted, which is due then.
+    pub(super) fn sent(&self, due: Instant) {
         self.broker().publications_waiting();
-        self.timekeeper.arm(deadline);
+        self.timekeeper.arm(due);
+    }
+
+    /// Tells the broker if it may take more of the sends that are held.
+    fn release_sends(&self, now: Instant) {
+        let (is_due, released) = self.outbox.release_due(now);
+        if is_due {
+            self.broker().publications_waiting();
+        }
+        self.sends_released(released);
+    }
+
+    /// Logs that sends are held no longer.
+    pub(super) fn sends_released(&self, released: Option<Released>) {
+        if let Some(Released {
+            waited,
+            behind,
+            took,
+        }) = released
+        {
+            self.log(
+                RecordId::SendsReleased,
+                format!(
+                    "{waited} sends that waited for the connection, and {behind} behind them, were \
+                     published within {:.3} s of it (option 'settle')",
+                    took.as_secs_f64()
+                ),
+            );
+        }
     }
 
     pub(super) fn expire_sends(&self, now: Instant) {
@@ -247,6 +276,7 @@ impl Shared {
     /// Ends all whose time is up.
     fn end_due(&self, now: Instant) {
         self.expire_sends(now);
+        self.release_sends(now);
         self.expire_waits(now);
         self.expire_messages(now);
         self.expire_memberships(now);
@@ -263,7 +293,7 @@ impl Shared {
             )
         };
         [
-            self.outbox.next_deadline(),
+            self.outbox.next_due(),
             self.next_message_expiry(),
             waits,
             memberships,

@@ -38,8 +38,11 @@ impl Shared {
     }
 
     fn shut_down(&self, deadline: Instant) {
-        let ended = self.outbox.close(&self.counters);
+        let (ended, released) = self.outbox.close(Instant::now(), &self.counters);
         self.complete_sends(ended);
+        self.sends_released(released);
+        // What was held may be taken now.
+        self.broker().publications_waiting();
         // Closed first, so that no wait begins which nobody would end.
         self.end_receivers();
         self.end_waits();

@@ -105,6 +105,7 @@ pub(super) fn config_set(world: &Arc<World>, dice: &mut Dice<'_>) {
         (c"max_message_size", &[c"1", c"64", c"1000000"]),
         (c"dispatch_threads", &[c"1", c"2", c"3"]),
         (c"timeout", &[c"0.02", c"0.2"]),
+        (c"settle", &[c"0", c"0.001", c"0.05"]),
         (c"dispatch", &[c"thread", c"poll"]),
         (c"groups_exchange", &[c"g1", c"g2"]),
     ];
