@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub enum ErrorKind {
     /// An argument, option, name or message that is not allowed, or a channel of somebody else.
     Invalid,
-    /// The broker refused the message: a queue that it goes to is full.
+    /// The broker refused the message: a queue that it goes to is full or failing.
     Full,
     /// No queue for this channel exists now: its owner is gone or reconnecting.
     NoChannel,

@@ -12,7 +12,8 @@ const (
 	// StatusInvalid is an argument, option, name or message that is not allowed, or a channel of
 	// another layer.
 	StatusInvalid Status = 1
-	// StatusFull says that the broker refused the message, since a queue that it goes to is full.
+	// StatusFull says that the broker refused the message, since a queue that it goes to is full
+	// or failing.
 	// For a group: at least one process refused it, the others have it.
 	StatusFull Status = 2
 	// StatusNoChannel says that no queue for this channel exists now.

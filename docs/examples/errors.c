@@ -12,7 +12,7 @@ static verdict_t judge(layer_status_t status) {
     switch (status) {
     case LAYER_OK:
         return SENT;
-    case LAYER_FULL:       /* a receiver is too slow for what is sent to it */
+    case LAYER_FULL:       /* more at once than a queue takes, or the queue is failing */
     case LAYER_NO_CHANNEL: /* the other process has ended, or is reconnecting */
         return LOST;
     case LAYER_TIMEOUT: /* handed over: sending it again may deliver it twice */

@@ -14,8 +14,8 @@ pub enum layer_status_t {
     LAYER_OK = 0,
     /// An argument, option, name or message that is not allowed, or a channel of another layer.
     LAYER_INVALID = 1,
-    /// The broker refused the message, since a queue that it goes to is full. For a group: at
-    /// least one process refused it, the others have it.
+    /// The broker refused the message, since a queue that it goes to is full or failing. For a group:
+    /// at least one process refused it, the others have it.
     LAYER_FULL = 2,
     /// No queue for this channel exists now: its owner is gone or reconnecting.
     LAYER_NO_CHANNEL = 3,

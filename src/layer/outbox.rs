@@ -474,8 +474,9 @@ fn explain(outcome: Outcome) -> (Stat, Result<(), Error>) {
             Stat::SendsFull,
             Err(Error::new(
                 ErrorKind::Full,
-                "a queue refused the message: it holds as many as its option 'remote_capacity' \
-                 allows, or it is failing",
+                "a queue refused the message: it holds as many messages as its option \
+                 'remote_capacity' allows, as after a burst or an outage, or it is failing, being \
+                 deleted or on a lost node",
             )),
         ),
         Outcome::NoChannel(channel) => (

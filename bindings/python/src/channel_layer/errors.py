@@ -32,7 +32,7 @@ class InvalidError(ChannelLayerError, ValueError):
 
 
 class FullError(ChannelLayerError):
-    """The broker refused the message, since a queue that it goes to is full."""
+    """The broker refused the message, since a queue that it goes to is full or failing."""
 
     status = Status.FULL
 
