@@ -292,6 +292,15 @@ impl<T> SettlingQueue<T> {
         }
     }
 
+    /// When batches grow next, while entries are released.
+    #[cfg(test)]
+    pub(crate) fn grows_at(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Releasing(pace) => Some(pace.grows),
+            _ => None,
+        }
+    }
+
     /// When the broker is to be told that it may take something.
     pub(crate) fn next_release(&self) -> Option<Instant> {
         let first = self.entries.front().filter(|_| !self.is_notified)?;

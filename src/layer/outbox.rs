@@ -552,7 +552,11 @@ mod tests {
     /// An outbox whose connection was lost before `sends` were accepted, and is back at the moment that is
     /// returned.
     fn back_after_an_outage(sends: u8, counters: &Counters) -> (Outbox, Instant) {
-        let outbox = Outbox::new(1000, Duration::from_secs(60), Some(SETTLE));
+        back_with(SETTLE, sends, counters)
+    }
+
+    fn back_with(settle: Duration, sends: u8, counters: &Counters) -> (Outbox, Instant) {
+        let outbox = Outbox::new(1000, Duration::from_secs(60), Some(settle));
         let now = Instant::now();
         outbox.link_changed(&BrokerState::Ready(1), now, counters);
         let lost = BrokerState::Disconnected("cut".to_owned());
@@ -589,6 +593,31 @@ mod tests {
         assert_eq!(outbox.release_due(ready + SETTLE), (true, None));
         // It was told, and is not told again until it has asked.
         assert_eq!(outbox.release_due(ready + 2 * SETTLE), (false, None));
+    }
+
+    #[test]
+    fn a_queue_that_is_full_slows_the_release_down_and_other_outcomes_do_not() {
+        let counters = Counters::new();
+        let (outbox, ready) = back_with(Duration::from_millis(1), 100, &counters);
+        let mut batch = Vec::new();
+        while batch.is_empty() {
+            outbox.take(256, &mut batch);
+            assert!(
+                ready.elapsed() < Duration::from_secs(20),
+                "nothing is released"
+            );
+        }
+        let grows_at = || outbox.inner.lock().queue.grows_at().unwrap();
+        let before = grows_at();
+        let mut end = |outcome: Outcome| {
+            let token = batch.pop().unwrap().token;
+            outbox.outcomes(&mut vec![(token, outcome)], &counters);
+        };
+        end(Outcome::Confirmed);
+        end(Outcome::NoChannel("queue!gone".to_owned()));
+        assert_eq!(grows_at(), before);
+        end(Outcome::Full);
+        assert!(grows_at() > before);
     }
 
     #[test]

@@ -241,7 +241,7 @@ fn what_is_released_goes_in_batches_that_grow() {
 
 #[test]
 fn a_queue_that_is_full_halves_the_batches_for_a_second_and_not_for_ever() {
-    let mut world = World::new(Some(SETTLE), TIMEOUT);
+    let mut world = World::new(Some(SETTLE), 10 * TIMEOUT);
     world.lost();
     for _ in 0..30_000 {
         world.send();
@@ -291,6 +291,20 @@ fn a_broker_that_blocks_is_told_once_and_gets_no_burst_afterwards() {
     world.is_blocked = false;
     world.broker_takes();
     assert_eq!(world.taken.len(), FIRST_BATCH);
+}
+
+#[test]
+fn what_was_not_taken_of_a_batch_is_not_added_to_the_next() {
+    let mut world = World::new(Some(SETTLE), TIMEOUT);
+    world.lost();
+    for _ in 0..100 {
+        world.send();
+    }
+    world.queue.ready(world.now, |_| true);
+    for interval in 0..10 {
+        let now = world.now + SETTLE + INTERVAL * interval;
+        assert_eq!(world.queue.permitted(now, 256), FIRST_BATCH);
+    }
 }
 
 #[test]
