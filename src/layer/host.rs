@@ -169,6 +169,7 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use super::*;
@@ -198,5 +199,48 @@ mod tests {
             .state_changed(BrokerState::Disconnected("cut".to_owned()));
         assert_eq!(layer.stat(Stat::Ready), 0);
         layer.close(Duration::from_secs(20)).unwrap();
+    }
+
+    /// Whether the next message of `channel` is an empty one.
+    fn next_is_empty(layer: &Layer, channel: &str) -> bool {
+        let message = layer
+            .receive_next(channel, Duration::from_secs(20))
+            .unwrap();
+        let value: BTreeMap<String, String> = message.body().value().unwrap();
+        value.is_empty()
+    }
+
+    #[test]
+    fn sends_that_waited_for_a_connection_are_released_without_another_call() {
+        for settle in ["0", "0.05"] {
+            let mut config = Config::new();
+            let name = format!("memory://released-after-{settle}");
+            config.set("host", &name).unwrap();
+            config.set("settle", settle).unwrap();
+            let (layer, other) = (Layer::new(&config).unwrap(), Layer::new(&config).unwrap());
+            layer.wait_ready(Duration::from_secs(20)).unwrap();
+            let channel = layer.new_channel(None).unwrap();
+            layer
+                .shared
+                .state_changed(BrokerState::Disconnected("cut".to_owned()));
+            for _ in 0..100 {
+                let empty = [0x80];
+                let accepted = layer.send_async(&channel, &empty, |_| ());
+                assert!(accepted.is_ok());
+            }
+            // The broker has asked for what there is, and was given nothing: it asks before it delivers.
+            for _ in 0..2 {
+                other.send_json(&channel, r#"{"from": "other"}"#).unwrap();
+                assert!(!next_is_empty(&layer, &channel));
+            }
+            assert_eq!(layer.stat(Stat::InFlight), 100);
+            layer.shared.state_changed(BrokerState::Ready(1));
+            for _ in 0..100 {
+                assert!(next_is_empty(&layer, &channel));
+            }
+            for layer in [layer, other] {
+                layer.close(Duration::from_secs(20)).unwrap();
+            }
+        }
     }
 }
