@@ -109,6 +109,10 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// Reports outcomes and empties `batch`.
     fn publications_ended(&self, batch: &mut Vec<(Token, Outcome)>);
 
+    /// The connection that publishes stands, before it takes anything; or it is lost. What the broker had
+    /// said of it before is void.
+    fn publishing_changed(&self, is_up: bool);
+
     /// Whether the broker blocks publishers; while it does, publications are not taken.
     fn publishers_blocked(&self, blocked: bool);
 

@@ -52,6 +52,7 @@ pub(crate) struct Record {
     pub(crate) bindings: Vec<(BindingEpoch, Arc<str>, BindingChange)>,
     pub(crate) requeued: Vec<Generation>,
     pub(crate) blocked: Vec<bool>,
+    pub(crate) publishing: Vec<bool>,
     pub(crate) size_limits: Vec<usize>,
     pub(crate) states: Vec<BrokerState>,
     pub(crate) logs: Vec<(RecordId, String)>,
@@ -91,6 +92,10 @@ impl Host for FakeHost {
                     .push(format!("{token} ended twice, first {before:?}"));
             }
         }
+    }
+
+    fn publishing_changed(&self, is_up: bool) {
+        self.lock().publishing.push(is_up);
     }
 
     fn publishers_blocked(&self, blocked: bool) {

@@ -30,6 +30,15 @@ impl Host for Shared {
         self.complete_sends(ended);
     }
 
+    fn publishing_changed(&self, is_up: bool) {
+        let released = self.outbox.publishing_changed(is_up, Instant::now());
+        self.sends_released(released);
+        if is_up {
+            // A broker that was restarted may have another.
+            self.broker_limit.store(usize::MAX, Ordering::Relaxed);
+        }
+    }
+
     fn publishers_blocked(&self, blocked: bool) {
         self.outbox.set_blocked(blocked);
         let (id, what) = if blocked {

@@ -47,6 +47,8 @@ struct Inner {
     /// Sends that were ever accepted.
     accepted: u64,
     link: BrokerState,
+    /// The connection that publishes stands, whatever the state of the layer is.
+    publishing_is_up: bool,
     blocked: bool,
     closed: bool,
 }
@@ -69,6 +71,7 @@ impl Outbox {
                 places: 0,
                 accepted: 0,
                 link: BrokerState::Disconnected("no connection has been made yet".to_owned()),
+                publishing_is_up: false,
                 blocked: false,
                 closed: false,
             }),
@@ -283,8 +286,6 @@ impl Outbox {
         let mut inner = self.inner.lock();
         inner.link = link.clone();
         let released = inner.link_of_queue(now);
-        // What was blocked is gone; a new connection says so anew.
-        inner.blocked &= matches!(link, BrokerState::Ready(_));
         let ended = match inner.refusal() {
             Some(error) => {
                 // Those who wait for a place hear it too.
@@ -294,6 +295,15 @@ impl Outbox {
             None => Vec::new(),
         };
         (ended, released)
+    }
+
+    /// The connection that publishes stands, or is lost. Returns what was released since the loss before.
+    pub(super) fn publishing_changed(&self, is_up: bool, now: Instant) -> Option<Released> {
+        let mut inner = self.inner.lock();
+        inner.publishing_is_up = is_up;
+        // What was blocked is gone; a new connection says so anew.
+        inner.blocked &= is_up;
+        if is_up { None } else { inner.queue.lost(now) }
     }
 
     pub(super) fn set_blocked(&self, blocked: bool) {
@@ -311,7 +321,8 @@ impl Outbox {
         inner.closed = true;
         self.place_freed.notify_all();
         let released = inner.queue.open(now);
-        if matches!(inner.link, BrokerState::Ready(_)) && !inner.blocked {
+        let is_up = inner.publishing_is_up || matches!(inner.link, BrokerState::Ready(_));
+        if is_up && !inner.blocked {
             return (Vec::new(), released);
         }
         let ended = self.end_unsent(&mut inner, &Error::closed(), counters);
@@ -407,6 +418,10 @@ impl Inner {
 
     fn link_of_queue(&mut self, now: Instant) -> Option<Released> {
         if !matches!(self.link, BrokerState::Ready(_)) {
+            // While only the other connection is lost, sends go on.
+            if self.publishing_is_up {
+                return None;
+            }
             return self.queue.lost(now);
         }
         let sends = &self.sends;
@@ -545,6 +560,34 @@ mod tests {
         assert_eq!(counters.get(Stat::SendsUnconfirmed), 1);
         assert_eq!(counters.get(Stat::SendsTimedOut), 2);
         assert_eq!(counters.get(Stat::SendsUnsent), 1);
+    }
+
+    #[test]
+    fn sends_go_on_while_only_the_consuming_connection_is_lost() {
+        let counters = Counters::new();
+        let outbox = Outbox::new(10, Duration::from_secs(60), Some(SETTLE));
+        let now = Instant::now();
+        outbox.publishing_changed(true, now);
+        outbox.link_changed(&BrokerState::Ready(1), now, &counters);
+        let lost = BrokerState::Disconnected("cut".to_owned());
+        outbox.link_changed(&lost, now, &counters);
+        let send = |body| {
+            let route = Route::Queue("queue".to_owned());
+            outbox.submit_waiting(route, vec![body]).unwrap();
+        };
+        send(1);
+        assert_eq!(bodies(&outbox), [1]);
+        // Now the other is lost too, and comes back first.
+        outbox.publishing_changed(false, now);
+        send(2);
+        assert!(bodies(&outbox).is_empty());
+        outbox.publishing_changed(true, now);
+        outbox.link_changed(&lost, now, &counters);
+        assert!(bodies(&outbox).is_empty(), "the layer is not ready");
+        outbox.link_changed(&BrokerState::Ready(2), now, &counters);
+        assert!(bodies(&outbox).is_empty(), "it settles");
+        outbox.close(now, &counters);
+        assert_eq!(bodies(&outbox), [2]);
     }
 
     const SETTLE: Duration = Duration::from_millis(500);

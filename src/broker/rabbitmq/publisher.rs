@@ -161,8 +161,7 @@ where
         blocked: false,
     };
     if let Some(host) = shared.host.upgrade() {
-        // A broker that was restarted may have another.
-        host.size_limit_learned(usize::MAX);
+        host.publishing_changed(true);
     }
     // There may be what came while there was no connection.
     shared.doorbell.ring();

@@ -107,7 +107,11 @@ impl MakeLink for Publishing {
         Some(format!("{endpoint}: {reason}"))
     }
 
-    fn is_lost(&mut self) {}
+    fn is_lost(&mut self) {
+        if let Some(host) = self.shared.host.upgrade() {
+            host.publishing_changed(false);
+        }
+    }
 }
 
 /// Opens what publishes on `link`, and starts its tasks.

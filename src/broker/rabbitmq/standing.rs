@@ -78,6 +78,15 @@ impl Links {
         }
     }
 
+    /// Whether an attempt at one of them has failed, or it is lost.
+    fn have_failed(&self) -> bool {
+        let links = [&self.consuming, &self.publishing];
+        links
+            .into_iter()
+            .filter_map(LinkState::reason)
+            .any(|reason| reason != NOT_YET)
+    }
+
     /// What both come to.
     fn state(&self) -> BrokerState {
         let links = [&self.consuming, &self.publishing];
@@ -179,6 +188,11 @@ impl Standing {
         if reported.as_ref() != Some(&state) {
             if let Some((id, message)) = record(&state, reported.as_ref(), links) {
                 host.log(id, message);
+            }
+            // On the way to the first connection nothing has failed, and nothing is new.
+            let is_first = reported.is_none() && !matches!(&state, BrokerState::Ready(_));
+            if is_first && !links.have_failed() {
+                return;
             }
             host.state_changed(state.clone());
         }
