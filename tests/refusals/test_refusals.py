@@ -212,7 +212,7 @@ class LimitsOfTheBroker(Case):
     def test_what_the_broker_closes_does_not_use_up_the_channels_of_a_connection(self):
         self.restart_with(f"channel_max = 8\nmax_message_size = {LIMIT}")
         peer = self.ready()
-        # Each is asked for twice, and each question costs a number.
+        # Each is asked for three times, and each question costs a number.
         for _ in range(4):
             full = self.ready(prefetch_count=1, local_capacity=1, remote_capacity=1, stall_after=0)
             channel = full.ask("new-channel")["channel"]

@@ -486,6 +486,21 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_that_was_bound_again_has_to_be_heard_anew() {
+        let (mut hearing, now) = begun();
+        heard(&mut hearing, 1, now);
+        hearing.bound_again(now);
+        assert!(!hearing.is_heard());
+        assert!(hearing.begin(now, Obstacle::CreditUsedUp).is_some());
+        heard(&mut hearing, 2, now);
+        assert_eq!(
+            hearing.next_look(),
+            Some(now + AFTER_READY[0]),
+            "and is probed soon again"
+        );
+    }
+
+    #[test]
     fn a_queue_that_another_connection_has_heard_is_probed_at_once_and_counts_as_heard() {
         let now = Instant::now();
         let mut hearing = Hearing::new(INTERVAL, PATIENCE, true, now);

@@ -3,8 +3,8 @@
 //! RabbitMQ nacks what a full queue refuses; but also what a queue is sent while it is being deleted,
 //! when its process has died, or with its node. Its length cannot be asked for, since it is exclusive
 //! to another connection; whether it is there can: to declare it passively is a channel error in any
-//! case, 404 where it is gone and 405 where it is another's. It is asked twice, since a queue that is
-//! being deleted is there for a moment still.
+//! case, 404 where it is gone and 405 where it is another's. It is asked three times, since a queue that is
+//! being deleted is there for a moment still; on RabbitMQ 4.3 that takes a Raft commit.
 //!
 //! Each question costs an AMQP channel, whose number lapin does not use again, and a line in the broker's
 //! log. So an answer holds for a while, longer each time that a queue is still there; and half of the
@@ -32,8 +32,8 @@ const HOLDS_AT_MOST: Duration = Duration::from_secs(60);
 /// How long an answer is waited for. Where the process of a queue hangs, there is none.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// After how long a queue that was there is asked for again.
-const AGAIN: Duration = Duration::from_millis(50);
+/// After how long a queue that was there is asked for again, each time.
+const AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(200)];
 
 /// More answers than this are not kept.
 const KEPT: usize = 1000;
@@ -148,15 +148,28 @@ impl Inquiry {
             if self.report_known() {
                 continue;
             }
-            self.ask_all().await;
-            sleep(AGAIN).await;
-            self.take_more();
-            let again = self.ask_all().await;
+            let mut asked = self.ask_all().await;
+            for pause in AGAIN {
+                self.learn_who_is_gone(asked);
+                self.report_known();
+                sleep(pause).await;
+                asked = self.ask_all().await;
+            }
             let now = Instant::now();
-            for (queue, is_there) in again {
+            for (queue, is_there) in asked {
                 self.answers.learn(queue, is_there, now);
             }
             self.report_known();
+        }
+    }
+
+    /// That a queue is gone needs no second question.
+    fn learn_who_is_gone(&mut self, asked: Vec<(String, bool)>) {
+        let now = Instant::now();
+        for (queue, is_there) in asked {
+            if !is_there {
+                self.answers.learn(queue, false, now);
+            }
         }
     }
 

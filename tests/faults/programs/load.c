@@ -399,6 +399,14 @@ static void open_layers(const char *hosts, int count, char **settings) {
         met_;                                                                                      \
     }))
 
+/* Whether the queue of a layer has another name than the channels of the load: these are reached by
+ * their group alone. */
+static bool is_renamed(unsigned layer) {
+    uint64_t renames;
+    must(layer_stat(layers[layer], LAYER_STAT_QUEUE_RENAMES, &renames, NULL), NULL, "layer_stat");
+    return renames > 0;
+}
+
 /* Sends a last message to each channel, so that all before it has arrived when it does. */
 static void fence(void) {
     static struct sender sender = {.number = FENCE_SENDER};
@@ -409,12 +417,16 @@ static void fence(void) {
             /* A peer may have lost its connection just now, or be full of what it is sent. */
             for (int attempt = 0; attempt < 200 && status != LAYER_OK; attempt++) {
                 layer_error_t *error = NULL;
+                bool to_group = is_renamed(i);
                 uint64_t id = atomic_fetch_add(&next_id, 1);
-                uint64_t sequence = ++sender.to_channel[i][c];
+                uint64_t sequence = to_group ? ++sender.to_group : ++sender.to_channel[i][c];
                 size_t length = write_message(message, id, FENCE_SENDER, sequence);
-                enter("S %llu %llu %d %llu d %u %u\n", (unsigned long long)now(),
-                      (unsigned long long)id, FENCE_SENDER, (unsigned long long)sequence, i, c);
-                status = layer_send(layers[0], channels[i][c].name, message, length, &error);
+                enter("S %llu %llu %d %llu %c %u %u\n", (unsigned long long)now(),
+                      (unsigned long long)id, FENCE_SENDER, (unsigned long long)sequence,
+                      to_group ? 'g' : 'd', i, c);
+                status = to_group
+                             ? layer_group_send(layers[0], group_of_all, message, length, &error)
+                             : layer_send(layers[0], channels[i][c].name, message, length, &error);
                 enter("O %llu %llu %d\n", (unsigned long long)now(), (unsigned long long)id,
                       (int)status);
                 layer_error_free(error);
