@@ -93,6 +93,19 @@ class WhatIsBound(LinkCase):
         self.assert_hears(peer, channel)
         self.assertEqual(self.value(peer, GENERATION), 1)
 
+    def test_a_right_to_write_that_comes_back_is_probed_again(self):
+        self.member()  # it declares the exchange
+        self.node.ctl("set_permissions", "-p", "asgi", "user", ".*", "^(channels_.*|amq.default)$",
+                      ".*")
+        peer, channel, _ = self.member(user="user", heartbeat=1)
+        self.assert_logs(peer, "exchange_not_checked: ")
+        self.node.ctl("set_permissions", "-p", "asgi", "user", ".*", ".*", ".*")
+        self.eval('ok = rabbit_exchange:delete(X, false, <<"test">>), rabbit_exchange:declare(X, '
+                  'direct, false, false, false, [], <<"test">>), ok.')
+        self.assert_logs(peer, "bound_again: ")
+        self.assert_status("LAYER_OK", peer.ask("wait-ready", str(WAIT * 1000)))
+        self.assert_hears(peer, channel)
+
     def test_a_message_to_a_group_waits_for_an_exchange_that_is_gone(self):
         peer, channel, _ = self.member()
         self.eval('rabbit_exchange:delete(X, false, <<"test">>).')

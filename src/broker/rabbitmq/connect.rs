@@ -289,6 +289,11 @@ impl Link {
         }
     }
 
+    /// Whether less than half of the numbers were spent on AMQP channels that the broker closes.
+    pub(super) fn has_numbers(&self) -> bool {
+        self.spent_numbers.load(Ordering::Relaxed) < self.numbers() / 2
+    }
+
     /// Whether the connection has not ended.
     pub(super) fn stands(&self) -> bool {
         self.connection

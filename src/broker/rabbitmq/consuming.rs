@@ -73,6 +73,8 @@ struct Owner {
     shared: Arc<Shared>,
     topology: Topology,
     past: Past,
+    /// A queue of the present name may be left of an earlier attempt.
+    may_have_declared: bool,
     generation: Generation,
     epoch: BindingEpoch,
     /// Whether the layer takes bindings to be there.
@@ -117,6 +119,7 @@ impl Consuming {
                 shared,
                 topology,
                 past: Past::default(),
+                may_have_declared: false,
                 generation: 0,
                 epoch: 0,
                 has_bindings: false,
@@ -293,9 +296,9 @@ impl Owner {
     /// open.
     async fn own_the_queue(&mut self, link: &Link) -> Result<Channel, Failure> {
         let connection = link.connection()?;
-        // The first time there is no past.
-        let looks = self.generation > 0 && link.numbers() >= NUMBERS_FOR_LOOKS;
         loop {
+            // The first time there is no past.
+            let looks = self.may_have_declared && link.numbers() >= NUMBERS_FOR_LOOKS;
             let now = Instant::now();
             let look = if looks {
                 self.look(link).await?
@@ -304,12 +307,18 @@ impl Owner {
             };
             let mut step = self.past.after(&look, now);
             if step == Step::Declare {
+                // Before the answer, which may never come.
+                let may_have_declared = std::mem::replace(&mut self.may_have_declared, true);
                 match self.topology.declare(connection).await {
                     Ok(channel) => return Ok(channel),
                     Err(failure) if looks && failure.is_locked => {
                         step = self.past.after(&Look::Taken, Instant::now());
                     }
-                    Err(failure) => return Err(failure),
+                    Err(failure) => {
+                        // A name that was another's from the first is no past of ours.
+                        self.may_have_declared = may_have_declared || !failure.is_locked;
+                        return Err(failure);
+                    }
                 }
             }
             match step {
@@ -358,6 +367,7 @@ impl Owner {
         getrandom::fill(&mut random)
             .map_err(|error| Failure::passing(format!("no random bytes: {error}")))?;
         let old = std::mem::replace(&mut self.topology.queue, name::queue(&random));
+        self.may_have_declared = false;
         self.log(
             RecordId::QueueRenamed,
             format!(

@@ -25,6 +25,9 @@ const AFTER_READY: [Duration; 3] = [
 /// When to probe again where a pair could not be sent, or proved nothing, before the first has arrived.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// A right may come back. Each attempt without it costs an AMQP channel and a line in the broker's log.
+const DENIED_AT_MOST: Duration = Duration::from_secs(30);
+
 /// So many rounds in a row that bindings do not route although they were made again: the queue is
 /// declared again too.
 const STRIKES: u32 = 2;
@@ -92,12 +95,20 @@ struct Round {
     was_hindered: bool,
 }
 
+/// A way that the user may not publish.
+#[derive(Debug, Clone, Copy)]
+struct Denial {
+    pause: Duration,
+    /// `None`: for good.
+    until: Option<Instant>,
+}
+
 /// What is known of one queue and one publishing connection.
 #[derive(Debug)]
 pub(super) struct Hearing {
     interval: Duration,
     patience: Duration,
-    is_allowed: [bool; 2],
+    denials: [Option<Denial>; 2],
     rounds: u64,
     round: Option<Round>,
     /// `None` until the queue is bound again.
@@ -121,7 +132,7 @@ impl Hearing {
         Self {
             interval,
             patience,
-            is_allowed: [true; 2],
+            denials: [None; 2],
             rounds: 0,
             round: None,
             next_round: Some(now),
@@ -159,7 +170,7 @@ impl Hearing {
         self.rounds += 1;
         let ways: Vec<Way> = Way::ALL
             .into_iter()
-            .filter(|way| self.is_allowed.get(*way as usize).copied().unwrap_or(false))
+            .filter(|way| self.is_allowed(*way, now))
             .collect();
         let mut round = Round {
             number: self.rounds,
@@ -179,18 +190,36 @@ impl Hearing {
         if let Some(round) = self.round.as_mut().filter(|round| round.number == number) {
             for (way, answer) in answers {
                 round.probe(*way).answer = Some(*answer);
+                if let Some(denial) = self.denials.get_mut(*way as usize) {
+                    *denial = None;
+                }
             }
             round.quiet_since = Some(now);
         }
     }
 
-    /// The user may not publish that way: it is not probed any more, and the round is void.
-    pub(super) fn denied(&mut self, way: Way, now: Instant) {
-        if let Some(allowed) = self.is_allowed.get_mut(way as usize) {
-            *allowed = false;
-        }
+    /// The user may not publish that way: it is not probed for a while, or no more unless `may_retry`; and
+    /// the round is void. Whether that is news.
+    pub(super) fn denied(&mut self, way: Way, may_retry: bool, now: Instant) -> bool {
+        let Some(denial) = self.denials.get_mut(way as usize) else {
+            return false;
+        };
+        let is_news = denial.is_none();
+        let pause = denial.map_or(self.interval.min(DENIED_AT_MOST), |denial| {
+            (denial.pause * 2).min(DENIED_AT_MOST)
+        });
+        *denial = Some(Denial {
+            pause,
+            until: may_retry.then(|| now + pause),
+        });
         self.round = None;
         self.next_round = Some(now);
+        is_news
+    }
+
+    fn is_allowed(&self, way: Way, now: Instant) -> bool {
+        let denial = self.denials.get(way as usize).copied().flatten();
+        denial.is_none_or(|denial| denial.until.is_some_and(|until| until <= now))
     }
 
     /// The exchange of that way does not exist.
@@ -511,17 +540,49 @@ mod tests {
     #[test]
     fn a_way_that_is_denied_is_left_out_and_without_any_it_counts_as_heard() {
         let (mut hearing, now) = begun();
-        hearing.denied(Way::Direct, now);
+        assert!(hearing.denied(Way::Direct, true, now));
         let (number, ways) = hearing.begin(now, Obstacle::None).unwrap();
         assert_eq!(ways, [Way::Groups]);
         hearing.arrived(number, Way::Groups);
         assert_eq!(hearing.judge(now), Some(Verdict::Heard));
 
         let (mut hearing, now) = begun();
-        hearing.denied(Way::Groups, now);
-        hearing.denied(Way::Direct, now);
+        hearing.denied(Way::Groups, true, now);
+        hearing.denied(Way::Direct, true, now);
         assert_eq!(hearing.begin(now, Obstacle::None), Some((2, vec![])));
         assert_eq!(hearing.judge(now), Some(Verdict::Heard));
+    }
+
+    #[test]
+    fn a_way_that_is_denied_is_tried_again_after_a_pause_that_grows() {
+        let (mut hearing, mut now) = begun();
+        let mut tried = Vec::new();
+        let start = now;
+        assert!(hearing.denied(Way::Groups, true, now));
+        while tried.len() < 4 {
+            let (number, ways) = hearing.begin(now, Obstacle::None).unwrap();
+            if ways.contains(&Way::Groups) {
+                tried.push(now.duration_since(start).as_secs());
+                assert!(!hearing.denied(Way::Groups, true, now), "it is no news");
+                continue;
+            }
+            hearing.arrived(number, Way::Direct);
+            assert_eq!(hearing.judge(now), Some(Verdict::Heard));
+            now = hearing.next_look().unwrap();
+        }
+        assert_eq!(tried, [13, 33, 63, 93]);
+        // The right is back.
+        now += DENIED_AT_MOST;
+        let (number, ways) = hearing.begin(now, Obstacle::None).unwrap();
+        assert_eq!(ways, Way::ALL);
+        heard(&mut hearing, number, now);
+        assert!(hearing.denied(Way::Groups, false, now), "it is news again");
+        // No AMQP channel may be spent on it any more.
+        let later = now + 100 * DENIED_AT_MOST;
+        assert_eq!(
+            hearing.begin(later, Obstacle::None).unwrap().1,
+            [Way::Direct]
+        );
     }
 
     #[test]

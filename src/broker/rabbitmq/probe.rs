@@ -205,8 +205,10 @@ impl Prober {
                 }
                 Woken::Answers(Err(error)) => match self.classify(error) {
                     Broken::Denied(way, error) => {
-                        self.warn_of_exchange(&queue.name, way, &error);
-                        hearing.denied(way, Instant::now());
+                        let may_retry = self.link.upgrade().is_some_and(|link| link.has_numbers());
+                        if hearing.denied(way, may_retry, Instant::now()) {
+                            self.warn_of_exchange(&queue.name, way, &error);
+                        }
                         self.reopen().await?;
                     }
                     Broken::NoExchange => {
