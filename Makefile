@@ -71,9 +71,9 @@ fleet: deps build ## let C, C++, Go, Ruby, Python and a Django consumer share a 
 wheel: release ## build the Python package with the library in it, in target/wheels
 	@$(PYTHON) bindings/python/build_wheel.py $(RELEASE) $(CARGO_TARGET_DIR)/wheels
 
-faults: deps release ## cause every fault in full, for an hour; ROW=name causes one, SHORT=1 briefly
+faults: deps release ## cause every fault in full, for an hour; ROW=name one, ROW=chaos SEED=n at random; SHORT=1
 	@CHANNEL_LAYER_FAULTS_LIBRARY=$(RELEASE) $(PYTHON) tests/faults/run.py \
-		$(if $(SHORT),--short) $(ROW)
+		$(if $(SHORT),--short) $(if $(SEED),--seed $(SEED)) $(addprefix --without ,$(WITHOUT)) $(ROW)
 
 # The rows of tests/faults in which a broker, a node or a connection is lost: what versions differ in.
 test-rabbitmq4: VERSIONS ?= 4.3 4.0

@@ -74,7 +74,10 @@ class Conversation:
             if kind == METHOD:
                 method = struct.unpack_from(">HH", payload)
                 if method == CONFIRM_SELECT:
+                    # A channel that was closed and is opened again counts from the beginning.
                     self._tags[channel] = 0
+                    self._unsettled.pop(channel, None)
+                    self._open_publish.pop(channel, None)
                 elif method == PUBLISH and channel in self._tags:
                     self._tags[channel] += 1
                     self._open_publish[channel] = self._tags[channel]

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Causes the faults that the documentation speaks of, and checks what it promises.
 
-    run.py [--short] [ROW...]
+    run.py [--short] [--seed N] [--without ACTION] [ROW...]
 
 Each file of rows/ is a row of the table that is printed at the end: a scenario under load, what
 it must show, and the figures seen. `--short` runs each row in its short form, as `make test` does;
-without it the rows run in full, which takes hours. `run.py --list` names the rows.
+without it the rows run in full, which takes hours. `run.py --list` names the rows. Rows that say
+ONLY_BY_NAME run where they are named. `--seed` and `--without` are for the row `chaos`.
 CHANNEL_LAYER_FAULTS_LIBRARY is the folder of the library under test, target/debug if not set.
 """
 
@@ -52,6 +53,9 @@ def main(arguments):
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(names))
     parser.add_argument("--short", action="store_true", help="the short form of each row")
     parser.add_argument("--jobs", type=int, default=1, help="how many rows run side by side")
+    parser.add_argument("--seed", type=int, help="which run of chaos; a new one if not given")
+    parser.add_argument("--without", action="append", default=[], metavar="ACTION",
+                        help="an action that chaos leaves out")
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     options = parser.parse_args(arguments)
     if options.list:
@@ -62,8 +66,16 @@ def main(arguments):
         parser.error(f"there is no row {unknown[0]}; there are: {', '.join(names)}")
 
     rows = {name: importlib.import_module(f"rows.{name}") for name in options.rows or names}
+    if not options.rows:
+        rows = {name: row for name, row in rows.items() if not getattr(row, "ONLY_BY_NAME", False)}
     if options.short:
         rows = {name: row for name, row in rows.items() if not getattr(row, "ONLY_IN_FULL", False)}
+    for row in rows.values():
+        if hasattr(row, "configure"):
+            try:
+                row.configure(options.seed, options.without)
+            except ValueError as error:
+                parser.error(str(error))
     patience = 3 if options.short else 1
     reports = [Report(name, row.SCENARIO, patience) for name, row in rows.items()]
     signals = rabbitmq.Signals()  # so that a signal ends the nodes too

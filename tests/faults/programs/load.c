@@ -28,6 +28,8 @@
 
 #include "channel_layer.h"
 
+#include "numbered.h"
+
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -69,12 +71,6 @@ static atomic_int in_flight;
 
 /* --- The ledger ------------------------------------------------------------------------------ */
 
-static uint64_t now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
-}
-
 __attribute__((format(printf, 1, 2))) static void enter(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
@@ -100,43 +96,6 @@ static void must(layer_status_t status, layer_error_t *error, const char *call) 
 }
 
 /* --- Messages -------------------------------------------------------------------------------- */
-
-/* {"n": id, "s": sender, "q": sequence, "p": pad}: the proxy and the receivers find the numbers by
- * their places, and need no decoder. */
-#define HEAD_SIZE 34
-
-static uint8_t *put(uint8_t *place, char key, uint64_t number) {
-    *place++ = 0xa1;
-    *place++ = (uint8_t)key;
-    *place++ = 0xcf;
-    for (int shift = 56; shift >= 0; shift -= 8) {
-        *place++ = (uint8_t)(number >> shift);
-    }
-    return place;
-}
-
-static uint64_t number_at(const uint8_t *place) {
-    uint64_t number = 0;
-    for (int i = 0; i < 8; i++) {
-        number = number << 8 | place[i];
-    }
-    return number;
-}
-
-static size_t write_message(uint8_t *message, uint64_t id, uint64_t sender, uint64_t sequence) {
-    uint8_t *place = message;
-    *place++ = 0x84;
-    place = put(place, 'n', id);
-    place = put(place, 's', sender);
-    place = put(place, 'q', sequence);
-    *place++ = 0xa1;
-    *place++ = 'p';
-    *place++ = 0xc5;
-    *place++ = (uint8_t)(load.pad >> 8);
-    *place++ = (uint8_t)load.pad;
-    memset(place, 'x', load.pad);
-    return (size_t)(place - message) + load.pad;
-}
 
 static void delivered(struct channel *channel, const layer_message_t *message) {
     size_t length;
@@ -230,13 +189,13 @@ static void pace(struct sender *sender) {
 
 /* A send; whether the layer still takes any. */
 static bool send_one(struct sender *sender, bool waits) {
-    uint8_t message[HEAD_SIZE + 16 + UINT16_MAX];
+    uint8_t message[NUMBERED_SIZE + UINT16_MAX];
     bool to_group = draw(sender, 10) < 3;
     unsigned layer = (unsigned)draw(sender, load.layers);
     unsigned channel = (unsigned)draw(sender, load.channels);
     uint64_t id = atomic_fetch_add(&next_id, 1);
     uint64_t sequence = to_group ? ++sender->to_group : ++sender->to_channel[layer][channel];
-    size_t length = write_message(message, id, sender->number, sequence);
+    size_t length = write_message(message, id, sender->number, sequence, load.pad);
     const char *name = channels[layer][channel].name;
     layer_error_t *error = NULL;
     layer_status_t status;
@@ -412,7 +371,7 @@ static void fence(void) {
     static struct sender sender = {.number = FENCE_SENDER};
     for (unsigned i = 0; i < load.layers; i++) {
         for (unsigned c = 0; c < load.channels; c++) {
-            uint8_t message[HEAD_SIZE + 16 + UINT16_MAX];
+            uint8_t message[NUMBERED_SIZE + UINT16_MAX];
             layer_status_t status = LAYER_INTERNAL;
             /* A peer may have lost its connection just now, or be full of what it is sent. */
             for (int attempt = 0; attempt < 200 && status != LAYER_OK; attempt++) {
@@ -420,7 +379,7 @@ static void fence(void) {
                 bool to_group = is_renamed(i);
                 uint64_t id = atomic_fetch_add(&next_id, 1);
                 uint64_t sequence = to_group ? ++sender.to_group : ++sender.to_channel[i][c];
-                size_t length = write_message(message, id, FENCE_SENDER, sequence);
+                size_t length = write_message(message, id, FENCE_SENDER, sequence, load.pad);
                 enter("S %llu %llu %d %llu %c %u %u\n", (unsigned long long)now(),
                       (unsigned long long)id, FENCE_SENDER, (unsigned long long)sequence,
                       to_group ? 'g' : 'd', i, c);

@@ -14,16 +14,25 @@
 #include <string.h>
 #include <unistd.h>
 
+static bool is_planted(const char *defect) {
+    const char *wanted = getenv("PLANTED");
+    return wanted != NULL && strcmp(wanted, defect) == 0;
+}
+
 static bool planted(const char *defect) {
     static _Thread_local unsigned calls;
-    const char *wanted = getenv("PLANTED");
-    return wanted != NULL && strcmp(wanted, defect) == 0 && ++calls % 10 == 0;
+    return is_planted(defect) && ++calls % 10 == 0;
 }
 
 #define REAL(function) ((__typeof__(&function))dlsym(RTLD_NEXT, #function))
 
 layer_status_t layer_send(const layer_t *layer, const char *channel, const uint8_t *message,
                           size_t length, layer_error_t **error) {
+    static pid_t parent;
+    parent = parent == 0 ? getpid() : parent;
+    if (parent != getpid() && is_planted("unforked")) {
+        return LAYER_DISCONNECTED; /* the layer is of the parent */
+    }
     if (planted("lie")) {
         return LAYER_OK; /* nothing was sent */
     }
@@ -46,19 +55,24 @@ struct receiver {
     layer_destroy_cb destroy;
     void *userdata;
     layer_message_t *kept;
+    unsigned taken;
 };
 
-/* The last message to a channel, which load.c waits for (sender 101). */
-static bool is_last(const layer_message_t *message) {
+/* Who sent it: 101 is the last message to a channel, which load.c waits for, and 200 the control
+ * client of chaos, which looks for deafness. */
+static int sender_of(const layer_message_t *message) {
     size_t length;
     const uint8_t *data = layer_message_data(message, &length);
-    return length > 22 && data[22] == 101;
+    return length > 22 ? data[22] : 0;
 }
 
 static int32_t receive(void *userdata, layer_status_t status, const layer_message_t *message) {
     struct receiver *receiver = userdata;
-    bool spared = message == NULL || is_last(message);
-    if (!spared && planted("loss")) {
+    bool spared = message == NULL || sender_of(message) == 101;
+    if (!spared && sender_of(message) != 200 && planted("loss")) {
+        return LAYER_CONTINUE;
+    }
+    if (!spared && is_planted("deafness") && ++receiver->taken > 50) {
         return LAYER_CONTINUE;
     }
     if (!spared && receiver->kept == NULL && planted("disorder")) {
@@ -85,7 +99,7 @@ layer_status_t layer_receive(const layer_t *layer, const char *channel, layer_re
                              void *userdata, layer_destroy_cb destroy, uint64_t *id,
                              layer_error_t **error) {
     struct receiver *receiver = malloc(sizeof *receiver);
-    *receiver = (struct receiver){callback, destroy, userdata, NULL};
+    *receiver = (struct receiver){callback, destroy, userdata, NULL, 0};
     return REAL(layer_receive)(layer, channel, receive, receiver, destroy_receiver, id, error);
 }
 
@@ -127,4 +141,33 @@ layer_status_t layer_send_async(const layer_t *layer, const char *channel, const
         free(outcome);
     }
     return status;
+}
+
+/* States, wrapped: of a layer that was connected before, nobody is told that it is ready again. */
+struct watcher {
+    layer_state_cb callback;
+    layer_destroy_cb destroy;
+    void *userdata;
+};
+
+static void watch(void *userdata, layer_state_t state, uint64_t generation) {
+    struct watcher *watcher = userdata;
+    if (state == LAYER_STATE_READY && generation > 1 && is_planted("unready")) {
+        return;
+    }
+    watcher->callback(watcher->userdata, state, generation);
+}
+
+static void destroy_watcher(void *userdata) {
+    struct watcher *watcher = userdata;
+    watcher->destroy(watcher->userdata);
+    free(watcher);
+}
+
+layer_status_t layer_config_on_state(layer_config_t *config, layer_state_cb callback,
+                                     void *userdata, layer_destroy_cb destroy,
+                                     layer_error_t **error) {
+    struct watcher *watcher = malloc(sizeof *watcher);
+    *watcher = (struct watcher){callback, destroy, userdata};
+    return REAL(layer_config_on_state)(config, watch, watcher, destroy_watcher, error);
 }

@@ -4,6 +4,8 @@ import time
 
 import programs
 import rabbitmq
+from chaos.run import Run
+from chaos.schedule import Step
 from load import Load
 from proxy import Proxy
 from report import Report
@@ -26,6 +28,16 @@ SLOW_DEFECTS = {
     "undestroyed": "all userdata was destroyed",
 }
 
+# What the oracle of the row `chaos` must call each of them, in a run with two actions.
+CHAOS_STEPS = (Step(2, 0, "process_forked", 0), Step(3, 0, "connections_cut", 0))
+CHAOS_SECONDS = 12
+CHAOS_DEFECTS = {"deafness": "deafness", "unready": "liveness"}
+MORE_CHAOS_DEFECTS = {
+    "lie": "lie", "denial": "denial", "duplicate": "duplicate", "disorder": "order",
+    "loss": "loss", "echo": "outcome", "hang": "hang", "silence": "hang", "undestroyed": "end",
+    "unforked": "fork",
+}
+
 
 class Silent(Report):
     """A report of failures that are wanted."""
@@ -46,7 +58,15 @@ def run(report, short):
                 wanted = defects[defect]
                 report.check(f"the planted {defect} is found", any(
                     failure.startswith(wanted) for failure in found), str(found))
-    report.figure("planted and found", len(defects))
+        chaos_defects = dict(CHAOS_DEFECTS) if short else {**CHAOS_DEFECTS, **MORE_CHAOS_DEFECTS}
+        for defect in (None, *chaos_defects):
+            found = violations_with(node, shim, defect)
+            if defect is None:
+                report.check("chaos: without a defect nothing is violated", not found, str(found))
+            else:
+                report.check(f"chaos: the planted {defect} is found",
+                             chaos_defects[defect] in found, str(found))
+    report.figure("planted and found", len(defects) + len(chaos_defects))
 
 
 def failures_with(node, shim, defect):
@@ -58,3 +78,10 @@ def failures_with(node, shim, defect):
             ledger = load.end()
         ledger.judge(silent, proxy.recorder, load.timeout)
     return silent.failures
+
+
+def violations_with(node, shim, defect):
+    """The rules that the oracle of chaos sees violated, and what else goes wrong."""
+    run = Run(CHAOS_STEPS, CHAOS_SECONDS, alone=node, say=lambda _: None, preload=shim,
+              planted=defect).run()
+    return [violation.rule for violation in run.oracle.violations] + run.problems

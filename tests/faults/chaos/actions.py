@@ -1,0 +1,427 @@
+"""What the row `chaos` does: each action a class that does and undoes one thing.
+
+`draw` is the number from which an action derives its target, so that a seed names it. `UNNOTICED`
+is for how long nobody can notice what was done, in heartbeats: a silent peer, and a route that was
+deleted on the broker, are noticed by the heartbeat at the earliest. `SUSPENDS`: while it is in
+effect, what is heard, and when, says nothing. `LOSES`: the broker may lose what it has acked.
+`DISTURBS`: it can cost a layer its connections or its routes.
+"""
+
+import time
+
+import rabbitmq
+from chaos import schedule
+
+SILENT_PEER = 3  # heartbeats, as README's table says; the same for a lost route
+VHOST, USER, GROUPS = "asgi", "guest", "groups"
+
+
+class ActionError(Exception):
+    """An action could not be done or undone: the run shows nothing from then on."""
+
+
+class Action:
+    UNNOTICED = 0
+    SUSPENDS = False
+    LOSES = False
+    DISTURBS = True
+
+    def __init__(self, world, draw):
+        self.world = world
+        self.draw = draw
+
+    def pick(self, several):
+        """One of `several`, by the draw; each further call picks by what is left of it."""
+        several = list(several)
+        self.draw, index = divmod(self.draw, len(several))
+        return several[index]
+
+    def do(self):
+        raise NotImplementedError
+
+    def undo(self):
+        """Nothing, where what was done is over at once."""
+
+    def restore(self):
+        """What takes its time after `undo`, and disturbs nobody: a node starts."""
+
+    def target(self):
+        """What it was done to, for the record of actions."""
+        return ""
+
+
+# --- nodes ----------------------------------------------------------------------------------
+
+
+class NodeAction(Action):
+    def __init__(self, world, draw):
+        super().__init__(world, draw)
+        self.number = self.pick(range(len(world.cluster.nodes)))
+        self.node = world.cluster.nodes[self.number]
+
+    def target(self):
+        return f"node {self.number}"
+
+
+class NodeKilled(NodeAction):
+    def do(self):
+        self.world.leave(self.node)
+        self.node.kill9()
+
+    def restore(self):
+        self.node.start()
+        self.world.join(self.node)
+
+
+class NodeRestarted(NodeKilled):
+    def do(self):
+        self.world.leave(self.node)
+        self.node.stop()
+
+
+class NodeFrozen(NodeAction):
+    UNNOTICED = SILENT_PEER
+    LOSES = True
+
+    def do(self):
+        self.world.leave(self.node)
+        self.node.sigstop()
+        self.frozen_at = time.monotonic()
+
+    def undo(self):
+        # What the others have given up is not to come back as it was: RabbitMQ would take it for a
+        # partition that is over at once, and stay divided.
+        if time.monotonic() - self.frozen_at < self.world.given_up_after:
+            self.node.sigcont()
+        else:
+            self.node.kill9()
+
+    def restore(self):
+        if not self.node.running():
+            self.node.start()
+        self.world.wait_until_whole()
+        self.world.join(self.node)
+
+
+class NodePartitioned(NodeAction):
+    """The node and the others refuse each other's distribution: it has another cookie for them.
+
+    No firewall is needed. The one that is alone pauses, and takes no clients until it is over.
+    """
+    UNNOTICED = SILENT_PEER
+    LOSES = True
+
+    def do(self):
+        self.world.leave(self.node)
+        self.world.evaluate(self.node, self._for_each_other(
+            "erlang:set_cookie(N, chaos), erlang:disconnect_node(N)"))
+
+    def undo(self):
+        self.world.evaluate(self.node, self._for_each_other(
+            "erlang:set_cookie(N, erlang:get_cookie()), net_kernel:connect_node(N)"))
+
+    def restore(self):
+        self.world.wait_until_whole()
+        self.world.join(self.node)
+
+    def _for_each_other(self, act):
+        others = ", ".join(f"'{node.name}'" for node in self.world.cluster.nodes
+                           if node is not self.node)
+        return f"lists:foreach(fun(N) -> {act} end, [{others}]), ok."
+
+
+# --- network --------------------------------------------------------------------------------
+
+
+class NetworkAction(Action):
+    """Done to the proxies before one node, or before all."""
+
+    def __init__(self, world, draw):
+        super().__init__(world, draw)
+        self.proxies = self.pick([*([proxy] for proxy in world.proxies), world.proxies])
+
+    def target(self):
+        return "ports " + ", ".join(str(proxy.target) for proxy in self.proxies)
+
+
+class ConnectionsCut(NetworkAction):
+    def do(self):
+        reset = self.pick((True, False))
+        for proxy in self.proxies:
+            proxy.cut_all(reset)
+
+
+class ConnectionsFrozen(NetworkAction):
+    UNNOTICED = SILENT_PEER
+
+    def do(self):
+        for way in self.pick((("to_client",), ("to_broker",), ("to_client", "to_broker"))):
+            for proxy in self.proxies:
+                proxy.stall(way)
+
+    def undo(self):
+        for proxy in self.proxies:
+            proxy.resume()
+
+
+class ConnectionsTrickled(NetworkAction):
+    # A connection that carries less than is sent falls behind, and stays up.
+    SUSPENDS = True
+    UNNOTICED = SILENT_PEER
+
+    def do(self):
+        slow = self.pick(("delay", "trickle"))
+        for proxy in self.proxies:
+            setattr(proxy, slow, 0.05 if slow == "delay" else 11)
+
+    def undo(self):
+        for proxy in self.proxies:
+            proxy.delay, proxy.trickle = 0, 0
+
+
+# --- admin ----------------------------------------------------------------------------------
+
+
+class QueueDeleted(Action):
+    UNNOTICED = SILENT_PEER
+    LOSES = True
+    queue = "none is open"
+
+    def do(self):
+        queues = sorted({name.partition("!")[0] for name in self.world.channels()})
+        if queues:
+            self.queue = self.pick(queues)
+            self.world.admin_eval(f"""
+                case rabbit_amqqueue:lookup(rabbit_misc:r(<<"{VHOST}">>, queue, <<"{self.queue}">>))
+                of {{ok, Q}} -> rabbit_amqqueue:delete(Q, false, false, <<"chaos">>), ok;
+                   {{error, not_found}} -> ok
+                end.""")
+
+    def target(self):
+        return self.queue
+
+
+class ExchangeDeleted(Action):
+    UNNOTICED = SILENT_PEER
+    LOSES = True
+
+    def do(self):
+        self.again = self.pick(("", "rabbit_exchange:declare(X, direct, false, false, false, [], "
+                                "<<\"chaos\">>),"))
+        self.world.admin_eval(f"""
+            X = rabbit_misc:r(<<"{VHOST}">>, exchange, <<"{GROUPS}">>),
+            rabbit_exchange:delete(X, false, <<"chaos">>), {self.again} ok.""")
+
+    def target(self):
+        return "and made again" if self.again else "until somebody declares it"
+
+
+class AlternateExchange(Action):
+    """The groups exchange is made again while a policy gives it an alternate exchange, so that
+    what it cannot route is not returned."""
+    UNNOTICED = SILENT_PEER
+    LOSES = True
+
+    def do(self):
+        self.world.ctl("set_policy", "-p", VHOST, "chaos-alternate", f"^{GROUPS}$",
+                       '{"alternate-exchange": "amq.fanout"}', "--apply-to", "exchanges")
+        self.world.admin_eval(f"""
+            X = rabbit_misc:r(<<"{VHOST}">>, exchange, <<"{GROUPS}">>),
+            rabbit_exchange:delete(X, false, <<"chaos">>),
+            rabbit_exchange:declare(X, direct, false, false, false, [], <<"chaos">>), ok.""")
+
+    def undo(self):
+        self.world.ctl("clear_policy", "-p", VHOST, "chaos-alternate")
+
+
+class QueuePolicy(Action):
+    """Queues that hold little, or nothing for long."""
+    SUSPENDS = True
+    LOSES = True
+
+    def do(self):
+        self.policy = self.pick(('{"max-length": 1}', '{"message-ttl": 50}', '{"expires": 60000}'))
+        self.world.ctl("set_policy", "-p", VHOST, "chaos-queues", "^channels_", self.policy,
+                       "--apply-to", "queues")
+
+    def undo(self):
+        self.world.ctl("clear_policy", "-p", VHOST, "chaos-queues")
+
+    def target(self):
+        return self.policy
+
+
+class RightsTaken(Action):
+    def do(self):
+        # What a user may configure, write and read.
+        self.rights = self.pick((
+            ("^$", "^$", "^$"), (".*", f"^({GROUPS}|channels_.*|chaos-.*)$", ".*"),
+            (".*", "^(amq\\.default|channels_.*|chaos-.*)$", ".*"), (".*", ".*", "^$"),
+            ("^$", ".*", ".*")))
+        self.world.ctl("set_permissions", "-p", VHOST, USER, *self.rights)
+
+    def undo(self):
+        self.world.ctl("set_permissions", "-p", VHOST, USER, ".*", ".*", ".*")
+
+    def target(self):
+        return " ".join(self.rights)
+
+
+class LimitsSet(Action):
+    def do(self):
+        self.limit = self.pick(('{"max-connections": 0}', '{"max-queues": 0}', "max-channels"))
+        if self.limit == "max-channels":
+            self.world.ctl("set_user_limits", USER, '{"max-channels": 0}')
+        else:
+            self.world.ctl("set_vhost_limits", "-p", VHOST, self.limit)
+
+    def undo(self):
+        if self.limit == "max-channels":
+            self.world.ctl("clear_user_limits", USER, "all")
+        else:
+            self.world.ctl("clear_vhost_limits", "-p", VHOST)
+
+    def target(self):
+        return self.limit
+
+
+class Alarm(Action):
+    def do(self):
+        self.node = self.world.admin_node()
+        self.node.ctl("set_vm_memory_high_watermark", "absolute", "1")
+
+    def undo(self):
+        if self.node.running():  # one that was restarted has the limit of its configuration
+            self.node.ctl("set_vm_memory_high_watermark", "0.4")
+
+
+# --- layers and receivers -------------------------------------------------------------------
+
+
+class ProgramAction(Action):
+    DISTURBS = False
+
+    def __init__(self, world, draw):
+        super().__init__(world, draw)
+        self.slot = self.pick(range(world.slots))
+
+    def target(self):
+        return f"slot {self.slot}"
+
+
+class OversizedSends(ProgramAction):
+    def do(self):
+        # Larger than the broker takes, and larger than option max_message_size.
+        for size in (self.world.broker_limit + 1, self.world.layer_limit + 1):
+            self.world.command(f"oversize {self.slot} {size}")
+
+
+class LayerClosed(ProgramAction):
+    def do(self):
+        self.world.command(f"close {self.slot} {self.pick((100, 1000, 2000))}")
+
+    def undo(self):
+        self.world.command(f"open {self.slot}", wait=False)
+
+
+class ProcessForked(ProgramAction):
+    def do(self):
+        self.world.command(f"fork {self.slot}", wait=False)
+
+
+class ReceiverDead(ProgramAction):
+    def do(self):
+        self.channel = self.pick(range(self.world.channels_each))
+        self.world.command(f"remove {self.slot} {self.channel}")
+
+    def undo(self):
+        self.world.command(f"add {self.slot} {self.channel}")
+
+
+class ReceiverStalled(ReceiverDead):
+    def do(self):
+        self.channel = self.pick(range(self.world.channels_each))
+        self.world.command(f"stall {self.slot} {self.channel}")
+
+    def undo(self):
+        self.world.command(f"resume {self.slot} {self.channel}")
+
+
+# The class of each action of the schedule: node_killed is NodeKilled.
+ACTIONS = {name: globals()["".join(word.capitalize() for word in name.split("_"))]
+           for name in schedule.NAMES}
+
+
+# --- the world ------------------------------------------------------------------------------
+
+
+class World:
+    """What the actions act on. `slots` and `channels_each` are those of the program, and nodes give
+    one up that was silent for `given_up_after` seconds."""
+
+    WHOLE_SECONDS = 90
+
+    def __init__(self, cluster, proxies, program, slots, channels_each, broker_limit, layer_limit,
+                 given_up_after):
+        self.cluster = cluster
+        self.proxies = proxies
+        self.program = program
+        self.slots = slots
+        self.channels_each = channels_each
+        self.broker_limit = broker_limit
+        self.layer_limit = layer_limit
+        self.given_up_after = given_up_after
+        self._away = set()  # nodes that something is done to
+
+    def command(self, text, wait=True):
+        self.program.command(text, wait)
+
+    def channels(self):
+        return self.program.channels()
+
+    # Of two lanes, one takes nodes away and the other asks them to act.
+
+    def leave(self, node):
+        self._away.add(node)
+
+    def join(self, node):
+        self._away.discard(node)
+
+    def admin_node(self):
+        for node in self.cluster.nodes:
+            if node not in self._away:
+                return node
+        raise ActionError("no node is left to be asked")
+
+    def ctl(self, *arguments):
+        return self._admin(lambda node: node.ctl(*arguments))
+
+    def admin_eval(self, code):
+        return self._admin(lambda node: self.evaluate(node, code))
+
+    @staticmethod
+    def evaluate(node, code):
+        printed = node.ctl("eval", code).strip()
+        if printed != "ok":
+            raise ActionError(f"node {node.name} answers {printed!r} to {code}")
+
+    def _admin(self, act):
+        """Acts by a node that is there; while the cluster is in trouble it is tried again, since
+        whoever administrates a cluster would."""
+        deadline = time.monotonic() + self.WHOLE_SECONDS
+        while True:
+            try:
+                return act(self.admin_node())
+            except (rabbitmq.FixtureError, ActionError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+
+    def wait_until_whole(self):
+        """Waits until all nodes see each other and take clients again."""
+        size = str(len(self.cluster.nodes))
+        self._admin(lambda node: node.ctl("await_online_nodes", size, "--timeout", "30"))
+        for node in self.cluster.nodes:
+            if not rabbitmq.wait_until(lambda node=node: rabbitmq.answers(node.port),
+                                       self.WHOLE_SECONDS):
+                raise ActionError(f"node {node.name} does not take clients again")
