@@ -69,6 +69,10 @@ class Conversation:
         self._open_publish = {}  # channel -> tag of the publish whose body is to come
         self._returns = set()  # channels on which a returned body is to come
 
+    @property
+    def publishes(self):
+        return bool(self._tags)
+
     def from_client(self, data):
         for kind, channel, payload in self._from_client.feed(data):
             if kind == METHOD:
@@ -154,7 +158,9 @@ class Pipe:
 
 
 class Connection:
-    """One connection through the proxy."""
+    """One connection through the proxy. `publishes`: in confirm mode, so that it is for sends."""
+
+    publishes = False
 
     def __init__(self, proxy, reader, writer):
         self._proxy = proxy
@@ -196,9 +202,13 @@ class Connection:
             self._writer.transport.abort()  # as the broker's system would: refused
             return
         conversation = Conversation(self._proxy.recorder)
+
+        def from_client(data):
+            conversation.from_client(data)
+            self.publishes = conversation.publishes
+
         pipes = (
-            Pipe(self._proxy, self, "to_broker", self._reader, self._broker,
-                 conversation.from_client),
+            Pipe(self._proxy, self, "to_broker", self._reader, self._broker, from_client),
             Pipe(self._proxy, self, "to_client", reader, self._writer, conversation.from_broker),
         )
         tasks = [asyncio.ensure_future(pipe.run()) for pipe in pipes]
@@ -220,7 +230,7 @@ class Proxy:
 
     The faults apply to all connections, unless said otherwise: `delay` (seconds for each piece),
     `trickle` (bytes at a time), `stall("to_client")` and `stall("to_broker")` until `resume()`,
-    `cut_all()`, `cut_next(count)` (the next connection, after so many bytes), `cut_after(count)`
+    `cut_all()`, `cut_publishers()`, `cut_next(count)` (the next connection, after so many bytes), `cut_after(count)`
     (those that stand). Proxies before several brokers share a `recorder`. Usable from any thread.
     """
 
@@ -254,6 +264,10 @@ class Proxy:
 
     def cut_all(self, reset=True):
         self._call(self._each(lambda connection: connection.cut(reset)))
+
+    def cut_publishers(self, reset=True):
+        """Cuts the connections that publish, and no other."""
+        self._call(self._each(lambda connection: connection.publishes and connection.cut(reset)))
 
     def cut_after(self, count):
         self._call(self._each(lambda connection: connection.cut_after(count)))

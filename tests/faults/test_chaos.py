@@ -428,6 +428,21 @@ class OracleTest(unittest.TestCase):
         self.story.feed(5.1, "T", 2, READY, 2)
         self.expect()
 
+    def test_a_queue_is_not_lost_with_the_connection_that_publishes(self):
+        self.story.oracle.activate("publishers_cut", 5, spares_queues=True).end = 5
+        self.story.feed(5.1, "T", 2, CONNECTING, 1)
+        self.story.feed(5.3, "T", 2, READY, 1)
+        self.expect()
+        self.story.oracle.activate("publishers_cut", 40, spares_queues=True).end = 40
+        self.story.feed(40.1, "T", 2, CONNECTING, 1)
+        self.story.feed(40.3, "T", 2, READY, 2)
+        self.expect("contagion", until=50)
+
+    def test_a_queue_may_be_lost_with_all_connections(self):
+        self.story.oracle.activate("publishers_cut", 5, spares_queues=True).end = 5
+        self.lose_connection(4.9)
+        self.expect()
+
     # Hearing.
 
     def test_a_ready_layer_that_does_not_hear_a_ping_is_deaf(self):

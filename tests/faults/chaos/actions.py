@@ -4,13 +4,14 @@
 is for how long nobody can notice what was done, in heartbeats: a silent peer, and a route that was
 deleted on the broker, are noticed by the heartbeat at the earliest. `SUSPENDS`: while it is in
 effect, what is heard, and when, says nothing. `LOSES`: the broker may lose what it has acked.
-`DISTURBS`: it can cost a layer its connections or its routes.
+`DISTURBS`: it can cost a layer its connections or its routes. `SPARES_QUEUES`: it costs none that
+its queue depends on.
 """
 
 import time
 
 import rabbitmq
-from chaos import schedule
+from chaos import amqp, schedule
 
 SILENT_PEER = 3  # heartbeats, as README's table says; the same for a lost route
 VHOST, USER, GROUPS = "asgi", "guest", "groups"
@@ -25,6 +26,7 @@ class Action:
     SUSPENDS = False
     LOSES = False
     DISTURBS = True
+    SPARES_QUEUES = False
 
     def __init__(self, world, draw):
         self.world = world
@@ -151,6 +153,16 @@ class ConnectionsCut(NetworkAction):
             proxy.cut_all(reset)
 
 
+class PublishersCut(NetworkAction):
+    """Cuts the connections that publish: the others, and so the queues, stay."""
+    SPARES_QUEUES = True
+
+    def do(self):
+        reset = self.pick((True, False))
+        for proxy in self.proxies:
+            proxy.cut_publishers(reset)
+
+
 class ConnectionsFrozen(NetworkAction):
     UNNOTICED = SILENT_PEER
 
@@ -206,32 +218,38 @@ class ExchangeDeleted(Action):
     LOSES = True
 
     def do(self):
-        self.again = self.pick(("", "rabbit_exchange:declare(X, direct, false, false, false, [], "
-                                "<<\"chaos\">>),"))
-        self.world.admin_eval(f"""
-            X = rabbit_misc:r(<<"{VHOST}">>, exchange, <<"{GROUPS}">>),
-            rabbit_exchange:delete(X, false, <<"chaos">>), {self.again} ok.""")
+        self.again = self.pick((False, True))
+        self.world.admin_amqp(self.delete)
+
+    def delete(self, connection):
+        connection.delete_exchange(GROUPS)
+        if self.again:
+            connection.declare_exchange(GROUPS)
 
     def target(self):
         return "and made again" if self.again else "until somebody declares it"
 
 
-class AlternateExchange(Action):
-    """The groups exchange is made again while a policy gives it an alternate exchange, so that
-    what it cannot route is not returned."""
-    UNNOTICED = SILENT_PEER
-    LOSES = True
+class AlternateExchange(ExchangeDeleted):
+    """The groups exchange is deleted and made again while a policy gives it an alternate exchange,
+    with a queue: what it cannot route is not returned."""
+    OTHER = "chaos-alternate"
 
     def do(self):
-        self.world.ctl("set_policy", "-p", VHOST, "chaos-alternate", f"^{GROUPS}$",
-                       '{"alternate-exchange": "amq.fanout"}', "--apply-to", "exchanges")
-        self.world.admin_eval(f"""
-            X = rabbit_misc:r(<<"{VHOST}">>, exchange, <<"{GROUPS}">>),
-            rabbit_exchange:delete(X, false, <<"chaos">>),
-            rabbit_exchange:declare(X, direct, false, false, false, [], <<"chaos">>), ok.""")
+        self.again = True
+        self.world.admin_amqp(self.declare)
+        self.world.ctl("set_policy", "-p", VHOST, self.OTHER, f"^{GROUPS}$",
+                       f'{{"alternate-exchange": "{self.OTHER}"}}', "--apply-to", "exchanges")
+        self.world.admin_amqp(self.delete)
+
+    def declare(self, connection):
+        connection.declare_exchange(self.OTHER, "fanout")
+        # Durable, since RabbitMQ 4.3 knows no other that outlives its connection.
+        connection.declare_queue(self.OTHER, amqp.DURABLE, x_max_length=10)
+        connection.bind(self.OTHER, self.OTHER, "")
 
     def undo(self):
-        self.world.ctl("clear_policy", "-p", VHOST, "chaos-alternate")
+        self.world.ctl("clear_policy", "-p", VHOST, self.OTHER)
 
 
 class QueuePolicy(Action):
@@ -360,6 +378,7 @@ class World:
     one up that was silent for `given_up_after` seconds."""
 
     WHOLE_SECONDS = 90
+    AMQP_SECONDS = 5
 
     def __init__(self, cluster, proxies, program, slots, channels_each, broker_limit, layer_limit,
                  given_up_after):
@@ -399,6 +418,17 @@ class World:
     def admin_eval(self, code):
         return self._admin(lambda node: self.evaluate(node, code))
 
+    def admin_amqp(self, act):
+        """Has `act` do something by a connection of its own, which no proxy sees."""
+        def connect(node):
+            connection = amqp.Connection(node.port, VHOST, USER, USER,
+                                         time.monotonic() + self.AMQP_SECONDS, self.AMQP_SECONDS)
+            try:
+                act(connection)
+            finally:
+                connection.close()
+        return self._admin(connect)
+
     @staticmethod
     def evaluate(node, code):
         printed = node.ctl("eval", code).strip()
@@ -412,7 +442,7 @@ class World:
         while True:
             try:
                 return act(self.admin_node())
-            except (rabbitmq.FixtureError, ActionError):
+            except (rabbitmq.FixtureError, ActionError, amqp.AmqpError, OSError):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""As much of an AMQP 0-9-1 client as the control client needs, each wait with an end.
+"""As much of an AMQP 0-9-1 client as the control client and an admin need, each wait with an end.
 
 Of its own, so that what it can do says nothing about a library: it shares no code with any.
 """
@@ -14,12 +14,13 @@ START, START_OK, TUNE, TUNE_OK = (10, 10), (10, 11), (10, 30), (10, 31)
 OPEN, OPEN_OK, CLOSE = (10, 40), (10, 41), (10, 50)
 CHANNEL_OPEN, CHANNEL_OPEN_OK, CHANNEL_CLOSE = (20, 10), (20, 11), (20, 40)
 EXCHANGE_DECLARE, EXCHANGE_DECLARE_OK = (40, 10), (40, 11)
+EXCHANGE_DELETE, EXCHANGE_DELETE_OK = (40, 20), (40, 21)
 QUEUE_DECLARE, QUEUE_DECLARE_OK, QUEUE_BIND, QUEUE_BIND_OK = (50, 10), (50, 11), (50, 20), (50, 21)
 CONSUME, CONSUME_OK, PUBLISH, RETURN, DELIVER = (60, 20), (60, 21), (60, 40), (60, 50), (60, 60)
 ACK, NACK = (60, 80), (60, 120)
 CONFIRM_SELECT, CONFIRM_SELECT_OK = (85, 10), (85, 11)
 
-EXCLUSIVE = 4  # of queue.declare
+DURABLE, EXCLUSIVE = 2, 4  # of queue.declare; the first of exchange.declare too
 
 
 class AmqpError(Exception):
@@ -35,7 +36,13 @@ def long_string(data):
     return struct.pack(">I", len(data)) + data
 
 
-NO_TABLE = long_string(b"")
+def table(numbers):
+    """A table of 32-bit numbers by name."""
+    return long_string(b"".join(short_string(name) + b"I" + struct.pack(">i", number)
+                                for name, number in numbers.items()))
+
+
+NO_TABLE = table({})
 
 
 class Connection:
@@ -70,13 +77,17 @@ class Connection:
         self._call(1, CHANNEL_OPEN, CHANNEL_OPEN_OK, b"\0")
         self._call(1, CONFIRM_SELECT, CONFIRM_SELECT_OK, b"\0")
 
-    def declare_exchange(self, name):
+    def declare_exchange(self, name, kind="direct"):
         self._call(1, EXCHANGE_DECLARE, EXCHANGE_DECLARE_OK, b"\0\0", short_string(name),
-                   short_string("direct"), b"\0", NO_TABLE)
+                   short_string(kind), b"\0", NO_TABLE)
 
-    def declare_queue(self, name):
+    def delete_exchange(self, name):
+        self._call(1, EXCHANGE_DELETE, EXCHANGE_DELETE_OK, b"\0\0", short_string(name), b"\0")
+
+    def declare_queue(self, name, flags=EXCLUSIVE, **arguments):
+        arguments = {name.replace("_", "-"): number for name, number in arguments.items()}
         self._call(1, QUEUE_DECLARE, QUEUE_DECLARE_OK, b"\0\0", short_string(name),
-                   bytes([EXCLUSIVE]), NO_TABLE)
+                   bytes([flags]), table(arguments))
 
     def bind(self, queue, exchange, key):
         self._call(1, QUEUE_BIND, QUEUE_BIND_OK, b"\0\0", short_string(queue),

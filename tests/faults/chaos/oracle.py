@@ -126,6 +126,7 @@ class Layer:
     def __init__(self, opened):
         self.opened = opened
         self.closing = float("inf")
+        self.generation = 0
         self.renamed = float("inf")  # from then on its channels have the name of another queue
         self.ready = History(False, opened)
         self.live = {}  # channel -> History: whether somebody receives from it
@@ -138,11 +139,12 @@ class Layer:
 @dataclass
 class Disturbance:
     """What an action does, from `begin` to `end`, and for as long after it as nobody can notice it.
-    `loses`: the broker may lose what it has acked."""
+    `loses`: the broker may lose what it has acked; `spares_queues`: no layer loses its queue."""
     action: str
     begin: float
     unnoticed: float = 0.0
     loses: bool = False
+    spares_queues: bool = False
     end: float = float("inf")
 
     def meets(self, begin, end):
@@ -183,6 +185,7 @@ class Oracle:
         self._disturbances = []
         self._activities = []
         self._lost_ready = collections.deque()  # (when, layer), to be judged
+        self._lost_queues = collections.deque()  # the same
         self._probes = []
         self._checks = collections.deque()  # successes of the control client, to be judged
         self._pings = {}
@@ -204,10 +207,10 @@ class Oracle:
         self._disturbances.append(Disturbance(action, begin, unnoticed))
         return self._disturbances[-1]
 
-    def activate(self, action, begin, unnoticed=0.0, loses=False):
+    def activate(self, action, begin, unnoticed=0.0, loses=False, spares_queues=False):
         """An action is in effect, until its end: who has lost something by it may be ready again,
         and lose it again."""
-        self._activities.append(Disturbance(action, begin, unnoticed, loses))
+        self._activities.append(Disturbance(action, begin, unnoticed, loses, spares_queues))
         return self._activities[-1]
 
     def probe_began(self, at):
@@ -254,12 +257,15 @@ class Oracle:
     def _on_V(self, at, layer, channel, live):
         self.layers[int(layer)].live[int(channel)].set(live == "1", at)
 
-    def _on_T(self, at, layer, state, _generation):
+    def _on_T(self, at, layer, state, generation):
         # The first may come before the layer has channels.
         number, layer = int(layer), self.layers.setdefault(int(layer), Layer(at))
         if layer.ready.last and int(state) != STATE_READY:
             self._lost_ready.append((at, number))
         layer.ready.set(int(state) == STATE_READY, at)
+        if 0 < layer.generation < int(generation):
+            self._lost_queues.append((at, number))
+        layer.generation = int(generation)
 
     def _on_Q(self, at, layer):
         self.layers[int(layer)].renamed = at
@@ -391,6 +397,7 @@ class Oracle:
                           f"{self.now - began:.2f} s")
         self._judge_readiness()
         self._judge_stability()
+        self._judge_contagion()
         self._judge_hearing()
         self._settle()
 
@@ -428,6 +435,15 @@ class Oracle:
                     each.meets(at - 1, at) for each in self._activities):
                 self._violate("stability", f"layer {number} was not READY any more at {at:.3f}, "
                               "and nothing was done to it")
+
+    def _judge_contagion(self):
+        """A layer loses no queue by what costs it only the connection that it publishes by."""
+        while self._lost_queues and self.now >= self._lost_queues[0][0] + LAG:
+            at, number = self._lost_queues.popleft()
+            met = [each for each in self._activities if each.meets(at - self.rules.ready, at)]
+            if met and all(each.spares_queues for each in met):
+                self._violate("contagion", f"layer {number} has another queue at {at:.3f}, and only "
+                              f"{met[-1].action} was done")
 
     def _judge_hearing(self):
         while self._ping_checks:

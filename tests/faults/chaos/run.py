@@ -279,7 +279,8 @@ class Run:
     def _active(self, action, step):
         """While it is in effect the layers may lose what they have, and get it again."""
         return self._telling_of(action, lambda oracle: oracle.activate(
-            step.action, time.monotonic(), action.UNNOTICED * HEARTBEAT, action.LOSES))
+            step.action, time.monotonic(), action.UNNOTICED * HEARTBEAT, action.LOSES,
+            action.SPARES_QUEUES))
 
     def _disturbing(self, action, step, unnoticed=0):
         """While it is being done nothing is expected of the layers."""
