@@ -499,6 +499,18 @@ class OracleTest(unittest.TestCase):
         self.story.ping(15, 1001)
         self.expect("deafness")
 
+    def test_a_divided_broker_excuses_what_is_not_heard_and_not_readiness(self):
+        self.story.oracle.divide("node_partitioned", 3, unnoticed=3).end = 4
+        self.story.ping(5, 1000)
+        self.expect(until=10)
+        self.story.ping(15, 1001)
+        self.expect("deafness")
+        self.story = Story()
+        self.story.oracle.divide("node_partitioned", 3)
+        self.lose_ready()
+        self.story.probe_until(2, 12)
+        self.expect("liveness")
+
     def test_a_name_of_a_queue_that_was_replaced_is_not_heard(self):
         self.story.feed(4, "Q", 2)
         self.story.ping(5, 1000)

@@ -3,7 +3,8 @@
 `draw` is the number from which an action derives its target, so that a seed names it. `UNNOTICED`
 is for how long nobody can notice what was done, in heartbeats: a silent peer, and a route that was
 deleted on the broker, are noticed by the heartbeat at the earliest. `SUSPENDS`: while it is in
-effect, what is heard, and when, says nothing. `LOSES`: the broker may lose what it has acked.
+effect, what is heard, and when, says nothing. `DIVIDES`: while it is in effect a layer may be
+connected to a part of the cluster that the control client does not reach. `LOSES`: the broker may lose what it has acked.
 `DISTURBS`: it can cost a layer its connections or its routes. `SPARES_QUEUES`: it costs none that
 its queue depends on.
 """
@@ -24,6 +25,7 @@ class ActionError(Exception):
 class Action:
     UNNOTICED = 0
     SUSPENDS = False
+    DIVIDES = False
     LOSES = False
     DISTURBS = True
     SPARES_QUEUES = False
@@ -108,9 +110,11 @@ class NodeFrozen(NodeAction):
 class NodePartitioned(NodeAction):
     """The node and the others refuse each other's distribution: it has another cookie for them.
 
-    No firewall is needed. The one that is alone pauses, and takes no clients until it is over.
+    No firewall is needed. The one that is alone pauses, and takes no clients until it is over;
+    from RabbitMQ 4.2 on, with Khepri, it goes on, and its clients reach each other alone.
     """
     UNNOTICED = SILENT_PEER
+    DIVIDES = True
     LOSES = True
 
     def do(self):

@@ -184,6 +184,7 @@ class Oracle:
         self._ways = collections.defaultdict(collections.deque)
         self._disturbances = []
         self._activities = []
+        self._divisions = []
         self._lost_ready = collections.deque()  # (when, layer), to be judged
         self._lost_queues = collections.deque()  # the same
         self._probes = []
@@ -206,6 +207,11 @@ class Oracle:
         in what is returned."""
         self._disturbances.append(Disturbance(action, begin, unnoticed))
         return self._disturbances[-1]
+
+    def divide(self, action, begin, unnoticed=0.0):
+        """The broker is divided, until its end: nobody need hear who is on the other side."""
+        self._divisions.append(Disturbance(action, begin, unnoticed))
+        return self._divisions[-1]
 
     def activate(self, action, begin, unnoticed=0.0, loses=False, spares_queues=False):
         """An action is in effect, until its end: who has lost something by it may be ready again,
@@ -463,7 +469,9 @@ class Oracle:
             limit += self.rules.stall_after
         # A layer that was not ready may tell its users so a moment later than it is.
         begin = ping.at - LAG
-        if (self._disturbed(begin, limit) or layer.closing <= limit
+        if (self._disturbed(begin, limit)
+                or any(each.meets(begin, limit) for each in self._divisions)
+                or layer.closing <= limit
                 or not layer.ready.always(True, begin, limit)
                 or not live.always(True, begin, limit)
                 or (ping.kind == "d" and layer.renamed <= limit)

@@ -31,7 +31,7 @@ NODE_SETTINGS = (f"max_message_size = {BROKER_LIMIT}",
 NET_TICK = 8  # seconds until the nodes of a cluster give one up that is silent
 READY_SECONDS = 30  # for the first layers
 LEAST_SECONDS = 0.5  # in effect, however long it took to be done
-SHOWN_SECONDS, SHOWN_LINES = 15, 60  # of the events before a violation
+SHOWN_SECONDS = 15  # of the events before a violation
 PIPE_SIZE = 1 << 20
 
 
@@ -175,7 +175,6 @@ class Run:
             self._act()
             self.problems.extend(f"proxy: {problem}" for proxy in proxies
                                  for problem in proxy.problems)
-            self._keep_excerpt()
         return self
 
     def _make_cluster(self, stack):
@@ -230,6 +229,8 @@ class Run:
                 self.problems.append(f"the program ended with status {status}: {self._log_tail(5)}")
             else:
                 oracle.ended()
+            if oracle.violations or self.problems:
+                self._keep_excerpt()
 
     def _look(self):
         """Judges what is due; whether the run is over."""
@@ -241,7 +242,10 @@ class Run:
                     source.problem = None
         if self._program.ended():
             self.problems.append(f"the program has ended early: {self._log_tail(5)}")
-        return bool(oracle.violations or self.problems)
+        over = bool(oracle.violations or self.problems)
+        if over:
+            self._keep_excerpt()
+        return over
 
     def _run_lane(self, lane):
         for step in self._steps:
@@ -259,7 +263,7 @@ class Run:
         action = ACTIONS[step.action](self._world, step.draw)
         self.actions[step.action] += 1
         begun = time.monotonic()
-        with self._active(action, step):
+        with self._active(action, step), self._dividing(action, step):
             with contextlib.ExitStack() as suspended:
                 with self._disturbing(action, step, action.UNNOTICED):
                     action.do()
@@ -281,6 +285,13 @@ class Run:
         return self._telling_of(action, lambda oracle: oracle.activate(
             step.action, time.monotonic(), action.UNNOTICED * HEARTBEAT, action.LOSES,
             action.SPARES_QUEUES))
+
+    def _dividing(self, action, step):
+        """While it is in effect what one layer sends may not reach another."""
+        if not action.DIVIDES:
+            return contextlib.nullcontext()
+        return self._telling_of(action, lambda oracle: oracle.divide(
+            step.action, time.monotonic(), action.UNNOTICED * HEARTBEAT))
 
     def _disturbing(self, action, step, unnoticed=0):
         """While it is being done nothing is expected of the layers."""
@@ -323,11 +334,16 @@ class Run:
             self._recent.popleft()
 
     def _keep_excerpt(self):
+        """The events until now, and what the layers have logged meanwhile, in the order of time."""
         with self._lock:
-            if self.oracle.violations or self.problems:
-                self.excerpt = [line for _, line in self._recent]
-                log = self._program.log_path.read_text(encoding="utf-8", errors="replace")
-                self.excerpt += ["", "# the log of the layers", *log.splitlines()[-400:]]
+            if self.excerpt:
+                return
+            log = self._program.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+            events = [(int(line.split()[1]), line) for _, line in self._recent]
+            since = events[0][0] if events else 0
+            logged = [(int(line.split()[0]), line) for line in log if line[:1].isdigit()]
+            told = [f"! {violation}" for violation in self.oracle.violations]
+            self.excerpt = [line for at, line in sorted(events + logged) if at >= since] + told
 
     def _log_tail(self, lines=20):
         text = self._program.log_path.read_text(encoding="utf-8", errors="replace")

@@ -62,5 +62,5 @@ def show_excerpt(report, excerpt, seed):
     report.note(f"the events around it: {path}")
     # Sends and deliveries come by the hundred; the file has them.
     shown = [line for line in excerpt if not line.startswith(("S ", "O ", "D "))]
-    for line in shown[:SHOWN_EVENTS]:
+    for line in shown[-SHOWN_EVENTS:]:
         report.note(line)
