@@ -230,8 +230,9 @@ class Proxy:
 
     The faults apply to all connections, unless said otherwise: `delay` (seconds for each piece),
     `trickle` (bytes at a time), `stall("to_client")` and `stall("to_broker")` until `resume()`,
-    `cut_all()`, `cut_publishers()`, `cut_next(count)` (the next connection, after so many bytes), `cut_after(count)`
-    (those that stand). Proxies before several brokers share a `recorder`. Usable from any thread.
+    `cut_all()`, `cut_publishers()`, `cut_next(count)` (the next connection, after so many bytes),
+    `cut_after(count)` (those that stand). Proxies before several brokers share a `recorder`. Usable
+    from any thread.
     """
 
     def __init__(self, target, recorder=None):

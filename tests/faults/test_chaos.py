@@ -178,6 +178,7 @@ class OracleTest(unittest.TestCase):
         for number, status in enumerate((FULL, NO_CHANNEL, DISCONNECTED, REFUSED), 1000):
             with self.subTest(status=status):
                 self.story = Story()
+                self.lose_ready(1.5)
                 self.story.send(2, number, status=status)
                 self.story.deliver(2.1, number)
                 self.expect("denial")
@@ -185,8 +186,36 @@ class OracleTest(unittest.TestCase):
     def test_what_arrived_is_not_called_unsent_afterwards(self):
         self.story.send(2, 1000, status=None)
         self.story.deliver(2.1, 1000)
-        self.story.feed(2.2, "O", 1000, NO_CHANNEL)
+        self.story.feed(2.2, "O", 1000, DISCONNECTED)
         self.expect("denial")
+
+    def test_a_channel_of_a_ready_layer_is_there(self):
+        self.story.send(5, 1000, status=NO_CHANNEL)
+        self.expect("lie")
+
+    def test_a_channel_whose_layer_is_not_ready_may_be_away(self):
+        self.lose_ready()
+        self.story.send(9, 1000, status=NO_CHANNEL)
+        self.expect(until=15)
+        self.story.feed(15, "T", 2, READY, 2)
+        self.story.send(16, 1001, status=NO_CHANNEL)
+        self.expect()
+
+    def test_a_channel_may_be_away_while_something_is_done(self):
+        self.story.oracle.disturb("queue_deleted", 4).end = 4.5
+        self.story.oracle.divide("node_partitioned", 14).end = 14.5
+        self.story.send(5, 1000, status=NO_CHANNEL)
+        self.story.send(15, 1001, status=NO_CHANNEL)
+        self.expect()
+
+    def test_a_queue_whose_channels_are_read_is_not_full(self):
+        self.story.send(5, 1000, status=FULL)
+        self.expect("lie")
+
+    def test_a_queue_with_an_unread_channel_may_be_full(self):
+        self.story.feed(4, "V", 2, 0, 0)
+        self.story.send(5, 1000, status=FULL)
+        self.expect()
 
     def test_a_group_may_be_full_for_one_and_reach_the_other(self):
         self.story.send(2, 1000, kind="g", status=FULL)

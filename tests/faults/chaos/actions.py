@@ -1,12 +1,16 @@
 """What the row `chaos` does: each action a class that does and undoes one thing.
 
-`draw` is the number from which an action derives its target, so that a seed names it. `UNNOTICED`
-is for how long nobody can notice what was done, in heartbeats: a silent peer, and a route that was
-deleted on the broker, are noticed by the heartbeat at the earliest. `SUSPENDS`: while it is in
-effect, what is heard, and when, says nothing. `DIVIDES`: while it is in effect a layer may be
-connected to a part of the cluster that the control client does not reach. `LOSES`: the broker may lose what it has acked.
-`DISTURBS`: it can cost a layer its connections or its routes. `SPARES_QUEUES`: it costs none that
-its queue depends on.
+`draw` is the number from which an action derives its target, so that a seed names it. What the
+oracle is told of an action:
+
+- `UNNOTICED`: for how long nobody can notice what was done, in heartbeats: a silent peer, and a
+  route that was deleted on the broker, are noticed by the heartbeat at the earliest.
+- `SUSPENDS`: while it is in effect, what is heard, and when, says nothing.
+- `DIVIDES`: while it is in effect a layer may be connected to a part of the cluster that the
+  control client does not reach.
+- `LOSES`: the broker may lose what it has acked.
+- `DISTURBS`: it can cost a layer its connections or its routes.
+- `SPARES_QUEUES`: it costs none that its queue depends on.
 """
 
 import time

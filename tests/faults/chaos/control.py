@@ -33,20 +33,22 @@ def message(number, sender, recipient=None, name=""):
 class Control:
     """`ports` are those of the hosts; `tell` gives the oracle, under its lock (`with tell() as …`).
 
-    `channels()` gives the channels that are open: {name: (layer, channel)}.
+    `channels()` gives the channels that are open: {name: (layer, channel)}; `record` takes what
+    goes wrong, for whoever looks at a violation.
     """
 
-    def __init__(self, ports, tell, channels, group, vhost="asgi", user="guest", password="guest"):
+    def __init__(self, ports, tell, channels, group, record, vhost="asgi", user="guest",
+                 password="guest"):
         self._ports = ports
         self._tell = tell
         self._channels = channels
         self._group = group
+        self._record = record
         self._login = (vhost, user, password)
         self._numbers = itertools.count(3)  # what it says to itself has 1 and 2
         self._turns = itertools.count()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.last_error = None  # why the last probe that failed did
         self.problem = None  # what ended the client itself
 
     def start(self):
@@ -74,7 +76,7 @@ class Control:
             connection = self._connect(turn, began + PROBE_SECONDS)
             self._hear_itself(connection, turn, began + PROBE_SECONDS)
         except (OSError, amqp.AmqpError) as error:
-            self.last_error = error
+            self._record(f"the control client does not hear: {error}")
         with self._tell() as oracle:
             oracle.probe_ended(probe, time.monotonic(), connection is not None and connection.heard)
         if connection is None:
@@ -82,8 +84,9 @@ class Control:
         try:
             if connection.heard:
                 self._ping(connection)
-        except (OSError, amqp.AmqpError):
-            pass  # pings without an answer are not judged; the next probe says what is wrong
+        except (OSError, amqp.AmqpError) as error:
+            # Pings that were cut off are not judged; the next probe shows whether it lasts.
+            self._record(f"the control client was cut off: {error}")
         finally:
             connection.close()
 

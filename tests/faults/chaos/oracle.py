@@ -187,6 +187,7 @@ class Oracle:
         self._divisions = []
         self._lost_ready = collections.deque()  # (when, layer), to be judged
         self._lost_queues = collections.deque()  # the same
+        self._refusals = collections.deque()  # (when, id) of FULL and NO_CHANNEL, to be judged
         self._probes = []
         self._checks = collections.deque()  # successes of the control client, to be judged
         self._pings = {}
@@ -336,6 +337,8 @@ class Oracle:
             self._deny(number, send)
         if status == OK:
             self._to_settle.append((at, number))
+        elif send.kind == "d" and status in (FULL, NO_CHANNEL):
+            self._refusals.append((at, number))
 
     def _on_D(self, at, layer, channel, number, sender, sequence):
         number, place = int(number), (int(layer), int(channel))
@@ -404,11 +407,15 @@ class Oracle:
         self._judge_readiness()
         self._judge_stability()
         self._judge_contagion()
+        self._judge_refusals()
         self._judge_hearing()
         self._settle()
 
     def _disturbed(self, begin, end):
         return any(each.meets(begin, end) for each in self._disturbances)
+
+    def _divided(self, begin, end):
+        return any(each.meets(begin, end) for each in self._divisions)
 
     def _judge_readiness(self):
         while self._checks:
@@ -448,8 +455,23 @@ class Oracle:
             at, number = self._lost_queues.popleft()
             met = [each for each in self._activities if each.meets(at - self.rules.ready, at)]
             if met and all(each.spares_queues for each in met):
-                self._violate("contagion", f"layer {number} has another queue at {at:.3f}, and only "
-                              f"{met[-1].action} was done")
+                self._violate("contagion", f"layer {number} has another queue at {at:.3f}, and "
+                              f"only {met[-1].action} was done")
+
+    def _judge_refusals(self):
+        """No queue is missing whose layer is READY, and none is full whose channels are read."""
+        while self._refusals and self.now >= self._refusals[0][0] + LAG:
+            at, number = self._refusals.popleft()
+            send = self._sends[number]
+            layer = self.layers[send.layer]
+            begin, end = send.at - self.rules.ready, at + LAG
+            if (self._disturbed(begin, end) or self._divided(begin, end) or layer.renamed <= end
+                    or layer.closing <= end or not layer.ready.always(True, begin, end)):
+                continue
+            if send.status == FULL and not layer.all_live(begin, end):
+                continue
+            self._violate("lie", f"message {number} of {send.at:.3f} is {NAMES[send.status]}, and "
+                          f"layer {send.layer} is READY and reads all its channels")
 
     def _judge_hearing(self):
         while self._ping_checks:
@@ -470,8 +492,7 @@ class Oracle:
         # A layer that was not ready may tell its users so a moment later than it is.
         begin = ping.at - LAG
         if (self._disturbed(begin, limit)
-                or any(each.meets(begin, limit) for each in self._divisions)
-                or layer.closing <= limit
+                or self._divided(begin, limit) or layer.closing <= limit
                 or not layer.ready.always(True, begin, limit)
                 or not live.always(True, begin, limit)
                 or (ping.kind == "d" and layer.renamed <= limit)

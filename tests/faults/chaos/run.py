@@ -171,7 +171,7 @@ class Run:
             self._world = World(cluster, proxies, self._program, SLOTS, CHANNELS, BROKER_LIMIT,
                                 LAYER_LIMIT, 0.6 * NET_TICK)
             self._control = Control([proxy.port for proxy in proxies], self._telling,
-                                    self._program.channels, GROUP)
+                                    self._program.channels, GROUP, self._note)
             self._act()
             self.problems.extend(f"proxy: {problem}" for proxy in proxies
                                  for problem in proxy.problems)
@@ -324,8 +324,12 @@ class Run:
     def _record(self, text):
         now = time.monotonic()
         self._say(f"    {now - self._began:8.2f} s {text}")
+        self._note(text)
+
+    def _note(self, text):
+        """Has it among the events around a violation."""
         with self._lock:
-            self._remember(f"# {int(now * 1e6)} {text}")
+            self._remember(f"# {int(time.monotonic() * 1e6)} {text}")
 
     def _remember(self, line):
         now = time.monotonic()
