@@ -73,7 +73,8 @@ wheel: release ## build the Python package with the library in it, in target/whe
 
 faults: deps release ## cause every fault in full, for an hour; ROW=name one, ROW=chaos SEED=n at random; SHORT=1
 	@CHANNEL_LAYER_FAULTS_LIBRARY=$(RELEASE) $(PYTHON) tests/faults/run.py \
-		$(if $(SHORT),--short) $(if $(SEED),--seed $(SEED)) $(addprefix --without ,$(WITHOUT)) $(ROW)
+		$(if $(SHORT),--short) $(if $(SEED),--seed $(SEED)) $(addprefix --without ,$(WITHOUT)) \
+		$(addprefix --step ,$(STEPS)) $(ROW)
 
 # The rows of tests/faults in which a broker, a node or a connection is lost: what versions differ in.
 test-rabbitmq4: VERSIONS ?= 4.3 4.0

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Causes the faults that the documentation speaks of, and checks what it promises.
 
-    run.py [--short] [--seed N] [--without ACTION] [ROW...]
+    run.py [--short] [--seed N] [--without ACTION] [--step STEP] [ROW...]
 
 Each file of rows/ is a row of the table that is printed at the end: a scenario under load, what
 it must show, and the figures seen. `--short` runs each row in its short form, as `make test` does;
 without it the rows run in full, which takes hours. `run.py --list` names the rows. Rows that say
-ONLY_BY_NAME run where they are named. `--seed` and `--without` are for the row `chaos`.
+ONLY_BY_NAME run where they are named. `--seed`, `--without` and `--step` are for the row `chaos`.
 CHANNEL_LAYER_FAULTS_LIBRARY is the folder of the library under test, target/debug if not set.
 """
 
@@ -56,6 +56,8 @@ def main(arguments):
     parser.add_argument("--seed", type=int, help="which run of chaos; a new one if not given")
     parser.add_argument("--without", action="append", default=[], metavar="ACTION",
                         help="an action that chaos leaves out")
+    parser.add_argument("--step", action="append", default=[], metavar="ACTION:AT:LASTS:DRAW",
+                        help="an action of chaos, in the place of those of a seed")
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     options = parser.parse_args(arguments)
     if options.list:
@@ -73,7 +75,7 @@ def main(arguments):
     for row in rows.values():
         if hasattr(row, "configure"):
             try:
-                row.configure(options.seed, options.without)
+                row.configure(options.seed, options.without, options.step)
             except ValueError as error:
                 parser.error(str(error))
     patience = 3 if options.short else 1

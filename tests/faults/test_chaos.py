@@ -46,6 +46,13 @@ class ScheduleTest(unittest.TestCase):
                                    if step.action not in ("node_killed", "alarm")])
         self.assertLess(len(without), len(everything))
 
+    def test_a_step_is_read_as_a_person_gives_it(self):
+        self.assertEqual(schedule.parse("exchange_deleted:18:0.5:7"),
+                         schedule.Step(18, 0.5, "exchange_deleted", 7))
+        for wrong in ("exchange_deleted:18:0", "exchange_removed:18:0:7", "alarm:soon:0:7"):
+            with self.assertRaises(ValueError):
+                schedule.parse(wrong)
+
     def test_actions_of_one_lane_do_not_overlap(self):
         for lane in schedule.LANES:
             steps = [step for step in schedule.plan(7, self.SECONDS)

@@ -267,7 +267,8 @@ class Run:
             with contextlib.ExitStack() as suspended:
                 with self._disturbing(action, step, action.UNNOTICED):
                     action.do()
-                self._record(f"do {step.action}: {action.target()}")
+                self._record(f"do {step.action}:{step.at:g}:{step.lasts:g}:{step.draw} "
+                             f"{action.target()}")
                 if action.SUSPENDS:
                     suspended.enter_context(self._disturbing(action, step))
                 if step.lasts:

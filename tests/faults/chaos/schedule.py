@@ -81,6 +81,24 @@ def plan(seed, seconds, without=()):
     return sorted(step for step in steps if step.action not in without)
 
 
+def parse(text):
+    """A step as a person gives it: ACTION:AT:LASTS:DRAW, as in exchange_deleted:18:0:1."""
+    words = text.split(":")
+    try:
+        action, at, lasts, draw = words
+        step = Step(float(at), float(lasts), action, int(draw))
+    except ValueError:
+        raise ValueError(f"'{text}' is no step; it would be ACTION:AT:LASTS:DRAW") from None
+    check_names([action])
+    return step
+
+
+def check_names(actions):
+    for action in actions:
+        if action not in NAMES:
+            raise ValueError(f"there is no action {action}; there are: {', '.join(NAMES)}")
+
+
 def lane_of(action):
     return next(kind.lane for kind in KINDS if kind.name == action)
 
