@@ -257,7 +257,7 @@ class AlternateExchange(ExchangeDeleted):
         connection.bind(self.OTHER, self.OTHER, "")
 
     def undo(self):
-        self.world.ctl("clear_policy", "-p", VHOST, self.OTHER)
+        self.world.clear_policy(self.OTHER)
 
 
 class QueuePolicy(Action):
@@ -271,7 +271,7 @@ class QueuePolicy(Action):
                        "--apply-to", "queues")
 
     def undo(self):
-        self.world.ctl("clear_policy", "-p", VHOST, "chaos-queues")
+        self.world.clear_policy("chaos-queues")
 
     def target(self):
         return self.policy
@@ -302,10 +302,11 @@ class LimitsSet(Action):
             self.world.ctl("set_vhost_limits", "-p", VHOST, self.limit)
 
     def undo(self):
+        # Set to none, since one that fails may have cleared them, and cannot clear them twice.
         if self.limit == "max-channels":
-            self.world.ctl("clear_user_limits", USER, "all")
+            self.world.ctl("set_user_limits", USER, '{"max-channels": -1}')
         else:
-            self.world.ctl("clear_vhost_limits", "-p", VHOST)
+            self.world.ctl("set_vhost_limits", "-p", VHOST, "{}")
 
     def target(self):
         return self.limit
@@ -422,6 +423,12 @@ class World:
 
     def ctl(self, *arguments):
         return self._admin(lambda node: node.ctl(*arguments))
+
+    def clear_policy(self, name):
+        def clear(node):
+            if name in node.ctl("list_policies", "-p", VHOST):
+                node.ctl("clear_policy", "-p", VHOST, name)
+        self._admin(clear)
 
     def admin_eval(self, code):
         return self._admin(lambda node: self.evaluate(node, code))
