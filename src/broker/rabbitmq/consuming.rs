@@ -162,39 +162,19 @@ impl MakeLink for Consuming {
         let shared = Arc::clone(&self.owner.shared);
         loop {
             let event = session.next_event(&shared, &mut self.complaints).await;
-            let reason = match event {
-                Event::Closing => {
-                    session.close(&shared).await;
-                    return None;
+            if matches!(event, Event::Closing) {
+                session.close(&shared).await;
+                return None;
+            }
+            let acted = {
+                let acts = pin!(self.owner.act(event, &mut session));
+                match select(acts, pin!(shared.closing.begun())).await {
+                    Either::Left((acted, _)) => acted,
+                    // It is the next event.
+                    Either::Right(_) => Ok(()),
                 }
-                Event::Ended(Some(Role::Consumer), reason) => {
-                    match session.consumer_end.get().map(|end| end.unacked) {
-                        Some(unacked) => {
-                            self.owner
-                                .consume_again(&mut session, unacked, &reason)
-                                .await
-                        }
-                        None => Err(reason),
-                    }
-                }
-                Event::Ended(Some(Role::Binder), reason) if session.link.stands() => {
-                    self.owner.bind_again(&mut session, &reason).await
-                }
-                Event::Ended(_, reason) => Err(reason),
-                Event::LinkEnded => Err(session.last_words().await),
-                Event::Complaint(Complaint::NotBound { epoch, reason })
-                    if epoch == self.owner.epoch =>
-                {
-                    self.owner.bind_again(&mut session, &reason).await
-                }
-                Event::Complaint(Complaint::Lost { generation, reason })
-                    if generation == self.owner.generation =>
-                {
-                    Err(reason)
-                }
-                Event::Complaint(_) => Ok(()),
             };
-            if let Err(reason) = reason {
+            if let Err(reason) = acted {
                 self.is_lost();
                 let reason = format!("{}: {reason}", session.endpoint);
                 shared
@@ -220,6 +200,30 @@ impl Owner {
     fn log(&self, id: RecordId, message: String) {
         if let Some(host) = self.shared.host.upgrade() {
             host.log(id, message);
+        }
+    }
+
+    /// Acts upon what has become of a link that stands. The error says why it is lost.
+    async fn act(&mut self, event: Event, session: &mut Session) -> Result<(), String> {
+        match event {
+            Event::Ended(Some(Role::Consumer), reason) => match session.consumer_end.get() {
+                Some(end) => self.consume_again(session, end.unacked, &reason).await,
+                None => Err(reason),
+            },
+            Event::Ended(Some(Role::Binder), reason) if session.link.stands() => {
+                self.bind_again(session, &reason).await
+            }
+            Event::Ended(_, reason) => Err(reason),
+            Event::LinkEnded => Err(session.last_words().await),
+            Event::Complaint(Complaint::NotBound { epoch, reason }) if epoch == self.epoch => {
+                self.bind_again(session, &reason).await
+            }
+            Event::Complaint(Complaint::Lost { generation, reason })
+                if generation == self.generation =>
+            {
+                Err(reason)
+            }
+            Event::Complaint(_) | Event::Closing => Ok(()),
         }
     }
 
@@ -432,7 +436,9 @@ impl Owner {
         self.shared.standing.is_bound_again(why);
         session.binder.abort();
         *self.shared.bindings.lock() = None;
-        let shared = Arc::clone(&self.shared);
+        if let Some(host) = self.shared.host.upgrade() {
+            host.bindings_lost();
+        }
         let again = async {
             let connection = session.link.connection()?;
             let channel = self.topology.declare_exchange(connection).await?;
@@ -448,12 +454,7 @@ impl Owner {
             }
             self.bind_all(&session.link, &mut session.workers).await
         };
-        let bound = match select(pin!(again), pin!(shared.closing.begun())).await {
-            Either::Left((bound, _)) => bound,
-            // The next event is the end.
-            Either::Right(_) => return Ok(()),
-        };
-        let (binder, channels) = bound.map_err(|failure| failure.why)?;
+        let (binder, channels) = again.await.map_err(|failure| failure.why)?;
         session.binder = binder;
         session.binder_channels = channels;
         self.publish_queue();
