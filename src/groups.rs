@@ -519,6 +519,11 @@ impl<T: Copy + Eq + Hash> Groups<T> {
         (wanted, waiters)
     }
 
+    /// Whether there is a queue to bind.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
     /// The connection is gone, the queue and its bindings with it. Memberships and waiters stay.
     pub(crate) fn disconnected(&mut self) {
         self.connected = false;

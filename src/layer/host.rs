@@ -113,7 +113,7 @@ impl Host for Shared {
             self.broker().publications_waiting();
         }
         if refused {
-            self.end_waits();
+            self.end_waits_without_a_queue();
         }
     }
 

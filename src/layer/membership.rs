@@ -63,7 +63,7 @@ impl Shared {
         }
         self.timekeeper.arm(deadline);
         if self.link.refused() {
-            self.end_waits();
+            self.end_waits_without_a_queue();
         }
         Ok(Some(deadline))
     }
@@ -178,6 +178,13 @@ impl Shared {
     /// Ends all calls that wait for a group. Their memberships stay.
     pub(super) fn end_waits(&self) {
         self.end(|waits| waits.take_if(|_| true));
+    }
+
+    /// The same, unless the queue is there: then only publishing is refused.
+    pub(super) fn end_waits_without_a_queue(&self) {
+        if !self.inbox.local.lock().groups.is_connected() {
+            self.end_waits();
+        }
     }
 
     fn end(&self, take: impl FnOnce(&mut Calls<Wait>) -> Vec<(Token, Wait)>) {

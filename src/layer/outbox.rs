@@ -424,6 +424,9 @@ impl Inner {
             }
             return self.queue.lost(now);
         }
+        if self.closed {
+            return self.queue.open(now);
+        }
         let sends = &self.sends;
         self.queue
             .ready(now, |publication| sends.contains(publication.token));
@@ -436,7 +439,10 @@ impl Inner {
             return Some(Error::closed());
         }
         match &self.link {
-            BrokerState::Refused(reason) => Some(Error::new(ErrorKind::Refused, reason.clone())),
+            // While the connection that publishes stands, only the other one is refused.
+            BrokerState::Refused(reason) if !self.publishing_is_up => {
+                Some(Error::new(ErrorKind::Refused, reason.clone()))
+            }
             _ => None,
         }
     }

@@ -78,6 +78,35 @@ class OneConnectionOfTwo(LinkCase):
         self.assert_hears(peer, channel, other)
 
 
+    def refused_at_its_next_login(self, which):
+        """A layer one of whose connections is ended, and whose user has another password since."""
+        self.node.ctl("set_permissions", "-p", "asgi", "user", ".*", ".*", ".*")
+        peer, channel, queue = self.member(user="user", reconnect_max=0.5)
+        self.node.ctl("change_password", "user", "other")
+        self.addCleanup(self.node.ctl, "change_password", "user", "user")
+        self.node.ctl("close_connection", self.connections(queue)[which], "test")
+        self.assert_logs(peer, "refused: ")
+        return peer, channel
+
+    def test_sends_go_on_while_only_the_consuming_connection_is_refused(self):
+        other, far, _ = self.member()
+        peer, _ = self.refused_at_its_next_login("consume")
+        self.assert_status("LAYER_REFUSED", peer.ask("wait-ready", "0"))
+        self.assert_status("LAYER_OK", peer.ask("send-json", far, '{"n":1}'))
+        self.assert_receives(other, far, 1)
+        self.node.ctl("change_password", "user", "user")
+        self.assertTrue(rabbitmq.wait_until(
+            lambda: peer.ask("wait-ready", "100")["status"] == "LAYER_OK", WAIT))
+
+    def test_groups_can_be_joined_while_only_the_publishing_connection_is_refused(self):
+        other, _, _ = self.member()
+        peer, channel = self.refused_at_its_next_login("publish")
+        self.assert_status("LAYER_REFUSED", peer.ask("send-json", channel, '{"n":0}'))
+        self.assert_status("LAYER_OK", peer.ask("group-add", "hall", channel))
+        self.assert_status("LAYER_OK", other.ask("group-send-json", "hall", '{"n":1}'))
+        self.assert_receives(peer, channel, 1)
+
+
 class WhatIsBound(LinkCase):
     def test_groups_are_bound_again_though_an_alternate_exchange_takes_their_messages(self):
         self.eval('rabbit_exchange:declare(rabbit_misc:r(V, exchange, <<"other">>), fanout, false, '
@@ -92,6 +121,16 @@ class WhatIsBound(LinkCase):
         self.assert_status("LAYER_OK", peer.ask("wait-ready", str(WAIT * 1000)))
         self.assert_hears(peer, channel)
         self.assertEqual(self.value(peer, GENERATION), 1)
+
+    def test_a_right_to_write_that_is_missing_costs_no_connection(self):
+        self.member()  # it declares the exchange
+        for write in ("^(channels_.*|amq.default)$", "^(channels_.*|groups)$", "^channels_.*$"):
+            self.node.ctl("set_permissions", "-p", "asgi", "user", ".*", write, ".*")
+            peers = [self.ready(user="user") for _ in range(6)]
+            for peer in peers:
+                self.assert_logs(peer, "exchange_not_checked: ")
+                self.assertNotIn("connection_", peer.log())
+                peer.close()
 
     def test_a_right_to_write_that_comes_back_is_probed_again(self):
         self.member()  # it declares the exchange

@@ -1,11 +1,16 @@
 //! What the consumer notes for whoever sends probes.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use super::io_thread::IoThread;
 use crate::sync::Mutex;
+
+/// Heartbeats and answers to questions take less than this while somebody waits for a delivery.
+const OF_A_BODY: u64 = 4096;
 
 /// What has arrived at the queue, and whether more can.
 #[derive(Debug, Default)]
@@ -19,9 +24,21 @@ pub(super) struct Arrivals {
     /// The ids of probes.
     probes: Mutex<Vec<String>>,
     probed: Notify,
+    /// That of the consuming link.
+    io_thread: Mutex<Option<Arc<IoThread>>>,
 }
 
 impl Arrivals {
+    pub(super) fn follow(&self, io_thread: Arc<IoThread>) {
+        *self.io_thread.lock() = Some(io_thread);
+    }
+
+    /// How far the consuming connection has come: changes when a message arrives, or a part of a large one.
+    pub(super) fn progress(&self) -> u64 {
+        let received = self.io_thread.lock().as_ref().map_or(0, |io| io.received());
+        self.delivered() + received / OF_A_BODY
+    }
+
     pub(super) fn add_delivered(&self, count: u64) {
         self.delivered.fetch_add(count, Ordering::Relaxed);
     }

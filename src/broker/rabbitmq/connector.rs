@@ -8,15 +8,8 @@ use tokio::net::TcpStream;
 use super::connect::{Link, Options, TcpNetwork};
 use super::failure::{Failure, Kind};
 use super::race::{Arrival, Race};
-use super::standing::LinkState;
+use super::standing::{LinkState, Place};
 use crate::endpoint::Endpoint;
-
-/// A host that took a connection: its number among the endpoints, and its address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) host: usize,
-    pub(super) address: SocketAddr,
-}
 
 /// Connects to the hosts of a layer, again and again.
 pub(super) struct Connector {

@@ -38,8 +38,20 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Of so many intervals without an answer the queue hangs. A broker under load may be slow.
 const CHECK_PATIENCE: u32 = 3;
 
-/// How long the process of a queue may take for the answer to a passive declaration.
+/// Pauses between attempts to bind again where the groups exchange is gone meanwhile.
+const BIND_AGAIN: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+];
+
+/// How long a queue may have no consumer.
+const NO_CONSUMER: Duration = Duration::from_secs(1);
+
+/// How long the process of a queue may take for the answer to a passive declaration; or so many times as
+/// long as the broker takes for an AMQP channel, where that is longer.
 const LOOK_PATIENCE: Duration = Duration::from_millis(500);
+const SLOW: u32 = 4;
 
 /// Looking for a queue costs an AMQP channel number each time, which lapin does not use again. A
 /// connection with fewer numbers than this declares the queue at once.
@@ -49,7 +61,7 @@ const NUMBERS_FOR_LOOKS: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Consumer,
-    Binder,
+    Binder(BindingEpoch),
     QueueCheck,
 }
 
@@ -210,7 +222,9 @@ impl Owner {
                 Some(end) => self.consume_again(session, end.unacked, &reason).await,
                 None => Err(reason),
             },
-            Event::Ended(Some(Role::Binder), reason) if session.link.stands() => {
+            // One that all was bound again without.
+            Event::Ended(Some(Role::Binder(epoch)), _) if epoch != self.epoch => Ok(()),
+            Event::Ended(Some(Role::Binder(_)), reason) if session.link.stands() => {
                 self.bind_again(session, &reason).await
             }
             Event::Ended(_, reason) => Err(reason),
@@ -231,6 +245,7 @@ impl Owner {
     async fn set_up(&mut self, link: Link, endpoint: String) -> Result<Session, Failure> {
         let connection = link.connection()?;
         let channel = self.own_the_queue(&link).await?;
+        self.shared.declared.send_modify(|count| *count += 1);
         link.keep(channel.clone());
         probe::bind(&self.topology, &channel).await?;
         let asking = self.topology.answer(connection.create_channel()).await?;
@@ -241,6 +256,7 @@ impl Owner {
         let host = self.host()?;
         host.begin_generation(self.generation, &self.topology.queue);
         self.delivered_before = self.shared.arrivals.delivered();
+        self.shared.arrivals.follow(link.io_thread());
         let mut workers = Workers::new(self.options.clone());
         let (binder, binder_channels) = self.bind_all(&link, &mut workers).await?;
         let (consumer, consumer_end) = self.consume(&link, &channel, 0).await?;
@@ -269,6 +285,7 @@ impl Owner {
         self.publish_queue();
         self.shared.standing.consumes(Consumed {
             generation: self.generation,
+            epoch: Some(self.epoch),
             endpoint: session.endpoint.clone(),
             queue: self.topology.queue.clone(),
         });
@@ -335,8 +352,10 @@ impl Owner {
 
     /// Looks for a queue of our name.
     async fn look(&self, link: &Link) -> Result<Look, Failure> {
+        let begin = Instant::now();
         let channel = link.connection()?.create_channel();
         let channel = self.topology.answer(channel).await?;
+        let patience = LOOK_PATIENCE.max(SLOW * begin.elapsed());
         // Without `nowait` it would hang where the process of the queue is dead.
         let flags = QueueDeclareOptions {
             passive: true,
@@ -350,7 +369,7 @@ impl Owner {
             // What is answered to this comes behind the error.
             channel.basic_qos(1, BasicQosOptions::default()).await
         };
-        match timeout(LOOK_PATIENCE, answer).await {
+        match timeout(patience, answer).await {
             Ok(Ok(())) => {
                 // It must not be dropped while the connection is being closed.
                 link.keep(channel);
@@ -361,7 +380,7 @@ impl Owner {
             Ok(Err(error)) => Err(Failure::passing(describe(&error))),
             Err(_) => {
                 link.keep(channel);
-                Ok(Look::Taken)
+                Ok(Look::NoAnswer)
             }
         }
     }
@@ -403,7 +422,7 @@ impl Owner {
         }
         let binding = Binding::new(binder, self.epoch, changes, self.shared.host.clone());
         let binding = io_thread::run(link.io_thread(), binding);
-        Ok((workers.spawn(Role::Binder, binding), channels))
+        Ok((workers.spawn(Role::Binder(self.epoch), binding), channels))
     }
 
     /// Starts a consumer on `channel`. `repeated` messages will come once more.
@@ -439,26 +458,43 @@ impl Owner {
         if let Some(host) = self.shared.host.upgrade() {
             host.bindings_lost();
         }
-        let again = async {
-            let connection = session.link.connection()?;
-            let channel = self.topology.declare_exchange(connection).await?;
-            probe::bind(&self.topology, &channel).await?;
-            let old = std::mem::take(&mut session.binder_channels);
-            for channel in old.into_iter().chain([channel]) {
-                if channel.status().connected() {
-                    // Its number is free again.
-                    self.topology
-                        .answer(channel.close(200, "bound again".into()))
-                        .await?;
+        let mut attempts = BIND_AGAIN.iter();
+        let (binder, channels) = loop {
+            let bound = self.declare_and_bind(session).await;
+            match (bound, attempts.next()) {
+                (Ok(bound), _) => break bound,
+                // The exchange was deleted once more, or is being deleted still.
+                (Err(failure), Some(pause)) if failure.is_not_found && session.link.stands() => {
+                    sleep(*pause).await;
                 }
+                (Err(failure), _) => return Err(failure.why),
             }
-            self.bind_all(&session.link, &mut session.workers).await
         };
-        let (binder, channels) = again.await.map_err(|failure| failure.why)?;
         session.binder = binder;
         session.binder_channels = channels;
+        self.shared.standing.bound(self.epoch);
         self.publish_queue();
         Ok(())
+    }
+
+    async fn declare_and_bind(
+        &mut self,
+        session: &mut Session,
+    ) -> Result<(AbortHandle, Vec<Channel>), Failure> {
+        for channel in std::mem::take(&mut session.binder_channels) {
+            if channel.status().connected() {
+                // Its number is free again.
+                let close = channel.close(200, "bound again".into());
+                self.topology.answer(close).await?;
+            }
+        }
+        let connection = session.link.connection()?;
+        let channel = self.topology.declare_exchange(connection).await?;
+        self.shared.declared.send_modify(|count| *count += 1);
+        probe::bind(&self.topology, &channel).await?;
+        let close = channel.close(200, "bound again".into());
+        self.topology.answer(close).await?;
+        self.bind_all(&session.link, &mut session.workers).await
     }
 
     /// Consumes the queue again, after the broker has closed the AMQP channel of the consumer for its
@@ -560,9 +596,15 @@ impl QueueCheck {
             passive: true,
             ..QueueDeclareOptions::default()
         };
+        let mut has_no_consumer = false;
         loop {
-            sleep(self.interval).await;
-            let delivered = self.shared.arrivals.delivered();
+            sleep(if has_no_consumer {
+                NO_CONSUMER
+            } else {
+                self.interval
+            })
+            .await;
+            let progress = self.shared.arrivals.progress();
             let name = match short(queue) {
                 Ok(name) => name,
                 Err(failure) => return failure.why,
@@ -572,14 +614,17 @@ impl QueueCheck {
                 .queue_declare(name, flags, FieldTable::default());
             match timeout(patience, question).await {
                 Ok(Ok(answer)) if answer.consumer_count() == 0 => {
-                    return format!("queue '{queue}' has lost its consumer");
+                    // Between two there is none for a moment, and no reason to give the queue up.
+                    if std::mem::replace(&mut has_no_consumer, true) {
+                        return format!("queue '{queue}' has lost its consumer");
+                    }
                 }
-                Ok(Ok(_)) => {}
+                Ok(Ok(_)) => has_no_consumer = false,
                 Ok(Err(error)) => {
                     return format!("queue '{queue}' is not there: {}", describe(&error));
                 }
                 // The answer may be behind large messages on a slow line.
-                Err(_) if self.shared.arrivals.delivered() != delivered => {}
+                Err(_) if self.shared.arrivals.progress() != progress => {}
                 Err(_) => {
                     return format!("queue '{queue}' gave no sign of life in {patience:?}");
                 }

@@ -44,6 +44,8 @@ pub(super) struct Failure {
     pub(super) why: String,
     /// The queue belongs to another connection.
     pub(super) is_locked: bool,
+    /// What was asked for is not there.
+    pub(super) is_not_found: bool,
 }
 
 impl Failure {
@@ -52,6 +54,7 @@ impl Failure {
             kind: Kind::Passing,
             why: why.into(),
             is_locked: false,
+            is_not_found: false,
         }
     }
 
@@ -60,6 +63,7 @@ impl Failure {
             kind: Kind::Refused,
             why: why.into(),
             is_locked: false,
+            is_not_found: false,
         }
     }
 
@@ -68,6 +72,7 @@ impl Failure {
             kind: Kind::HungUp,
             why: why.into(),
             is_locked: false,
+            is_not_found: false,
         }
     }
 
@@ -187,7 +192,10 @@ impl Failure {
                 "{what}; if exchange '{exchange}' exists with other flags (it must be direct, not \
                  durable, not auto-delete), delete it or set option groups_exchange"
             )),
-            NOT_FOUND => Self::passing(format!("{what}; it is being made again")),
+            NOT_FOUND => Self {
+                is_not_found: true,
+                ..Self::passing(format!("{what}; it is being made again"))
+            },
             _ => Self::passing(what),
         }
     }

@@ -234,9 +234,13 @@ impl Hearing {
         }
     }
 
-    /// Something else was delivered: the probe may be behind it.
-    pub(super) fn other_arrived(&mut self, now: Instant) {
+    /// Something was delivered since the queue was made.
+    pub(super) fn is_fed(&mut self) {
         self.is_fed = true;
+    }
+
+    /// Something else arrives, or a part of it: the probe may be behind it.
+    pub(super) fn other_arrives(&mut self, now: Instant) {
         if let Some(round) = &mut self.round
             && let Some(since) = &mut round.quiet_since
         {
@@ -271,7 +275,7 @@ impl Hearing {
         }
         let [groups, direct] = round.probes;
         if direct.answer == Some(Answer::Returned) {
-            return Some(self.queue_lost());
+            return self.not_found(now);
         }
         let is_overtaken = direct.has_arrived
             && groups.answer == Some(Answer::Confirmed)
@@ -290,6 +294,12 @@ impl Hearing {
         }
         let is_confirmed = |probe: &Probe| probe.answer == Some(Answer::Confirmed);
         let is_silent = sent().all(|probe| is_confirmed(probe) && !probe.has_arrived);
+        let is_proven = groups.has_arrived && direct.answer == Some(Answer::Confirmed);
+        if is_proven && !self.is_heard() {
+            // It may have expired where one delivery at a time is on its way. The default exchange has no
+            // alternate one: it was routed.
+            return Some(self.heard(now));
+        }
         if is_silent && !round.was_hindered {
             self.round = None;
             return Some(Verdict::Silent);
@@ -328,6 +338,17 @@ impl Hearing {
         self.round = None;
         self.next_round = None;
         Verdict::NotBound
+    }
+
+    /// The node of the publishing connection may not know the queue yet.
+    fn not_found(&mut self, now: Instant) -> Option<Verdict> {
+        self.strikes += 1;
+        if self.strikes >= STRIKES {
+            return Some(self.queue_lost());
+        }
+        self.round = None;
+        self.next_round = Some(now + RETRY);
+        None
     }
 
     fn queue_lost(&mut self) -> Verdict {
@@ -454,7 +475,21 @@ mod tests {
             (Way::Direct, Answer::Returned),
         ];
         hearing.answered(1, &answers, now);
+        assert_eq!(hearing.judge(now), None, "the node may not know it yet");
+        let now = hearing.next_look().unwrap();
+        assert!(hearing.begin(now, Obstacle::None).is_some());
+        hearing.answered(2, &answers, now);
         assert_eq!(hearing.judge(now), Some(Verdict::QueueLost));
+    }
+
+    #[test]
+    fn a_second_probe_that_expires_behind_a_first_that_arrived_is_as_good() {
+        let (mut hearing, now) = begun();
+        hearing.hindered(Obstacle::CreditUsedUp);
+        hearing.arrived(1, Way::Groups);
+        hearing.answered(1, &BOTH, now);
+        assert_eq!(hearing.judge(now), None);
+        assert_eq!(hearing.judge(now + PATIENCE), Some(Verdict::Heard));
     }
 
     #[test]
@@ -477,7 +512,7 @@ mod tests {
         let (mut hearing, now) = begun();
         assert_eq!(hearing.judge(now + 10 * PATIENCE), None, "not confirmed");
         hearing.answered(1, &BOTH, now);
-        hearing.other_arrived(now + PATIENCE / 2);
+        hearing.other_arrives(now + PATIENCE / 2);
         assert_eq!(hearing.judge(now + PATIENCE), None);
         let later = now + PATIENCE / 2 + PATIENCE;
         assert_eq!(hearing.next_look(), Some(later));
@@ -509,7 +544,7 @@ mod tests {
         assert!(!hearing.is_heard());
         let now = hearing.next_look().unwrap();
         assert!(hearing.begin(now, Obstacle::CreditUsedUp).is_some());
-        hearing.other_arrived(now);
+        hearing.is_fed();
         hearing.answered(2, &nacked, now);
         assert_eq!(hearing.judge(now), Some(Verdict::Heard));
     }

@@ -18,6 +18,7 @@ use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -106,6 +107,8 @@ pub(super) struct IoThread {
     /// Wakes the thread where it is parked.
     lapin: AtomicWaker,
     works: Mutex<Vec<Arc<dyn Turns>>>,
+    /// How many bytes the socket has given.
+    received: AtomicU64,
 }
 
 impl fmt::Debug for IoThread {
@@ -123,7 +126,17 @@ impl IoThread {
             alarm: EventFd::new()?,
             lapin: AtomicWaker::new(),
             works: Mutex::default(),
+            received: AtomicU64::new(0),
         }))
+    }
+
+    pub(super) fn add_received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How many bytes have been received: a sign of life, amid a large body too.
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// Has lapin write what somebody else than this thread has given it.

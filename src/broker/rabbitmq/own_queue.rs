@@ -13,6 +13,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// within milliseconds, or once it has noticed that a node is gone; who waits longer is deaf for longer.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
+/// How long to wait where there is no answer: the broker may be slow, and the name free.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// What a look has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Look {
@@ -20,8 +23,10 @@ pub(super) enum Look {
     Free,
     /// There is one that this connection may use.
     Ours,
-    /// There is one that belongs to another connection; or its process does not answer.
+    /// There is one that belongs to another connection.
     Taken,
+    /// The process of the queue, or the broker, does not answer.
+    NoAnswer,
 }
 
 /// What to do next.
@@ -41,12 +46,16 @@ pub(super) struct Past {
 
 impl Past {
     pub(super) fn after(&mut self, look: &Look, now: Instant) -> Step {
-        if *look != Look::Taken {
-            self.taken_since = None;
-            return Step::Declare;
-        }
+        let patience = match look {
+            Look::Free | Look::Ours => {
+                self.taken_since = None;
+                return Step::Declare;
+            }
+            Look::Taken => PATIENCE,
+            Look::NoAnswer => SILENCE,
+        };
         let since = *self.taken_since.get_or_insert(now);
-        if now.saturating_duration_since(since) < PATIENCE {
+        if now.saturating_duration_since(since) < patience {
             return Step::LookAgain(PAUSE);
         }
         self.taken_since = None;
@@ -80,6 +89,16 @@ mod tests {
             Step::LookAgain(PAUSE),
             "the new name has its own time"
         );
+    }
+
+    #[test]
+    fn a_broker_that_does_not_answer_has_more_time() {
+        let start = Instant::now();
+        let mut past = Past::default();
+        past.after(&Look::NoAnswer, start);
+        let next = past.after(&Look::NoAnswer, start + 2 * PATIENCE);
+        assert_eq!(next, Step::LookAgain(PAUSE));
+        assert_eq!(past.after(&Look::NoAnswer, start + SILENCE), Step::Rename);
     }
 
     #[test]

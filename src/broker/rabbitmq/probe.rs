@@ -16,16 +16,26 @@ use lapin::options::{BasicPublishOptions, QueueBindOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::watch;
-use tokio::time::sleep_until;
+use tokio::time::{sleep, sleep_until};
 
 use super::connect::Link;
-use super::connector::Place;
 use super::failure::{Failure, describe, is_not_found};
 use super::hearing::{Answer, Hearing, Obstacle, Verdict, Way};
 use super::shared::{Complaint, OwnQueue, Shared};
+use super::standing::Place;
 use super::topology::{Topology, short};
 use super::verdict::{ChannelError, ExchangeKind};
 use crate::log::RecordId;
+
+/// Of so many intervals without a sign of life the queue hangs. A broker under load may be slow.
+const PATIENCE: u32 = 3;
+
+/// How long a queue may be unheard where it is consumed at another place: nodes that do not reach each
+/// other, or brokers that are no cluster. Then this link moves to that place.
+const ELSEWHERE: Duration = Duration::from_millis(500);
+
+/// How often a blocked connection is looked at.
+const WHILE_BLOCKED: Duration = Duration::from_millis(250);
 
 /// The AMQP `type` of probes.
 const KIND: &str = "channel-layer.self-check";
@@ -154,13 +164,14 @@ impl Prober {
         let arrivals = &shared.arrivals;
         let mut hearing = Hearing::new(
             self.interval,
-            self.topology.timeout,
-            self.shared.standing.is_heard(queue.generation),
+            self.patience(),
+            self.shared.standing.is_heard(queue.epoch),
             Instant::now(),
         );
         let mut answers: Option<Answers> = None;
+        let begin = Instant::now();
         let mut epoch = queue.epoch;
-        let mut delivered = queue.delivered_before;
+        let mut progress = arrivals.progress();
         let mut is_given_up = false;
         loop {
             let now = Instant::now();
@@ -180,8 +191,11 @@ impl Prober {
             }
             let obstacle = self.obstacle();
             hearing.hindered(obstacle);
-            if std::mem::replace(&mut delivered, arrivals.delivered()) != delivered {
-                hearing.other_arrived(now);
+            if arrivals.delivered() != queue.delivered_before {
+                hearing.is_fed();
+            }
+            if std::mem::replace(&mut progress, arrivals.progress()) != progress {
+                hearing.other_arrives(now);
             }
             if !is_given_up {
                 if let Some(verdict) = hearing.judge(now) {
@@ -195,7 +209,19 @@ impl Prober {
                     self.shared.standing.is_unproven(why(obstacle));
                 }
             }
-            let next = hearing.next_look().filter(|_| !is_given_up);
+            if !hearing.is_heard() && self.is_elsewhere() && now >= begin + ELSEWHERE {
+                return Err(format!(
+                    "nothing that is published here has reached queue '{}' on another host in \
+                     {ELSEWHERE:?}",
+                    queue.name
+                ));
+            }
+            let mut next = hearing.next_look().filter(|_| !is_given_up);
+            if !hearing.is_heard() && obstacle == Obstacle::None {
+                // Nothing tells of an alarm.
+                let soon = now + WHILE_BLOCKED;
+                next = Some(next.map_or(soon, |next| next.min(soon)));
+            }
             match wait(&mut answers, arrivals.probed(), consumed, next).await {
                 Woken::Other => {}
                 Woken::Answers(Ok(answered)) => {
@@ -222,6 +248,17 @@ impl Prober {
         }
     }
 
+    /// How long a probe that was confirmed may take to arrive.
+    fn patience(&self) -> Duration {
+        self.topology.timeout.max(self.interval * PATIENCE)
+    }
+
+    /// Whether the queue is consumed at another place than this link is connected to.
+    fn is_elsewhere(&self) -> bool {
+        let consuming = *self.shared.reached.borrow();
+        consuming.is_some_and(|place| place != self.place)
+    }
+
     fn obstacle(&self) -> Obstacle {
         if self.link.upgrade().is_none_or(|link| link.is_blocked()) {
             Obstacle::PublishersBlocked
@@ -237,7 +274,7 @@ impl Prober {
         let (exchange, name) = (&self.topology.exchange, &queue.name);
         let complaint = match verdict {
             Verdict::Heard => {
-                self.shared.standing.hears(queue.generation);
+                self.shared.standing.hears(epoch, self.place);
                 return Ok(false);
             }
             Verdict::NotBound => {
@@ -254,11 +291,10 @@ impl Prober {
             }
             Verdict::Silent => format!(
                 "queue '{name}' delivers nothing: what the broker confirmed has not arrived in {:?}",
-                self.topology.timeout
+                self.patience()
             ),
         };
-        let consuming = *self.shared.reached.borrow();
-        if consuming.is_some_and(|place| place.host != self.place.host) {
+        if self.is_elsewhere() {
             // Two brokers that are no cluster: the queue is all right, but elsewhere.
             return Err(complaint);
         }
@@ -287,6 +323,9 @@ impl Prober {
 
     /// Opens another AMQP channel in place of one that the broker has closed.
     async fn reopen(&mut self) -> Result<(), String> {
+        while self.link.upgrade().is_some_and(|link| link.is_blocked()) {
+            sleep(WHILE_BLOCKED).await;
+        }
         let Some(link) = self.link.upgrade() else {
             return Err("the connection has ended".to_owned());
         };
@@ -327,7 +366,7 @@ impl Prober {
         let expiry = self.topology.expiry.as_millis().to_string();
         let (channel, prober) = (self.channel.clone(), self.id);
         Ok(Box::pin(async move {
-            let mut confirms = Vec::with_capacity(ways.len());
+            let (mut answers, mut returned) = (Vec::with_capacity(ways.len()), Vec::new());
             for way in ways {
                 let (exchange, key) = match way {
                     Way::Groups => (exchange.clone(), group_key.clone()),
@@ -343,12 +382,8 @@ impl Prober {
                     .with_message_id(id.text().into())
                     .with_expiration(expiry.as_str().into());
                 let written = channel.basic_publish(exchange, key, flags, b"", properties);
-                confirms.push((way, written.await?));
-            }
-            let (mut answers, mut returned) = (Vec::with_capacity(confirms.len()), Vec::new());
-            for (way, confirm) in confirms {
-                // A return may come with the confirm of another.
-                let (answer, attached) = match confirm.await? {
+                // One after the other: an error of the first would meet the second, and hide what it is.
+                let (answer, attached) = match written.await?.await? {
                     Confirmation::Ack(attached) => (Answer::Confirmed, attached),
                     Confirmation::Nack(attached) => (Answer::Nacked, attached),
                     Confirmation::NotRequested => (Answer::Nacked, None),

@@ -177,7 +177,7 @@ where
                 let no_exchange = publisher.judge();
                 let reopened = async {
                     if let Some(reason) = no_exchange
-                        && !shared.bind_again(reason, patience).await
+                        && !shared.declare_again(reason, patience).await
                     {
                         return Err(Failure::passing(format!(
                             "the groups exchange was not there again in {patience:?}"

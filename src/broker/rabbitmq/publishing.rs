@@ -11,7 +11,7 @@ use futures_util::future::{poll_fn, select};
 use tokio::time::{sleep, timeout};
 
 use super::connect::{Link, Options};
-use super::connector::{Connector, Place};
+use super::connector::Connector;
 use super::consuming::check_interval;
 use super::failure::Failure;
 use super::inquiry::{self, Inquiry};
@@ -20,7 +20,7 @@ use super::link_life::MakeLink;
 use super::probe::Prober;
 use super::publisher::{self, Envelope, Outlet};
 use super::shared::Shared;
-use super::standing::{LinkState, Side};
+use super::standing::{LinkState, Place, Side};
 use super::topology::Topology;
 use super::workers::{LAST_WORDS, Stop, Workers};
 
@@ -42,6 +42,7 @@ type Task = ();
 pub(super) struct Session {
     /// Its name, without a password.
     endpoint: String,
+    place: Place,
     link: Arc<Link>,
     workers: Workers<Task>,
 }
@@ -67,6 +68,9 @@ impl MakeLink for Publishing {
     /// others: a broker that is away is not asked by both.
     async fn attempt(&mut self) -> Result<Session, LinkState> {
         let mut reached = self.shared.reached.subscribe();
+        if reached.borrow().is_none() {
+            self.shared.standing.waits(Self::SIDE);
+        }
         // An error would mean that the sender is gone, which is in `shared`.
         if let Ok(place) = reached.wait_for(Option::is_some).await
             && let Some(place) = *place
@@ -90,6 +94,7 @@ impl MakeLink for Publishing {
                     attempt.succeeded();
                     return Ok(Session {
                         endpoint,
+                        place,
                         link,
                         workers,
                     });
@@ -102,7 +107,7 @@ impl MakeLink for Publishing {
 
     async fn serve(&mut self, session: Session) -> Option<String> {
         let endpoint = session.endpoint.clone();
-        self.shared.standing.publishes();
+        self.shared.standing.publishes(session.place);
         let reason = session.serve(&self.shared).await?;
         Some(format!("{endpoint}: {reason}"))
     }

@@ -10,12 +10,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::arrivals::Arrivals;
 use super::binder::Change;
-use super::connector::Place;
 use super::credit::Credit;
 use super::doorbell::Doorbell;
-use super::standing::Standing;
+use super::standing::{Place, Standing};
 use crate::broker::{BindingEpoch, Generation, Host};
 use crate::sync::Mutex;
+
+/// How long a message that found no groups exchange waits for the own groups too.
+const BOUND_SOON: Duration = Duration::from_millis(500);
 
 /// What the calls of the layer and the tasks of both links share.
 pub(super) struct Shared {
@@ -27,6 +29,8 @@ pub(super) struct Shared {
     pub(super) standing: Standing,
     /// Where the consuming link is logged in, whatever it has there.
     pub(super) reached: watch::Sender<Option<Place>>,
+    /// Counts how often the groups exchange was declared.
+    pub(super) declared: watch::Sender<u64>,
     /// The queue that is consumed.
     pub(super) consumed: watch::Sender<Option<OwnQueue>>,
     /// To the consuming link.
@@ -66,29 +70,38 @@ impl Shared {
             bindings: Mutex::new(None),
             closing: Closing::default(),
             reached: watch::Sender::new(None),
+            declared: watch::Sender::new(0),
             consumed: watch::Sender::new(None),
             complaints,
             arrivals: Arrivals::default(),
         }
     }
 
-    /// Has the queue bound again, and waits for that at most so long; whether it was.
-    pub(super) async fn bind_again(&self, reason: String, within: Duration) -> bool {
-        let mut consumed = self.consumed.subscribe();
+    /// Has the groups exchange declared again, and waits for that at most so long; whether it was. Where
+    /// the own groups are bound soon after, that is waited for too.
+    pub(super) async fn declare_again(&self, reason: String, within: Duration) -> bool {
+        let (mut declared, mut consumed) = (self.declared.subscribe(), self.consumed.subscribe());
+        let before = *declared.borrow();
         let epoch = consumed.borrow().as_ref().map(|queue| queue.epoch);
         if let Some(epoch) = epoch {
             // If nobody takes it, the broker is being closed.
             let _ = self.complaints.send(Complaint::NotBound { epoch, reason });
+        }
+        let is_declared = declared.wait_for(|count| *count > before);
+        if !matches!(timeout(within, is_declared).await, Ok(Ok(_))) {
+            return false;
         }
         let is_later = |queue: &Option<OwnQueue>| {
             queue
                 .as_ref()
                 .is_some_and(|queue| Some(queue.epoch) > epoch)
         };
-        let bound = consumed.wait_for(is_later);
-        matches!(timeout(within, bound).await, Ok(Ok(_)))
+        // Many groups take longer, and other messages are not to wait for them.
+        let _ = timeout(BOUND_SOON, consumed.wait_for(is_later)).await;
+        true
     }
 }
+
 /// Whether the broker is being closed, since when and until when.
 #[derive(Debug)]
 pub(super) struct Closing(watch::Sender<Option<(Instant, Instant)>>);

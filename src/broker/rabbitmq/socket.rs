@@ -344,6 +344,7 @@ impl AsyncRead for Socket {
         };
         match &read {
             Poll::Ready(Ok(length)) => {
+                this.io_thread.add_received(*length);
                 if let Some(login) = &this.login
                     && !login.look(buffer.get(..*length).unwrap_or_default())
                 {

@@ -3,11 +3,19 @@
 //! Each link lives by itself. The layer is ready while both stand and a probe has shown that its queue
 //! hears what is published.
 
+use std::net::SocketAddr;
 use std::sync::Weak;
 
-use crate::broker::{BrokerState, Generation, Host};
+use crate::broker::{BindingEpoch, BrokerState, Generation, Host};
 use crate::log::RecordId;
 use crate::sync::Mutex;
+
+/// A host that took a connection: its number among the endpoints, and its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) host: usize,
+    pub(super) address: SocketAddr,
+}
 
 /// How one link stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +48,8 @@ pub(super) enum Side {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Consumed {
     pub(super) generation: Generation,
+    /// That of its bindings; `None` while they are made again.
+    pub(super) epoch: Option<BindingEpoch>,
     /// The host, without a password.
     pub(super) endpoint: String,
     pub(super) queue: String,
@@ -51,6 +61,10 @@ struct Links {
     consuming: LinkState,
     publishing: LinkState,
     consumed: Option<Consumed>,
+    /// Where the publishing link is connected.
+    publishes_at: Option<Place>,
+    /// From where a probe has arrived.
+    heard_from: Option<Place>,
     /// Why the queue is not known to hear; `None` once it is.
     unheard: Option<String>,
 }
@@ -64,6 +78,8 @@ impl Links {
             consuming: LinkState::Down(NOT_YET.to_owned()),
             publishing: LinkState::Down(NOT_YET.to_owned()),
             consumed: None,
+            publishes_at: None,
+            heard_from: None,
             unheard: Some(UNPROVEN.to_owned()),
         }
     }
@@ -72,6 +88,7 @@ impl Links {
         match side {
             Side::Consuming => {
                 self.consuming = state;
+                self.heard_from = None;
                 self.unheard = Some(UNPROVEN.to_owned());
             }
             Side::Publishing => self.publishing = state,
@@ -85,6 +102,34 @@ impl Links {
             .into_iter()
             .filter_map(LinkState::reason)
             .any(|reason| reason != NOT_YET)
+    }
+
+    /// The publishing link stands. At the place from where a probe has arrived before it needs no other.
+    fn publishes(&mut self, place: Place) {
+        self.publishing = LinkState::Up;
+        self.publishes_at = Some(place);
+        if self.heard_from != self.publishes_at {
+            self.unheard.get_or_insert_with(|| UNPROVEN.to_owned());
+        }
+    }
+
+    /// A probe has arrived, sent from `place` by the bindings of `epoch`.
+    fn hears(&mut self, epoch: BindingEpoch, place: Place) {
+        if self.consumed.as_ref().and_then(|consumed| consumed.epoch) == Some(epoch) {
+            self.heard_from = Some(place);
+            if self.publishes_at == Some(place) {
+                self.unheard = None;
+            }
+        }
+    }
+
+    /// The queue is being bound again: no probe counts before that is done.
+    fn is_bound_again(&mut self, why: &str) {
+        self.heard_from = None;
+        self.unheard = Some(format!("{UNPROVEN}: {why}"));
+        if let Some(consumed) = &mut self.consumed {
+            consumed.epoch = None;
+        }
     }
 
     /// What both come to.
@@ -132,8 +177,8 @@ impl Standing {
     }
 
     /// The publishing link stands.
-    pub(super) fn publishes(&self) {
-        self.change(|links| links.set(Side::Publishing, LinkState::Up));
+    pub(super) fn publishes(&self, place: Place) {
+        self.change(|links| links.publishes(place));
     }
 
     /// A link is lost, or an attempt to make it has failed.
@@ -141,29 +186,36 @@ impl Standing {
         self.change(|links| links.set(side, state));
     }
 
-    /// A probe has arrived, sent by the publishing link to the queue of `generation`.
-    pub(super) fn hears(&self, generation: Generation) {
-        self.change(|links| {
-            if links
-                .consumed
-                .as_ref()
-                .is_some_and(|c| c.generation == generation)
-            {
-                links.unheard = None;
-            }
-        });
+    /// A probe has arrived, sent from `place` by the bindings of `epoch`.
+    pub(super) fn hears(&self, epoch: BindingEpoch, place: Place) {
+        self.change(|links| links.hears(epoch, place));
     }
 
-    /// Whether a probe to the queue of `generation` has arrived.
-    pub(super) fn is_heard(&self, generation: Generation) -> bool {
+    /// Whether a probe has arrived by the bindings of `epoch`, from where the publishing link is.
+    pub(super) fn is_heard(&self, epoch: BindingEpoch) -> bool {
         let (links, _) = &*self.inner.lock();
         let consumed = links.consumed.as_ref();
-        links.unheard.is_none() && consumed.is_some_and(|c| c.generation == generation)
+        links.unheard.is_none() && consumed.is_some_and(|c| c.epoch == Some(epoch))
     }
 
-    /// The queue is being bound again: what was shown before is void.
+    /// A link waits for the other one: it has no reason of its own.
+    pub(super) fn waits(&self, side: Side) {
+        self.failed(side, LinkState::Down(NOT_YET.to_owned()));
+    }
+
+    /// The queue is being bound again: what was shown before is void, and nothing counts before
+    /// [`Standing::bound`].
     pub(super) fn is_bound_again(&self, why: &str) {
-        self.change(|links| links.unheard = Some(format!("{UNPROVEN}: {why}")));
+        self.change(|links| links.is_bound_again(why));
+    }
+
+    /// All bindings of `epoch` are there.
+    pub(super) fn bound(&self, epoch: BindingEpoch) {
+        self.change(|links| {
+            if let Some(consumed) = &mut links.consumed {
+                consumed.epoch = Some(epoch);
+            }
+        });
     }
 
     /// Why no probe has arrived yet.
@@ -241,20 +293,33 @@ fn record(
 mod tests {
     use super::*;
 
-    fn consumed(generation: Generation) -> Consumed {
+    fn place(port: u16) -> Place {
+        Place {
+            host: 0,
+            address: ([127, 0, 0, 1], port).into(),
+        }
+    }
+
+    fn consumed(generation: Generation, epoch: BindingEpoch) -> Consumed {
         Consumed {
             generation,
+            epoch: Some(epoch),
             endpoint: "amqp://broker".to_owned(),
             queue: "q".to_owned(),
         }
     }
 
-    fn up(generation: Generation) -> Links {
-        let mut links = Links::new();
+    fn consuming(links: &mut Links, generation: Generation) {
         links.set(Side::Consuming, LinkState::Up);
-        links.consumed = Some(consumed(generation));
-        links.set(Side::Publishing, LinkState::Up);
-        links.unheard = None;
+        links.consumed = Some(consumed(generation, generation * 10));
+    }
+
+    fn ready(generation: Generation) -> Links {
+        let mut links = Links::new();
+        consuming(&mut links, generation);
+        links.publishes(place(1));
+        links.hears(generation * 10, place(1));
+        assert_eq!(links.state(), BrokerState::Ready(generation));
         links
     }
 
@@ -262,41 +327,67 @@ mod tests {
         LinkState::Down(reason.to_owned())
     }
 
+    fn disconnected(reason: &str) -> BrokerState {
+        BrokerState::Disconnected(reason.to_owned())
+    }
+
     #[test]
     fn it_is_ready_once_both_links_stand_and_a_probe_has_arrived() {
         let mut links = Links::new();
         let is_ready = |links: &Links| matches!(links.state(), BrokerState::Ready(_));
         assert!(!is_ready(&links));
-        links.set(Side::Consuming, LinkState::Up);
-        links.consumed = Some(consumed(1));
+        consuming(&mut links, 1);
         assert!(!is_ready(&links));
-        links.set(Side::Publishing, LinkState::Up);
+        links.publishes(place(1));
         assert!(!is_ready(&links), "no probe has arrived");
-        links.unheard = None;
-        assert_eq!(links.state(), BrokerState::Ready(1));
+        links.hears(9, place(1));
+        assert!(!is_ready(&links), "by earlier bindings");
+        links.hears(10, place(2));
+        assert!(!is_ready(&links), "from an earlier connection");
+        links.hears(10, place(1));
+        assert!(is_ready(&links));
     }
 
     #[test]
-    fn a_lost_publishing_link_keeps_the_generation_and_a_lost_consuming_link_needs_a_new_probe() {
-        let mut links = up(3);
+    fn a_lost_publishing_link_keeps_the_generation_and_needs_a_probe_only_elsewhere() {
+        let mut links = ready(3);
         links.set(Side::Publishing, down("cut"));
-        assert_eq!(links.state(), BrokerState::Disconnected("cut".to_owned()));
-        links.set(Side::Publishing, LinkState::Up);
+        assert_eq!(links.state(), disconnected("cut"));
+        links.publishes(place(1));
         assert_eq!(links.state(), BrokerState::Ready(3));
+        links.set(Side::Publishing, down("cut"));
+        links.publishes(place(2));
+        assert_eq!(links.state(), disconnected(UNPROVEN));
+        links.hears(30, place(2));
+        assert_eq!(links.state(), BrokerState::Ready(3));
+    }
+
+    #[test]
+    fn a_lost_consuming_link_needs_a_new_probe() {
+        let mut links = ready(3);
         links.set(Side::Consuming, down("cut"));
-        links.set(Side::Consuming, LinkState::Up);
-        links.consumed = Some(consumed(4));
-        assert_eq!(
-            links.state(),
-            BrokerState::Disconnected(UNPROVEN.to_owned())
-        );
-        links.unheard = None;
+        consuming(&mut links, 4);
+        assert_eq!(links.state(), disconnected(UNPROVEN));
+        links.hears(40, place(1));
         assert_eq!(links.state(), BrokerState::Ready(4));
     }
 
     #[test]
+    fn no_probe_counts_while_the_queue_is_bound_again() {
+        let mut links = ready(1);
+        links.is_bound_again("lost");
+        links.hears(10, place(1));
+        links.set(Side::Publishing, down("cut"));
+        links.publishes(place(1));
+        assert!(!matches!(links.state(), BrokerState::Ready(_)));
+        links.consumed = Some(consumed(1, 11));
+        links.hears(11, place(1));
+        assert_eq!(links.state(), BrokerState::Ready(1));
+    }
+
+    #[test]
     fn one_link_that_is_refused_is_a_refusal_with_its_reason() {
-        let mut links = up(1);
+        let mut links = ready(1);
         links.set(Side::Publishing, LinkState::Refused("limit".to_owned()));
         assert_eq!(links.state(), BrokerState::Refused("limit".to_owned()));
         links.set(Side::Consuming, down("cut"));
@@ -306,8 +397,9 @@ mod tests {
     #[test]
     fn a_link_that_waits_for_the_other_has_no_reason_of_its_own() {
         let mut links = Links::new();
+        links.set(Side::Publishing, LinkState::Refused("limit".to_owned()));
         links.set(Side::Consuming, down("connection refused"));
-        let reason = "connection refused".to_owned();
-        assert_eq!(links.state(), BrokerState::Disconnected(reason));
+        links.set(Side::Publishing, down(NOT_YET));
+        assert_eq!(links.state(), disconnected("connection refused"));
     }
 }

@@ -22,8 +22,9 @@ use crate::config::Settings;
 /// How many binds of a new connection are under way at once.
 const BINDS_AHEAD: usize = 1024;
 
-/// How many AMQP channels the consuming connection has beside those for bindings.
-const OTHER_CHANNELS: usize = 2;
+/// How many AMQP channels the consuming connection has beside those for bindings: two, and where there are
+/// enough, two more for what is made again while it stands.
+const OTHER_CHANNELS: usize = 4;
 
 /// The names and limits of what is declared.
 #[derive(Debug, Clone)]
