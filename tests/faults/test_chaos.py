@@ -15,7 +15,7 @@ from chaos.actions import ACTIONS, Action
 from chaos.control import message
 from chaos.oracle import CONTROL, LAG, SETTLED, Oracle, Rules
 from ledger import (CLOSED, DISCONNECTED, FULL, INTERNAL, NO_CHANNEL, OK, REFUSED, TIMEOUT,
-                    TOO_LARGE)
+                    TOO_LARGE, UNCONFIRMED)
 from proxy import id_of
 
 READY, CONNECTING, CLOSED_STATE = 1, 0, 3
@@ -299,6 +299,13 @@ class OracleTest(unittest.TestCase):
         self.story.deliver(2.2, 1001)
         self.story.deliver(2.3, 1000)
         self.expect("order")
+
+    def test_a_message_of_unknown_fate_may_arrive_late(self):
+        self.story.send(2, 1000, status=UNCONFIRMED)
+        self.story.send(2.1, 1001)
+        self.story.deliver(2.2, 1001)
+        self.story.deliver(2.3, 1000)
+        self.expect()
 
     def test_a_send_has_one_outcome(self):
         self.story.send(2, 1000)

@@ -360,6 +360,10 @@ class Oracle:
             self._deny(number, send)
         if send.kind == "o":
             self._violate("lie", f"message {number} arrived, which is larger than is allowed")
+        if send.status in UNKNOWN:
+            # A node that was frozen may still take what lay in its socket, when its sender has long
+            # been told that nobody knows, and has gone on elsewhere.
+            return
         way = (*place, send.sender, send.kind)
         if self._last.get(way, 0) >= send.sequence:
             self._violate("order", f"message {number} (sequence {sequence} of sender {sender}) "
