@@ -9,7 +9,7 @@ import rabbitmq
 
 from case import Case, LONG_ENOUGH, WAIT
 
-GENERATION, RECONNECTS, QUEUE_RENAMES, READY = "16", "29", "38", "32"
+GENERATION, QUEUE_RENAMES, READY, DROPPED_REDELIVERED = "16", "38", "32", "10"
 HELD = {"local_capacity": 1, "prefetch_count": 1, "stall_after": 0}
 
 
@@ -216,5 +216,6 @@ class ConsumerTimeouts(LinkCase):
         for number in range(4):
             self.assert_receives(peer, channel, number)
         self.assert_status("LAYER_TIMEOUT", peer.ask("receive", channel, "500"))
+        self.assertEqual(self.value(peer, DROPPED_REDELIVERED), 0, "they are known")
         self.assertEqual(self.value(peer, GENERATION), 1)
         self.assert_hears(peer, channel)
