@@ -8,13 +8,13 @@
 //!
 //! | phase | what may be taken |
 //! |---|---|
+//! | new, lost | nothing |
 //! | open | all |
-//! | lost | nothing |
 //! | settling | what must go for its deadline |
 //! | releasing | the same, or a batch each [`INTERVAL`]; halved where queues are full |
 //!
-//! A queue that has run empty is open again, and a layer that has not lost a connection never leaves that
-//! phase. A connection that could not be made counts as lost: the broker was away for others too.
+//! A queue that has run empty is open again, and a layer that does not lose a connection never leaves that
+//! phase. Before the first connection nothing is taken either: the own queue is not there yet. A connection that could not be made counts as lost: the broker was away for others too.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -52,9 +52,13 @@ pub(crate) struct Released {
 
 #[derive(Debug, Clone, Copy)]
 enum Phase {
+    /// Neither a connection nor a failure was reported.
+    New,
     Open,
     Lost,
-    Settling { ends: Instant },
+    Settling {
+        ends: Instant,
+    },
     Releasing(Pace),
 }
 
@@ -146,7 +150,7 @@ impl<T> SettlingQueue<T> {
     pub(crate) fn new(settle: Option<Duration>, timeout: Duration) -> Self {
         Self {
             entries: VecDeque::new(),
-            phase: Phase::Open,
+            phase: Phase::New,
             settle,
             margin: (timeout / 4).min(TO_CONFIRM),
             is_notified: false,
@@ -195,8 +199,13 @@ impl<T> SettlingQueue<T> {
     /// The connection is back. If it was not lost nothing changes. What `is_live` does not hold for has
     /// ended.
     pub(crate) fn ready(&mut self, now: Instant, mut is_live: impl FnMut(&T) -> bool) {
-        if !matches!(self.phase, Phase::Lost) {
-            return;
+        match self.phase {
+            Phase::New => {
+                self.phase = Phase::Open;
+                return;
+            }
+            Phase::Lost => {}
+            Phase::Open | Phase::Settling { .. } | Phase::Releasing(_) => return,
         }
         self.entries.retain(|entry| is_live(&entry.item));
         self.is_notified = false;
@@ -234,7 +243,7 @@ impl<T> SettlingQueue<T> {
         }
         let batch = match &mut self.phase {
             Phase::Open => return limit,
-            Phase::Lost => return 0,
+            Phase::New | Phase::Lost => return 0,
             Phase::Settling { .. } => 0,
             Phase::Releasing(pace) => pace.permitted(now),
         };
@@ -305,7 +314,7 @@ impl<T> SettlingQueue<T> {
     pub(crate) fn next_release(&self) -> Option<Instant> {
         let first = self.entries.front().filter(|_| !self.is_notified)?;
         match self.phase {
-            Phase::Open | Phase::Lost => None,
+            Phase::New | Phase::Open | Phase::Lost => None,
             Phase::Settling { ends: at } | Phase::Releasing(Pace { next_batch: at, .. }) => {
                 Some(at.min(first.release_by))
             }

@@ -33,10 +33,12 @@ struct World {
 impl World {
     fn new(settle: Option<Duration>, timeout: Duration) -> Self {
         let start = Instant::now();
+        let mut queue = SettlingQueue::new(settle, timeout);
+        queue.ready(start, |_| true);
         Self {
             start,
             now: start,
-            queue: SettlingQueue::new(settle, timeout),
+            queue,
             timeout,
             items: Vec::new(),
             taken: Vec::new(),
@@ -440,4 +442,27 @@ proptest! {
         world.pass(settle.unwrap_or_default().as_millis() as u64 + 8000);
         prop_assert!(world.queue.is_empty() && world.queue.is_open());
     }
+}
+
+#[test]
+fn nothing_is_taken_before_the_first_connection_and_all_at_once_then() {
+    let now = Instant::now();
+    let mut queue = SettlingQueue::new(Some(SETTLE), TIMEOUT);
+    queue.push(1, now + TIMEOUT);
+    assert_eq!(queue.permitted(now, 10), 0);
+    assert_eq!(queue.next_release(), None);
+    queue.ready(now, |_| true);
+    assert!(queue.is_open());
+    assert_eq!(queue.permitted(now, 10), 10);
+}
+
+#[test]
+fn a_first_attempt_that_fails_is_an_outage() {
+    let now = Instant::now();
+    let mut queue = SettlingQueue::new(Some(SETTLE), TIMEOUT);
+    queue.push(1, now + TIMEOUT);
+    queue.lost(now);
+    queue.ready(now, |_| true);
+    assert_eq!(queue.permitted(now, 10), 0);
+    assert_eq!(queue.permitted(now + SETTLE, 10), FIRST_BATCH.min(10));
 }

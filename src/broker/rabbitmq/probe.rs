@@ -34,6 +34,9 @@ const PATIENCE: u32 = 3;
 /// other, or brokers that are no cluster. Then this link moves to that place.
 const ELSEWHERE: Duration = Duration::from_millis(500);
 
+/// A queue with fewer places than this is not to lose one to a probe.
+const FEW: u32 = 10;
+
 /// How often a blocked connection is looked at.
 const WHILE_BLOCKED: Duration = Duration::from_millis(250);
 
@@ -202,7 +205,13 @@ impl Prober {
                     is_given_up = self.act(verdict, &queue, epoch)?;
                 }
                 if let Some((round, ways)) = hearing.begin(now, obstacle) {
-                    answers = Some(self.send(&queue.name, round, ways)?);
+                    let mut expiry = self.topology.expiry.min(self.patience());
+                    if hearing.is_heard() && self.topology.capacity < FEW {
+                        // One that cannot be delivered at once takes no place, and proves nothing.
+                        expiry = Duration::ZERO;
+                        hearing.hindered(Obstacle::CreditUsedUp);
+                    }
+                    answers = Some(self.send(&queue.name, round, ways, expiry)?);
                     continue;
                 }
                 if !hearing.is_heard() && obstacle != Obstacle::None {
@@ -359,11 +368,17 @@ impl Prober {
     }
 
     /// Sends the probes of a round.
-    fn send(&self, queue: &str, round: u64, ways: Vec<Way>) -> Result<Answers, String> {
+    fn send(
+        &self,
+        queue: &str,
+        round: u64,
+        ways: Vec<Way>,
+        expiry: Duration,
+    ) -> Result<Answers, String> {
         let exchange = short(&self.topology.exchange).map_err(|failure| failure.why)?;
         let group_key = short(&key(queue)).map_err(|failure| failure.why)?;
         let queue = short(queue).map_err(|failure| failure.why)?;
-        let expiry = self.topology.expiry.as_millis().to_string();
+        let expiry = expiry.as_millis().to_string();
         let (channel, prober) = (self.channel.clone(), self.id);
         Ok(Box::pin(async move {
             let (mut answers, mut returned) = (Vec::with_capacity(ways.len()), Vec::new());

@@ -31,7 +31,7 @@ const OTHER_CHANNELS: usize = 4;
 pub(super) struct Topology {
     pub(super) queue: String,
     pub(super) exchange: String,
-    capacity: u32,
+    pub(super) capacity: u32,
     pub(super) expiry: Duration,
     pub(super) prefetch: u16,
     /// How long the broker may take for one answer.
