@@ -25,6 +25,7 @@ from django.conf import settings
 URL = os.environ["CHANNEL_LAYER_TEST_AMQP"]
 PEER = os.environ["CHANNEL_LAYER_TEST_PEER"]
 WAIT = 20  # seconds for what is sure to come
+ATTEMPTS = 2  # to connect a layer in Python
 PAUSE = 0.25  # seconds for an ack to arrive, or for what must not come to come
 
 settings.configure(
@@ -247,10 +248,15 @@ class Interop(unittest.IsolatedAsyncioTestCase):
         return peer
 
     async def python(self, **options):
-        layer = RabbitmqChannelLayer(host=URL, **options)
-        self.addAsyncCleanup(layer.close)
-        await asyncio.wait_for(layer.carehare_connection, WAIT)
-        return layer
+        for _ in range(ATTEMPTS):
+            layer = RabbitmqChannelLayer(host=URL, **options)
+            connected = asyncio.ensure_future(layer.carehare_connection)
+            done, _ = await asyncio.wait([connected], timeout=WAIT)
+            if done:
+                self.addAsyncCleanup(layer.close)
+                return layer
+            # On RabbitMQ 4.3 one in some hundred never connects; nor can it be closed then.
+        raise AssertionError(f"{ATTEMPTS} layers in Python have not connected")
 
     async def python_receive(self, layer, channel):
         return await asyncio.wait_for(layer.receive(channel), WAIT)
