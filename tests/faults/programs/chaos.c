@@ -32,6 +32,7 @@
 #include "channel_layer.h"
 
 #include "numbered.h"
+#include "sending.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -85,8 +86,8 @@ static uint32_t timeout_ms = 10000;
 static char group_of_all[64];
 static atomic_bool stopping;
 static atomic_uint next_layer;
-static atomic_uint_fast64_t next_id, given, destroyed;
-static atomic_int in_flight, commands_running;
+static atomic_uint_fast64_t next_id;
+static atomic_int commands_running;
 
 __attribute__((format(printf, 1, 2))) static void tell(const char *format, ...) {
     /* One write for each line, so that lines of a child stay whole too. */
@@ -172,33 +173,14 @@ static void on_destroy(void *userdata) {
 
 /* --- Sending --------------------------------------------------------------------------------- */
 
-struct pending {
-    uint64_t id;
-};
-
-static void on_done(void *userdata, layer_status_t status, const layer_error_t *error) {
-    const struct pending *pending = userdata;
-    (void)error;
-    tell("O %llu %llu %d\n", at(), (unsigned long long)pending->id, (int)status);
-}
-
-static void free_pending(void *userdata) {
-    free(userdata);
-    atomic_fetch_add(&destroyed, 1);
-    atomic_fetch_sub(&in_flight, 1);
+static void tell_outcome(uint64_t id, layer_status_t status) {
+    tell("O %llu %llu %d\n", at(), (unsigned long long)id, (int)status);
 }
 
 struct sender {
     uint64_t number, sequence, random, next;
     unsigned slot;
 };
-
-static uint64_t draw(struct sender *sender, uint64_t below) {
-    sender->random ^= sender->random << 13;
-    sender->random ^= sender->random >> 7;
-    sender->random ^= sender->random << 17;
-    return sender->random % below;
-}
 
 static void pace(struct sender *sender) {
     uint64_t interval = 1000000ull * (SENDERS + 1) / rate, time = now();
@@ -225,9 +207,9 @@ static unsigned name_of(unsigned slot, unsigned channel, char *name) {
 static void send_one(struct sender *sender, bool waits) {
     uint8_t message[NUMBERED_SIZE + PAD];
     char name[LAYER_NAME_SIZE] = "";
-    bool to_group = draw(sender, 10) < 3;
-    unsigned channel = (unsigned)draw(sender, channel_count);
-    unsigned layer = name_of((unsigned)draw(sender, slot_count), channel, name);
+    bool to_group = draw(&sender->random, 10) < 3;
+    unsigned channel = (unsigned)draw(&sender->random, channel_count);
+    unsigned layer = name_of((unsigned)draw(&sender->random, slot_count), channel, name);
     pthread_rwlock_rdlock(&slots[sender->slot].lock);
     struct open_layer *open = slots[sender->slot].open;
     if (open == NULL || layer == 0) {
@@ -236,34 +218,11 @@ static void send_one(struct sender *sender, bool waits) {
     }
     uint64_t id = atomic_fetch_add(&next_id, 1);
     size_t length = write_message(message, id, sender->number, ++sender->sequence, PAD);
-    layer_error_t *error = NULL;
-    layer_status_t status;
     tell("S %llu %llu %llu %llu %c %u %u %u\n", at(), (unsigned long long)id,
          (unsigned long long)sender->number, (unsigned long long)sender->sequence,
          to_group ? 'g' : 'd', layer, channel, open->number);
-    if (waits) {
-        status = to_group ? layer_group_send(open->layer, group_of_all, message, length, &error)
-                          : layer_send(open->layer, name, message, length, &error);
-    } else {
-        struct pending *pending = malloc(sizeof *pending);
-        pending->id = id;
-        atomic_fetch_add(&in_flight, 1);
-        atomic_fetch_add(&given, 1);
-        status = to_group ? layer_group_send_async(open->layer, group_of_all, message, length,
-                                                   on_done, pending, free_pending, &error)
-                          : layer_send_async(open->layer, name, message, length, on_done, pending,
-                                             free_pending, &error);
-        if (status != LAYER_OK) { /* it has taken nothing */
-            free(pending);
-            atomic_fetch_sub(&in_flight, 1);
-            atomic_fetch_sub(&given, 1);
-        }
-    }
-    if (waits || status != LAYER_OK) {
-        tell("O %llu %llu %d\n", at(), (unsigned long long)id, (int)status);
-    }
+    send_message(open->layer, to_group ? group_of_all : NULL, name, message, length, id, waits);
     pthread_rwlock_unlock(&slots[sender->slot].lock);
-    layer_error_free(error);
 }
 
 static void *send_and_wait(void *argument) {

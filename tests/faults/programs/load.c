@@ -29,6 +29,7 @@
 #include "channel_layer.h"
 
 #include "numbered.h"
+#include "sending.h"
 
 #include <pthread.h>
 #include <stdarg.h>
@@ -66,8 +67,6 @@ static FILE *ledger;
 static atomic_bool stopping;
 static char group_of_all[NAME_SIZE - 20]; /* and of this process alone */
 static atomic_uint_fast64_t next_id;
-static atomic_uint_fast64_t given, destroyed;
-static atomic_int in_flight;
 
 /* --- The ledger ------------------------------------------------------------------------------ */
 
@@ -142,22 +141,8 @@ static void on_log(void *userdata, layer_log_level_t level, const char *id, cons
             message);
 }
 
-/* The userdata of a send that does not wait. */
-struct pending {
-    uint64_t id;
-};
-
-static void on_done(void *userdata, layer_status_t status, const layer_error_t *error) {
-    const struct pending *pending = userdata;
-    (void)error;
-    enter("O %llu %llu %d\n", (unsigned long long)now(), (unsigned long long)pending->id,
-          (int)status);
-}
-
-static void free_pending(void *userdata) {
-    free(userdata);
-    atomic_fetch_add(&destroyed, 1);
-    atomic_fetch_sub(&in_flight, 1);
+static void tell_outcome(uint64_t id, layer_status_t status) {
+    enter("O %llu %llu %d\n", (unsigned long long)now(), (unsigned long long)id, (int)status);
 }
 
 /* --- Sending --------------------------------------------------------------------------------- */
@@ -169,13 +154,6 @@ struct sender {
     uint64_t random, next;
     uint64_t to_channel[MAX_LAYERS][MAX_CHANNELS], to_group;
 };
-
-static uint64_t draw(struct sender *sender, uint64_t below) {
-    sender->random ^= sender->random << 13;
-    sender->random ^= sender->random >> 7;
-    sender->random ^= sender->random << 17;
-    return sender->random % below;
-}
 
 static void pace(struct sender *sender) {
     uint64_t interval = 1000000ull * (load.senders + 1) / load.rate, time = now();
@@ -190,41 +168,19 @@ static void pace(struct sender *sender) {
 /* A send; whether the layer still takes any. */
 static bool send_one(struct sender *sender, bool waits) {
     uint8_t message[NUMBERED_SIZE + UINT16_MAX];
-    bool to_group = draw(sender, 10) < 3;
-    unsigned layer = (unsigned)draw(sender, load.layers);
-    unsigned channel = (unsigned)draw(sender, load.channels);
+    bool to_group = draw(&sender->random, 10) < 3;
+    unsigned layer = (unsigned)draw(&sender->random, load.layers);
+    unsigned channel = (unsigned)draw(&sender->random, load.channels);
     uint64_t id = atomic_fetch_add(&next_id, 1);
     uint64_t sequence = to_group ? ++sender->to_group : ++sender->to_channel[layer][channel];
     size_t length = write_message(message, id, sender->number, sequence, load.pad);
     const char *name = channels[layer][channel].name;
-    layer_error_t *error = NULL;
-    layer_status_t status;
 
     enter("S %llu %llu %llu %llu %c %u %u\n", (unsigned long long)now(), (unsigned long long)id,
           (unsigned long long)sender->number, (unsigned long long)sequence, to_group ? 'g' : 'd',
           layer, channel);
-    if (waits) {
-        status = to_group ? layer_group_send(sender->layer, group_of_all, message, length, &error)
-                          : layer_send(sender->layer, name, message, length, &error);
-    } else {
-        struct pending *pending = malloc(sizeof *pending);
-        pending->id = id;
-        atomic_fetch_add(&in_flight, 1);
-        atomic_fetch_add(&given, 1);
-        status = to_group ? layer_group_send_async(sender->layer, group_of_all, message, length,
-                                                   on_done, pending, free_pending, &error)
-                          : layer_send_async(sender->layer, name, message, length, on_done, pending,
-                                             free_pending, &error);
-        if (status != LAYER_OK) { /* it has taken nothing */
-            free(pending);
-            atomic_fetch_sub(&in_flight, 1);
-            atomic_fetch_sub(&given, 1);
-        }
-    }
-    if (waits || status != LAYER_OK) {
-        enter("O %llu %llu %d\n", (unsigned long long)now(), (unsigned long long)id, (int)status);
-    }
-    layer_error_free(error);
+    layer_status_t status = send_message(sender->layer, to_group ? group_of_all : NULL, name,
+                                         message, length, id, waits);
     return status != LAYER_CLOSED;
 }
 
