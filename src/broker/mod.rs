@@ -130,7 +130,7 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// The queue is gone, and its bindings with it.
     fn bindings_lost(&self);
 
-    /// The broker has put back into the queue what is held: it may be taken as let go. None of it is
+    /// The broker has put back into the queue what is held: it counts as released. None of it is
     /// delivered again.
     fn deliveries_requeued(&self, generation: Generation);
 

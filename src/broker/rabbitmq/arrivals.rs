@@ -1,4 +1,4 @@
-//! What the consumer notes for whoever sends probes.
+//! What the consumer records for the sender of probes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use tokio::sync::futures::Notified;
 use super::io_thread::IoThread;
 use crate::sync::Mutex;
 
-/// Heartbeats and answers to questions take less than this while somebody waits for a delivery.
+/// Heartbeats and answers to questions take less than this while a delivery is awaited.
 const OF_A_BODY: u64 = 4096;
 
 /// What has arrived at the queue, and whether more can.

@@ -1,5 +1,5 @@
-//! The consuming link: one connection with the own queue, its bindings and its consumer, made and
-//! remade for ever. What goes wrong with publishing does not touch it.
+//! The consuming link: one connection with the own queue, its bindings and its consumer, made
+//! again whenever it is lost. What goes wrong with publishing does not touch it.
 
 use std::future::Future;
 use std::pin::pin;
@@ -9,8 +9,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, poll_fn, select};
 use lapin::Channel;
-use lapin::options::{BasicQosOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
@@ -24,19 +22,14 @@ use super::io_thread::{self, writes_frames};
 use super::link_life::MakeLink;
 use super::own_queue::{Look, Past, Step};
 use super::probe;
+use super::queue_check::QueueCheck;
 use super::shared::{Complaint, OwnQueue, Shared};
 use super::standing::{Consumed, LinkState, Side};
-use super::topology::{Topology, short};
+use super::topology::{Topology, find_queue, short};
 use super::workers::{LAST_WORDS, Stop, Workers};
 use crate::broker::{BindingEpoch, Generation, Host};
 use crate::log::RecordId;
 use crate::name;
-
-/// How often to ask for the queue where no heartbeat says how fast a loss is to be noticed.
-const CHECK_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Of so many intervals without an answer the queue hangs. A broker under load may be slow.
-const CHECK_PATIENCE: u32 = 3;
 
 /// Pauses between attempts to bind again where the groups exchange is gone meanwhile.
 const BIND_AGAIN: [Duration; 3] = [
@@ -44,9 +37,6 @@ const BIND_AGAIN: [Duration; 3] = [
     Duration::from_millis(300),
     Duration::from_secs(1),
 ];
-
-/// How long a queue may have no consumer.
-const NO_CONSUMER: Duration = Duration::from_secs(1);
 
 /// How long the process of a queue may take for the answer to a passive declaration; or so many times as
 /// long as the broker takes for an AMQP channel, where that is longer.
@@ -63,14 +53,6 @@ enum Role {
     Consumer,
     Binder(BindingEpoch),
     QueueCheck,
-}
-
-/// How often a queue is asked for, by an option in seconds.
-pub(super) fn check_interval(heartbeat: u16) -> Duration {
-    match heartbeat {
-        0 => CHECK_INTERVAL,
-        seconds => Duration::from_secs(seconds.into()),
-    }
 }
 
 /// Makes the link, again and again.
@@ -102,8 +84,6 @@ pub(super) struct Session {
     endpoint: String,
     link: Link,
     workers: Workers<Role>,
-    /// The AMQP channel of the consumer.
-    channel: Channel,
     consumer_end: Arc<OnceLock<ConsumerEnd>>,
     binder: AbortHandle,
     binder_channels: Vec<Channel>,
@@ -228,7 +208,7 @@ impl Owner {
                 self.bind_again(session, &reason).await
             }
             Event::Ended(_, reason) => Err(reason),
-            Event::LinkEnded => Err(session.last_words().await),
+            Event::LinkEnded => Err(session.workers.last_words().await),
             Event::Complaint(Complaint::NotBound { epoch, reason }) if epoch == self.epoch => {
                 self.bind_again(session, &reason).await
             }
@@ -264,7 +244,6 @@ impl Owner {
         let check = QueueCheck {
             shared: Arc::clone(&self.shared),
             topology: self.topology.clone(),
-            interval: check_interval(self.options.heartbeat),
             asking,
         };
         let check = writes_frames(vec![link.io_thread()], check.run());
@@ -273,7 +252,6 @@ impl Owner {
             endpoint,
             link,
             workers,
-            channel,
             consumer_end,
             binder,
             binder_channels,
@@ -356,20 +334,8 @@ impl Owner {
         let channel = link.connection()?.create_channel();
         let channel = self.topology.answer(channel).await?;
         let patience = LOOK_PATIENCE.max(SLOW * begin.elapsed());
-        // Without `nowait` it would hang where the process of the queue is dead.
-        let flags = QueueDeclareOptions {
-            passive: true,
-            nowait: true,
-            ..QueueDeclareOptions::default()
-        };
-        let question =
-            channel.queue_declare(short(&self.topology.queue)?, flags, FieldTable::default());
-        let answer = async {
-            question.await?;
-            // What is answered to this comes behind the error.
-            channel.basic_qos(1, BasicQosOptions::default()).await
-        };
-        match timeout(patience, answer).await {
+        let found = find_queue(&channel, short(&self.topology.queue)?);
+        match timeout(patience, found).await {
             Ok(Ok(())) => {
                 // It must not be dropped while the connection is being closed.
                 link.keep(channel);
@@ -523,11 +489,9 @@ impl Owner {
             let (consumer, end) = self.consume(&session.link, &channel, unacked).await?;
             let run = io_thread::run(session.link.io_thread(), consumer);
             session.workers.spawn(Role::Consumer, run);
-            Ok::<_, Failure>((channel, end))
+            Ok::<_, Failure>(end)
         };
-        let (channel, end) = again.await.map_err(|failure| failure.why)?;
-        session.channel = channel;
-        session.consumer_end = end;
+        session.consumer_end = again.await.map_err(|failure| failure.why)?;
         Ok(())
     }
 }
@@ -556,19 +520,8 @@ impl Session {
         .await
     }
 
-    /// Why the link has ended: a task is about to hear.
-    async fn last_words(&mut self) -> String {
-        let ended = poll_fn(|cx| self.workers.poll_ended(cx));
-        match timeout(LAST_WORDS, ended).await {
-            Ok((_, reason)) => reason,
-            Err(_) => "the connection has ended".to_owned(),
-        }
-    }
-
     async fn close(mut self, shared: &Shared) {
-        self.workers.stop(Stop::Finish);
-        self.workers.join().await;
-        select(pin!(self.link.close()), pin!(shared.closing.passed(0.9))).await;
+        self.workers.finish(&self.link, &shared.closing).await;
     }
 
     async fn lose(mut self, reason: &str) {
@@ -576,59 +529,5 @@ impl Session {
         self.workers.join().await;
         // The broker deletes the queue before it answers: so the next attempt finds its name free.
         let _ = timeout(LAST_WORDS, self.link.close()).await;
-    }
-}
-
-/// Asks from time to time whether the queue answers and knows its consumer.
-struct QueueCheck {
-    shared: Arc<Shared>,
-    topology: Topology,
-    interval: Duration,
-    asking: Channel,
-}
-
-impl QueueCheck {
-    /// Asks until something is amiss. Returns what.
-    async fn run(self) -> String {
-        let queue = &self.topology.queue;
-        let patience = self.topology.timeout.max(self.interval * CHECK_PATIENCE);
-        let flags = QueueDeclareOptions {
-            passive: true,
-            ..QueueDeclareOptions::default()
-        };
-        let mut has_no_consumer = false;
-        loop {
-            sleep(if has_no_consumer {
-                NO_CONSUMER
-            } else {
-                self.interval
-            })
-            .await;
-            let progress = self.shared.arrivals.progress();
-            let name = match short(queue) {
-                Ok(name) => name,
-                Err(failure) => return failure.why,
-            };
-            let question = self
-                .asking
-                .queue_declare(name, flags, FieldTable::default());
-            match timeout(patience, question).await {
-                Ok(Ok(answer)) if answer.consumer_count() == 0 => {
-                    // Between two there is none for a moment, and no reason to give the queue up.
-                    if std::mem::replace(&mut has_no_consumer, true) {
-                        return format!("queue '{queue}' has lost its consumer");
-                    }
-                }
-                Ok(Ok(_)) => has_no_consumer = false,
-                Ok(Err(error)) => {
-                    return format!("queue '{queue}' is not there: {}", describe(&error));
-                }
-                // The answer may be behind large messages on a slow line.
-                Err(_) if self.shared.arrivals.progress() != progress => {}
-                Err(_) => {
-                    return format!("queue '{queue}' gave no sign of life in {patience:?}");
-                }
-            }
-        }
     }
 }

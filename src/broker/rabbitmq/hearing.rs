@@ -255,7 +255,7 @@ impl Hearing {
         }
     }
 
-    /// All bindings were made again: it is to be shown anew that the queue hears.
+    /// All bindings were made again: the queue has to be heard again.
     pub(super) fn bound_again(&mut self, now: Instant) {
         self.heard = 0;
         self.round = None;
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_was_bound_again_has_to_be_heard_anew() {
+    fn a_queue_that_was_bound_again_has_to_be_heard_again() {
         let (mut hearing, now) = begun();
         heard(&mut hearing, 1, now);
         hearing.bound_again(now);

@@ -14,15 +14,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::options::{BasicQosOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep};
 
 use super::connect::Link;
 use super::failure::is_not_found;
 use super::shared::Shared;
-use super::topology::{Topology, short};
+use super::topology::{Topology, find_queue, short};
 use crate::broker::{Outcome, Publication, Route, Token};
 
 /// How long an answer holds, and at most where it was the same before.
@@ -234,18 +232,7 @@ impl Inquiry {
         let Ok(channel) = self.topology.answer(connection.create_channel()).await else {
             return true;
         };
-        let flags = QueueDeclareOptions {
-            passive: true,
-            nowait: true,
-            ..QueueDeclareOptions::default()
-        };
-        let question = channel.queue_declare(queue, flags, FieldTable::default());
-        let answer = async {
-            question.await?;
-            // Behind it, so that what is answered to this comes after the error.
-            channel.basic_qos(1, BasicQosOptions::default()).await
-        };
-        match tokio::time::timeout(PATIENCE, answer).await {
+        match tokio::time::timeout(PATIENCE, find_queue(&channel, queue)).await {
             Ok(Err(error)) => !is_not_found(&error),
             Ok(Ok(())) | Err(_) => true,
         }

@@ -1,4 +1,4 @@
-//! RabbitMQ by way of lapin: two links, each made and remade for ever.
+//! RabbitMQ by way of lapin: two links, each made again whenever it is lost.
 //!
 //! The *consuming link* ([`consuming`]) owns the queue, its bindings, its consumer and the generation; the
 //! *publishing link* ([`publishing`]) owns confirms. Each is a connection with tasks of its own, which
@@ -32,6 +32,7 @@ mod own_queue;
 mod probe;
 mod publisher;
 mod publishing;
+mod queue_check;
 mod race;
 mod shared;
 mod socket;

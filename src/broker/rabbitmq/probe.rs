@@ -1,8 +1,8 @@
 //! Sends probes to the own queue, and acts on what they show; [`super::hearing`] has the rules.
 //!
-//! A connection may stand while what it is for is gone: an admin or a peer has made the groups exchange
-//! anew, and with it went our bindings; the late clean-up of an earlier queue has deleted ours. Heartbeats
-//! pass all the same, and a layer that only receives would wait for ever.
+//! A connection may stand while what it is for is gone: an admin or a peer has declared the groups exchange
+//! again, without our bindings; the late clean-up of an earlier queue has deleted ours. Heartbeats
+//! pass all the same, and a layer that only receives would never notice.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -26,9 +26,6 @@ use super::standing::Place;
 use super::topology::{Topology, short};
 use super::verdict::{ChannelError, ExchangeKind};
 use crate::log::RecordId;
-
-/// Of so many intervals without a sign of life the queue hangs. A broker under load may be slow.
-const PATIENCE: u32 = 3;
 
 /// How long a queue may be unheard where it is consumed at another place: nodes that do not reach each
 /// other, or brokers that are no cluster. Then this link moves to that place.
@@ -107,7 +104,6 @@ pub(super) struct Prober {
     link: Weak<Link>,
     place: Place,
     channel: Channel,
-    interval: Duration,
     /// Tells the probes of this one from those of others.
     id: u64,
 }
@@ -125,7 +121,6 @@ impl Prober {
         topology: Topology,
         link: &Arc<Link>,
         place: Place,
-        interval: Duration,
     ) -> Result<Self, Failure> {
         let channel = topology.publish(link.connection()?).await?;
         link.keep(channel.clone());
@@ -135,7 +130,6 @@ impl Prober {
             link: Arc::downgrade(link),
             place,
             channel,
-            interval,
             id: fastrand::u64(..),
         })
     }
@@ -166,8 +160,8 @@ impl Prober {
         let shared = Arc::clone(&self.shared);
         let arrivals = &shared.arrivals;
         let mut hearing = Hearing::new(
-            self.interval,
-            self.patience(),
+            self.topology.interval,
+            self.topology.silence(),
             self.shared.standing.is_heard(queue.epoch),
             Instant::now(),
         );
@@ -205,7 +199,7 @@ impl Prober {
                     is_given_up = self.act(verdict, &queue, epoch)?;
                 }
                 if let Some((round, ways)) = hearing.begin(now, obstacle) {
-                    let mut expiry = self.topology.expiry.min(self.patience());
+                    let mut expiry = self.topology.expiry.min(self.topology.silence());
                     if hearing.is_heard() && self.topology.capacity < FEW {
                         // One that cannot be delivered at once takes no place, and proves nothing.
                         expiry = Duration::ZERO;
@@ -257,11 +251,6 @@ impl Prober {
         }
     }
 
-    /// How long a probe that was confirmed may take to arrive.
-    fn patience(&self) -> Duration {
-        self.topology.timeout.max(self.interval * PATIENCE)
-    }
-
     /// Whether the queue is consumed at another place than this link is connected to.
     fn is_elsewhere(&self) -> bool {
         let consuming = *self.shared.reached.borrow();
@@ -300,7 +289,7 @@ impl Prober {
             }
             Verdict::Silent => format!(
                 "queue '{name}' delivers nothing: what the broker confirmed has not arrived in {:?}",
-                self.patience()
+                self.topology.silence()
             ),
         };
         if self.is_elsewhere() {

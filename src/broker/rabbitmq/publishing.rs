@@ -1,4 +1,4 @@
-//! The publishing link: one connection with the AMQP channel that publishes, made and remade for ever.
+//! The publishing link: one connection with the AMQP channel that publishes, made again whenever it is lost.
 //! What goes wrong with consuming does not touch it.
 
 use std::future::Future as _;
@@ -7,12 +7,11 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::future::{poll_fn, select};
-use tokio::time::{sleep, timeout};
+use futures_util::future::poll_fn;
+use tokio::time::sleep;
 
 use super::connect::{Link, Options};
 use super::connector::Connector;
-use super::consuming::check_interval;
 use super::failure::Failure;
 use super::inquiry::{self, Inquiry};
 use super::io_thread::writes_frames;
@@ -22,7 +21,7 @@ use super::publisher::{self, Envelope, Outlet};
 use super::shared::Shared;
 use super::standing::{LinkState, Place, Side};
 use super::topology::Topology;
-use super::workers::{LAST_WORDS, Stop, Workers};
+use super::workers::{Stop, Workers};
 
 /// How often a blocked connection is looked at where something waits for it.
 const WHILE_BLOCKED: Duration = Duration::from_millis(100);
@@ -45,6 +44,13 @@ pub(super) struct Session {
     place: Place,
     link: Arc<Link>,
     workers: Workers<Task>,
+}
+
+/// What ends a link that stands.
+enum Event {
+    Closing,
+    Ended(String),
+    LinkEnded,
 }
 
 impl Publishing {
@@ -131,9 +137,7 @@ async fn set_up(
     let events = link.connection()?.events_listener();
     let channel = open_publisher(topology, &link).await?;
     let envelope = Envelope::new(&topology.exchange, topology.expiry)?;
-    let interval = check_interval(options.heartbeat);
-    let prober = Prober::open(Arc::clone(shared), topology.clone(), &link, place, interval);
-    let prober = prober.await?;
+    let prober = Prober::open(Arc::clone(shared), topology.clone(), &link, place).await?;
     let mut workers = Workers::new(options.clone());
     let (refused, asked) = inquiry::channel();
     let outlet = Outlet {
@@ -196,35 +200,28 @@ async fn reopen_publisher(topology: Topology, link: Weak<Link>) -> Result<lapin:
 impl Session {
     /// Returns why the link is lost, or `None` when the broker is closed.
     async fn serve(mut self, shared: &Shared) -> Option<String> {
-        let mut closing = pin!(shared.closing.begun());
-        let mut ended = pin!(self.link.ended());
-        let workers = &mut self.workers;
-        let reason = poll_fn(|cx| {
-            if closing.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            if let Poll::Ready((_, reason)) = workers.poll_ended(cx) {
-                return Poll::Ready(Some(Some(reason)));
-            }
-            ended.as_mut().poll(cx).map(|()| Some(None))
-        })
-        .await;
-        let reason = match reason {
-            None => {
-                self.workers.stop(Stop::Finish);
-                self.workers.join().await;
-                select(pin!(self.link.close()), pin!(shared.closing.passed(0.9))).await;
+        let event = {
+            let mut closing = pin!(shared.closing.begun());
+            let mut ended = pin!(self.link.ended());
+            let workers = &mut self.workers;
+            poll_fn(|cx| {
+                if closing.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Event::Closing);
+                }
+                if let Poll::Ready((_, reason)) = workers.poll_ended(cx) {
+                    return Poll::Ready(Event::Ended(reason));
+                }
+                ended.as_mut().poll(cx).map(|()| Event::LinkEnded)
+            })
+            .await
+        };
+        let reason = match event {
+            Event::Closing => {
+                self.workers.finish(&self.link, &shared.closing).await;
                 return None;
             }
-            Some(Some(reason)) => reason,
-            // A task is about to hear why.
-            Some(None) => {
-                let ended = poll_fn(|cx| self.workers.poll_ended(cx));
-                match timeout(LAST_WORDS, ended).await {
-                    Ok((_, reason)) => reason,
-                    Err(_) => "the connection has ended".to_owned(),
-                }
-            }
+            Event::Ended(reason) => reason,
+            Event::LinkEnded => self.workers.last_words().await,
         };
         self.link.cut();
         self.workers.stop(Stop::Now(reason.clone()));

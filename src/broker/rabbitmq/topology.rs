@@ -26,6 +26,12 @@ const BINDS_AHEAD: usize = 1024;
 /// enough, two more for what is made again while it stands.
 const OTHER_CHANNELS: usize = 4;
 
+/// How often to ask for the queue where no heartbeat says how fast a loss is to be noticed.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Of so many intervals without an answer the queue hangs.
+const CHECK_PATIENCE: u32 = 3;
+
 /// The names and limits of what is declared.
 #[derive(Debug, Clone)]
 pub(super) struct Topology {
@@ -36,6 +42,8 @@ pub(super) struct Topology {
     pub(super) prefetch: u16,
     /// How long the broker may take for one answer.
     pub(super) timeout: Duration,
+    /// How often the queue is asked for, and probed.
+    pub(super) interval: Duration,
 }
 
 impl Topology {
@@ -47,7 +55,16 @@ impl Topology {
             expiry: settings.expiry,
             prefetch: settings.prefetch_count,
             timeout: settings.connect_timeout,
+            interval: match settings.heartbeat {
+                0 => CHECK_INTERVAL,
+                seconds => Duration::from_secs(seconds.into()),
+            },
         }
+    }
+
+    /// How long without a sign of life a queue hangs. A broker under load may be slow.
+    pub(super) fn silence(&self) -> Duration {
+        self.timeout.max(self.interval * CHECK_PATIENCE)
     }
 
     /// Declares the exchange and the queue, and returns the AMQP channel for its consumer.
@@ -189,6 +206,22 @@ impl Topology {
             self.timeout
         ))
     }
+}
+
+/// Asks whether there is a queue of this name; an error says that there is none, or that it belongs to
+/// another connection. The broker closes `channel` then.
+pub(super) async fn find_queue(channel: &Channel, queue: ShortString) -> lapin::Result<()> {
+    // Without `nowait` it would hang where the process of the queue is dead.
+    let flags = QueueDeclareOptions {
+        passive: true,
+        nowait: true,
+        ..QueueDeclareOptions::default()
+    };
+    channel
+        .queue_declare(queue, flags, FieldTable::default())
+        .await?;
+    // What is answered to this comes behind the error.
+    channel.basic_qos(1, BasicQosOptions::default()).await
 }
 
 /// A name as AMQP carries it. Ours are checked before they come here.

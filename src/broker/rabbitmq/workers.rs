@@ -5,11 +5,13 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, poll_fn, select};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 
-use super::connect::Options;
+use super::connect::{Link, Options};
+use super::shared::Closing;
 
 /// How long a dying connection may take to say why, or to say goodbye.
 pub(super) const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -90,6 +92,22 @@ impl<R: Copy + Send + 'static> Workers<R> {
     /// Waits for all.
     pub(super) async fn join(&mut self) {
         while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Why the link has ended: a task is about to hear.
+    pub(super) async fn last_words(&mut self) -> String {
+        let ended = poll_fn(|cx| self.poll_ended(cx));
+        match timeout(LAST_WORDS, ended).await {
+            Ok((_, reason)) => reason,
+            Err(_) => "the connection has ended".to_owned(),
+        }
+    }
+
+    /// Lets all finish and says goodbye to the broker, as the time to close allows.
+    pub(super) async fn finish(&mut self, link: &Link, closing: &Closing) {
+        self.stop(Stop::Finish);
+        self.join().await;
+        select(pin!(link.close()), pin!(closing.passed(0.9))).await;
     }
 
     /// Ready with a task that has ended, and why. The role is unknown of one that panicked. Those that
