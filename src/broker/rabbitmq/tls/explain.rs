@@ -90,11 +90,11 @@ impl Handshake<'_> {
             );
         }
         Failure::hung_up(match self.cert_file {
-            None => "the broker asked for a client certificate, was given none and hung up: set \
+            None => "the broker asks for a client certificate, was given none and hung up: set \
                      options tls_cert_file and tls_key_file"
                 .to_owned(),
             Some(file) => format!(
-                "the broker asked for a client certificate, was shown '{}' (option tls_cert_file) \
+                "the broker asks for a client certificate, was shown '{}' (option tls_cert_file) \
                  and hung up: see that this has not expired and that the broker trusts its CA; \
                  the broker's log says more",
                 file.display()
@@ -516,6 +516,21 @@ mod tests {
         ] {
             let failure = explained_io(&reset, asked, cert_file);
             assert_eq!(failure.kind, kind, "{}", failure.why);
+            assert!(failure.why.contains(words), "{}", failure.why);
+        }
+    }
+
+    /// The alert can get lost in the reset of the connection that follows it, and users look for
+    /// these words in the guide.
+    #[test]
+    fn a_wanted_certificate_is_told_in_the_same_words_with_and_without_the_alert() {
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        let alert = rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
+        for failure in [
+            explained_io(&reset, true, None),
+            explained(alert, true, None),
+        ] {
+            let words = "asks for a client certificate";
             assert!(failure.why.contains(words), "{}", failure.why);
         }
     }
