@@ -9,9 +9,6 @@ use tokio::sync::futures::Notified;
 use super::io_thread::IoThread;
 use crate::sync::Mutex;
 
-/// Heartbeats and answers to questions take less than this while a delivery is awaited.
-const OF_A_BODY: u64 = 4096;
-
 /// What has arrived at the queue, and whether more can.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
@@ -35,8 +32,12 @@ impl Arrivals {
 
     /// How far the consuming connection has come: changes when a message arrives, or a part of a large one.
     pub(super) fn progress(&self) -> u64 {
-        let received = self.io_thread.lock().as_ref().map_or(0, |io| io.received());
-        self.delivered() + received / OF_A_BODY
+        let of_bodies = self
+            .io_thread
+            .lock()
+            .as_ref()
+            .map_or(0, |io| io.of_bodies());
+        self.delivered() + of_bodies
     }
 
     pub(super) fn add_delivered(&self, count: u64) {

@@ -107,8 +107,8 @@ pub(super) struct IoThread {
     /// Wakes the thread where it is parked.
     lapin: AtomicWaker,
     works: Mutex<Vec<Arc<dyn Turns>>>,
-    /// How many bytes the socket has given.
-    received: AtomicU64,
+    /// How many bytes of the bodies of messages the socket has given.
+    of_bodies: AtomicU64,
 }
 
 impl fmt::Debug for IoThread {
@@ -126,17 +126,17 @@ impl IoThread {
             alarm: EventFd::new()?,
             lapin: AtomicWaker::new(),
             works: Mutex::default(),
-            received: AtomicU64::new(0),
+            of_bodies: AtomicU64::new(0),
         }))
     }
 
-    pub(super) fn add_received(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    pub(super) fn add_of_bodies(&self, bytes: usize) {
+        self.of_bodies.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// How many bytes have been received: a sign of life, amid a large body too.
-    pub(super) fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
+    /// How many bytes of the bodies of messages have been read, of one that is not complete too.
+    pub(super) fn of_bodies(&self) -> u64 {
+        self.of_bodies.load(Ordering::Relaxed)
     }
 
     /// Has lapin write what somebody else than this thread has given it.

@@ -13,6 +13,7 @@ mod arrivals;
 mod attention;
 mod backoff;
 mod binder;
+mod body_meter;
 mod connect;
 mod connector;
 mod consumer;

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio_rustls::client::TlsStream;
 
+use super::body_meter::BodyMeter;
 use super::io_thread::{IoThread, Stirred};
 use super::login::Progress;
 
@@ -173,6 +174,7 @@ pub(super) struct Socket {
     is_empty: bool,
     /// Until the login is over.
     login: Option<Progress>,
+    bodies: BodyMeter,
 }
 
 #[derive(Debug)]
@@ -271,6 +273,7 @@ impl Socket {
             round: Round::Nothing,
             is_empty: false,
             login: None,
+            bodies: BodyMeter::default(),
         }
     }
 
@@ -344,9 +347,13 @@ impl AsyncRead for Socket {
         };
         match &read {
             Poll::Ready(Ok(length)) => {
-                this.io_thread.add_received(*length);
+                let bytes = buffer.get(..*length).unwrap_or_default();
+                match this.bodies.count(bytes) {
+                    0 => {}
+                    of_bodies => this.io_thread.add_of_bodies(of_bodies),
+                }
                 if let Some(login) = &this.login
-                    && !login.look(buffer.get(..*length).unwrap_or_default())
+                    && !login.look(bytes)
                 {
                     this.login = None;
                 }
