@@ -109,6 +109,22 @@ pub(crate) fn queue(random: &[u8; RANDOM_LETTERS]) -> String {
     name
 }
 
+/// Another name for a queue that was first called `first`. It begins with that name if a user chose it,
+/// since the user's rights on the broker may go by it.
+pub(crate) fn other_queue(first: &str, random: &[u8; RANDOM_LETTERS]) -> String {
+    let is_made = first
+        .strip_prefix(QUEUE_PREFIX)
+        .is_some_and(|rest| rest.len() == RANDOM_LETTERS);
+    if is_made {
+        return queue(random);
+    }
+    let room = MAX_QUEUE_BYTES - 1 - RANDOM_LETTERS;
+    let mut name: String = first.chars().take(room).collect();
+    name.push('_');
+    name.extend(letters(random));
+    name
+}
+
 /// A wrong value as an error shows it: escaped, in quotes, and cut to a sane length.
 pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
@@ -257,6 +273,19 @@ mod tests {
         );
         for byte in 0..=u8::MAX {
             parse_channel(&channel("q", "", &[byte; 12]).unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn another_queue_begins_with_the_name_that_a_user_chose() {
+        let random = [0; RANDOM_LETTERS];
+        assert_eq!(other_queue("game-1", &random), "game-1_aaaaaaaaaaaa");
+        assert_eq!(other_queue(&queue(&[1; 12]), &random), queue(&random));
+        let longest = "q".repeat(MAX_QUEUE_BYTES);
+        for first in [longest.as_str(), &longest[1..], &longest[13..]] {
+            let other = other_queue(first, &random);
+            assert!(validate_queue(&other).is_ok(), "{other}");
+            assert_ne!(&other, first);
         }
     }
 

@@ -66,6 +66,8 @@ pub(super) struct Consuming {
 struct Owner {
     shared: Arc<Shared>,
     topology: Topology,
+    /// The name that the queue had first.
+    first_queue: String,
     past: Past,
     /// A queue of the present name may be left of an earlier attempt.
     may_have_declared: bool,
@@ -109,6 +111,7 @@ impl Consuming {
             connector,
             owner: Owner {
                 shared,
+                first_queue: topology.queue.clone(),
                 topology,
                 past: Past::default(),
                 may_have_declared: false,
@@ -355,7 +358,8 @@ impl Owner {
         let mut random = [0; name::RANDOM_LETTERS];
         getrandom::fill(&mut random)
             .map_err(|error| Failure::passing(format!("no random bytes: {error}")))?;
-        let old = std::mem::replace(&mut self.topology.queue, name::queue(&random));
+        let new = name::other_queue(&self.first_queue, &random);
+        let old = std::mem::replace(&mut self.topology.queue, new);
         self.may_have_declared = false;
         self.log(
             RecordId::QueueRenamed,
