@@ -10,8 +10,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "fixture")]
 
+import rabbitmq
 from chaos import schedule
-from chaos.actions import ACTIONS, Action
+from chaos.actions import ACTIONS, Action, World
 from chaos.control import message
 from chaos.oracle import CONTROL, LAG, SETTLED, Oracle, Rules
 from ledger import (CLOSED, DISCONNECTED, FULL, INTERNAL, NO_CHANNEL, OK, REFUSED, TIMEOUT,
@@ -77,6 +78,28 @@ class ScheduleTest(unittest.TestCase):
         self.assertEqual(len(set(ACTIONS.values())), len(ACTIONS))
         for action in ACTIONS.values():
             self.assertIsNot(action.do, Action.do)
+
+
+class EndingNode:
+    """A node that is restarted while somebody asks it to act."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def running(self):
+        return self.asked == 0
+
+    def ctl(self, *_):
+        self.asked += 1
+        raise rabbitmq.FixtureError("rabbitmqctl ended with status -9")
+
+
+class WorldTest(unittest.TestCase):
+    def test_a_node_that_ends_while_it_is_asked_to_act_is_not_asked_again(self):
+        world = World(None, (), None, 0, 0, 0, 0, 0)
+        node = EndingNode()
+        world.while_it_runs(node, lambda node: node.ctl("status"))
+        self.assertEqual(node.asked, 1)
 
 
 class MessageTest(unittest.TestCase):

@@ -13,6 +13,7 @@ oracle is told of an action:
 - `SPARES_QUEUES`: it costs none that its queue depends on.
 """
 
+import subprocess
 import time
 
 import rabbitmq
@@ -314,12 +315,17 @@ class LimitsSet(Action):
 
 class Alarm(Action):
     def do(self):
-        self.node = self.world.admin_node()
-        self.node.ctl("set_vm_memory_high_watermark", "absolute", "1")
+        self.node = self.world.by_admin_node(self._raise_at)
+
+    @staticmethod
+    def _raise_at(node):
+        node.ctl("set_vm_memory_high_watermark", "absolute", "1")
+        return node
 
     def undo(self):
-        if self.node.running():  # one that was restarted has the limit of its configuration
-            self.node.ctl("set_vm_memory_high_watermark", "0.4")
+        # One that was restarted has the limit of its configuration; this may meet the restart.
+        self.world.while_it_runs(
+            self.node, lambda node: node.ctl("set_vm_memory_high_watermark", "0.4"))
 
 
 # --- layers and receivers -------------------------------------------------------------------
@@ -422,16 +428,16 @@ class World:
         raise ActionError("no node is left to be asked")
 
     def ctl(self, *arguments):
-        return self._admin(lambda node: node.ctl(*arguments))
+        return self.by_admin_node(lambda node: node.ctl(*arguments))
 
     def clear_policy(self, name):
         def clear(node):
             if name in node.ctl("list_policies", "-p", VHOST):
                 node.ctl("clear_policy", "-p", VHOST, name)
-        self._admin(clear)
+        self.by_admin_node(clear)
 
     def admin_eval(self, code):
-        return self._admin(lambda node: self.evaluate(node, code))
+        return self.by_admin_node(lambda node: self.evaluate(node, code))
 
     def admin_amqp(self, act):
         """Has `act` do something by a connection of its own, which no proxy sees."""
@@ -442,7 +448,7 @@ class World:
                 act(connection)
             finally:
                 connection.close()
-        return self._admin(connect)
+        return self.by_admin_node(connect)
 
     @staticmethod
     def evaluate(node, code):
@@ -450,14 +456,25 @@ class World:
         if printed != "ok":
             raise ActionError(f"node {node.name} answers {printed!r} to {code}")
 
-    def _admin(self, act):
+    def by_admin_node(self, act):
         """Acts by a node that is there; while the cluster is in trouble it is tried again, since
         whoever administrates a cluster would."""
+        return self._again_and_again(lambda: act(self.admin_node()))
+
+    def while_it_runs(self, node, act):
+        """Acts by this node, unless it has ended, or does meanwhile."""
+        def attempt():
+            if node.running():
+                act(node)
+        self._again_and_again(attempt)
+
+    def _again_and_again(self, attempt):
         deadline = time.monotonic() + self.WHOLE_SECONDS
         while True:
             try:
-                return act(self.admin_node())
-            except (rabbitmq.FixtureError, ActionError, amqp.AmqpError, OSError):
+                return attempt()
+            except (rabbitmq.FixtureError, subprocess.TimeoutExpired, ActionError,
+                    amqp.AmqpError, OSError):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
@@ -465,7 +482,7 @@ class World:
     def wait_until_whole(self):
         """Waits until all nodes see each other and take clients again."""
         size = str(len(self.cluster.nodes))
-        self._admin(lambda node: node.ctl("await_online_nodes", size, "--timeout", "30"))
+        self.by_admin_node(lambda node: node.ctl("await_online_nodes", size, "--timeout", "30"))
         for node in self.cluster.nodes:
             if not rabbitmq.wait_until(lambda node=node: rabbitmq.answers(node.port),
                                        self.WHOLE_SECONDS):
