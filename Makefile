@@ -12,6 +12,7 @@ INCLUDEDIR ?= $(PREFIX)/include
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
 CMAKEDIR ?= $(LIBDIR)/cmake/ChannelLayer
 MANDIR ?= $(PREFIX)/share/man
+STRIP ?= strip
 
 DEBUG := $(CARGO_TARGET_DIR)/debug
 RELEASE := $(CARGO_TARGET_DIR)/release
@@ -31,7 +32,8 @@ SOURCES := $(shell find src -name '*.rs') build.rs cbindgen.toml Cargo.toml Carg
 C_SOURCES = $(filter-out tests/abi/%/channel_layer.h,$(shell find bindings/c bindings/cpp bindings/go docs tests benches -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.hpp'))
 
 .DELETE_ON_ERROR:
-.PHONY: help build release demo test fleet wheel test-rabbitmq4 faults fuzz sanitize deps install uninstall \
+.PHONY: help build release demo test fleet wheel test-rabbitmq4 faults fuzz sanitize deps install \
+	install-debug uninstall \
 	deb check-deb big-endian docs docs-browser \
 	bench bench-full bench-bindings bench-report bench-pure counts abi deny sbom c-sources fmt lint clean
 
@@ -52,8 +54,9 @@ link_soname = soname=$$($(call soname_of,$(1))) && [ -n "$$soname" ] \
 # A stamp of our own, since cargo leaves a library that is still good as old as it is. So that
 # `sudo make install` after `make release` runs no compiler as root. A library that is newer than the
 # stamp comes from a cargo that was called without the flags of that script.
-$(STAMP): $(SOURCES) packaging/build_release.sh $(wildcard $(RELEASE)/libchannel_layer.so)
+$(STAMP): $(SOURCES) packaging/build_release.sh packaging/static_archive.sh $(wildcard $(RELEASE)/libchannel_layer.so)
 	packaging/build_release.sh
+	@packaging/static_archive.sh $(RELEASE)/libchannel_layer.a
 	@$(call link_soname,$(RELEASE))
 	@touch $@
 
@@ -103,6 +106,10 @@ from_cmake = $$(packaging/relative_path.sh '$(CMAKEDIR)' '$(1)')
 # 1 is for 32 bits and 2 for 64, says ELF.
 elf_class = $$(od -An -tu1 -j4 -N1 $(RELEASE)/libchannel_layer.so)
 
+# With the symbols, as a distribution wants them, which keeps them apart.
+install-debug: KEEPS_SYMBOLS = yes
+install-debug: install ## the same as install, with the symbols for debuggers
+
 install: $(STAMP) ## install library, headers, pkg-config, CMake, man pages; PREFIX, LIBDIR, DESTDIR …
 	install -d "$(DESTDIR)$(LIBDIR)" "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(PKGCONFIGDIR)" \
 		"$(DESTDIR)$(CMAKEDIR)" "$(DESTDIR)$(MANDIR)/man3"
@@ -112,6 +119,8 @@ install: $(STAMP) ## install library, headers, pkg-config, CMake, man pages; PRE
 		&& ln -sfn libchannel_layer.so.$(VERSION) "$(DESTDIR)$(LIBDIR)/$$soname" \
 		&& ln -sfn "$$soname" "$(DESTDIR)$(LIBDIR)/libchannel_layer.so"
 	install -m 644 $(RELEASE)/libchannel_layer.a "$(DESTDIR)$(LIBDIR)"
+	$(if $(KEEPS_SYMBOLS),,$(STRIP) --strip-unneeded "$(DESTDIR)$(LIBDIR)/libchannel_layer.so.$(VERSION)" \
+		&& $(STRIP) --strip-debug --enable-deterministic-archives "$(DESTDIR)$(LIBDIR)/libchannel_layer.a")
 	install -m 644 include/channel_layer.h "$(DESTDIR)$(INCLUDEDIR)"
 	set -e; for header in $(CPP_HEADERS); do \
 		install -d "$(DESTDIR)$(INCLUDEDIR)/$$(dirname "$$header")"; \

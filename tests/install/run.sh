@@ -119,14 +119,36 @@ needs() { # only what every Linux machine with glibc has
 }
 check "it needs only glibc and libgcc_s" needs
 
-size() {
+size() { # size FILE LIMIT
     local bytes
-    cp "$so" "$stage/stripped.so" && strip --strip-unneeded "$stage/stripped.so" || return
-    bytes=$(stat -c %s "$stage/stripped.so")
-    echo "stripped, the library has $bytes bytes"
-    [ "$bytes" -lt 6000000 ]
+    bytes=$(stat -c %s "$1")
+    echo "$(basename "$1") has $bytes bytes"
+    [ "$bytes" -lt "$2" ]
 }
-check "stripped it is smaller than 6 MB" size
+check "it is smaller than 6 MB" size "$so" 6000000
+check "and the static library smaller than 14 MB" size "$lib/libchannel_layer.a" 14000000
+has_symbols() { # has_symbols FILE
+    readelf -SW "$1" 2>/dev/null | grep '\.debug_line\b' >/dev/null
+}
+check "both are stripped" eval '! has_symbols "$so" && ! has_symbols "$lib/libchannel_layer.a"'
+with_symbols() {
+    make --no-print-directory install-debug DESTDIR="$stage/debug" >/dev/null &&
+        has_symbols "$stage/debug/usr/local/lib/libchannel_layer.so" &&
+        has_symbols "$stage/debug/usr/local/lib/libchannel_layer.a"
+}
+check "make install-debug keeps the symbols" with_symbols
+check "and installs the same files" same "$(tree "$root")" "$(tree "$stage/debug")"
+rm -rf "$stage/debug"
+
+static_exports() {
+    same "$functions" "$(nm --extern-only --defined-only "$lib/libchannel_layer.a" | awk 'NF == 3 { print $3 }' |
+        LC_ALL=C sort)"
+}
+check "the static library has the global names of the header and no others" static_exports
+no_bitcode() {
+    ! readelf -SW "$lib/libchannel_layer.a" 2>/dev/null | grep llvm
+}
+check "and no bitcode" no_bitcode
 
 # What of glibc it needs at least: the newest version of a symbol that it asks for.
 floor_of() { # floor_of FILE
@@ -227,6 +249,16 @@ check "a program links the static library" build_outside static "${flags[@]}"
 check "it does not ask for the shared one" same "" \
     "$(dynamic NEEDED "$outside/static" | grep channel_layer)"
 check "and runs on its own" says "sent and received" timeout 60 "$outside/static"
+
+beside() { # another library of Rust that was optimised as a whole, as ours is
+    cp tests/install/beside.c tests/install/beside.rs "$outside"
+    (cd "$outside" && "${RUSTC:-rustc}" --edition 2024 -O -C lto=fat --crate-type staticlib beside.rs &&
+        "${cc[@]}" -std=c11 -Wall -Wextra -Werror beside.c libbeside.a -o after "${flags[@]}" &&
+        "${cc[@]}" -std=c11 -Wall -Wextra -Werror beside.c "${flags[@]}" libbeside.a -o before)
+}
+check "it links before and after another library of Rust" beside
+check "and both work" says "hello and 11" timeout 60 "$outside/after"
+check "in either order" says "hello and 11" timeout 60 "$outside/before"
 
 # --- CMake ----------------------------------------------------------------------------------
 
