@@ -13,6 +13,7 @@ pub mod stats;
 
 mod back_pressure;
 mod broker;
+mod copies;
 mod dispatch;
 mod endpoint;
 mod ffi;

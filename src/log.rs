@@ -124,6 +124,11 @@ records! {
         "Receivers of this process have not taken messages for longer than the broker's \
          `consumer_timeout`; what they hold does not hold back deliveries any more. No message is lost.",
         "Make the receivers faster or look whether one hangs; or raise `consumer_timeout` on the broker.";
+    OtherCopy = "other_copy", Warn, "channel_layer::broker",
+        "The process holds another copy of the library, in the file that the text names. A broker of \
+         `memory://` is that of one copy: layers of the other do not reach it.",
+        "Let all parts of the program load the same file, as by `CHANNEL_LAYER_LIBRARY`; or use a \
+         broker.";
     ExchangeNotChecked = "exchange_not_checked", Warn, "channel_layer::broker",
         "The user may not write to the exchange that the text names: whether it routes to this process \
          is not checked, and sends by it are refused.",

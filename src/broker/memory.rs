@@ -18,6 +18,7 @@ use crate::broker::{
     Outcome, Publication, Route, Token,
 };
 use crate::config::Settings;
+use crate::copies;
 use crate::log::RecordId;
 use crate::runtime::ProcessLocal;
 use crate::sync::Mutex;
@@ -410,6 +411,18 @@ impl Worker {
                 self.shared.named.name, self.shared.queue
             );
             host.log(RecordId::Connected, message);
+            for file in copies::others() {
+                let file = if file.is_empty() {
+                    "the program"
+                } else {
+                    &file
+                };
+                let message = format!(
+                    "{file} is another copy of this library, and has a memory://{} of its own",
+                    self.shared.named.name
+                );
+                host.log(RecordId::OtherCopy, message);
+            }
             host.state_changed(BrokerState::Ready(GENERATION));
         }
         while let Some(host) = self.host.upgrade() {

@@ -260,6 +260,14 @@ check "it links before and after another library of Rust" beside
 check "and both work" says "hello and 11" timeout 60 "$outside/after"
 check "in either order" says "hello and 11" timeout 60 "$outside/before"
 
+two_copies() {
+    cp tests/install/two_copies.c "$outside"
+    (cd "$outside" && "${cc[@]}" -std=c11 -Wall -Wextra -Werror two_copies.c "${flags[@]}" -o two_copies)
+}
+check "a program with the static library can load the shared one" two_copies
+check "memory:// says that there are two" says other_copy timeout 60 "$outside/two_copies" "$so"
+check "and nothing where there is one" says "" timeout 60 "$outside/two_copies"
+
 # --- CMake ----------------------------------------------------------------------------------
 
 cp tests/install/outside.cpp tests/install/cmake/CMakeLists.txt "$outside"
