@@ -46,16 +46,18 @@ NO_TABLE = table({})
 
 
 class Connection:
-    """A connection with one AMQP channel in confirm mode; nothing on it lasts beyond `deadline`."""
+    """A connection with AMQP channels in confirm mode, one at first; nothing on it lasts beyond
+    `deadline`."""
 
     def __init__(self, port, vhost, user, password, deadline, connect_seconds):
         self.heard = False  # whether it has heard itself
         self._deadline = deadline
         self._frames = Frames(skip=0)
         self._waiting = []  # frames that have arrived
-        self._published = 0
+        self._published = {}  # by AMQP channel
         self._body = None  # of what is being delivered or returned: (method, payload)
-        # (name, value): acked and nacked with (tag, multiple), delivered and returned with a body.
+        # (name, value): acked and nacked with (AMQP channel, tag, multiple), delivered and returned
+        # with a body.
         self.events = []
         limit = min(connect_seconds, self._left())
         self._socket = socket.create_connection((LOOPBACK, port), timeout=limit)
@@ -74,8 +76,15 @@ class Connection:
         channels, frame, _ = struct.unpack(">HIH", self._wait(TUNE))
         self._send(0, TUNE_OK, struct.pack(">HIH", channels, frame, 0))
         self._call(0, OPEN, OPEN_OK, short_string(vhost), b"\0\0")
-        self._call(1, CHANNEL_OPEN, CHANNEL_OPEN_OK, b"\0")
-        self._call(1, CONFIRM_SELECT, CONFIRM_SELECT_OK, b"\0")
+        self.open_channel()
+
+    def open_channel(self):
+        """The number of a further AMQP channel."""
+        number = len(self._published) + 1
+        self._published[number] = 0
+        self._call(number, CHANNEL_OPEN, CHANNEL_OPEN_OK, b"\0")
+        self._call(number, CONFIRM_SELECT, CONFIRM_SELECT_OK, b"\0")
+        return number
 
     def declare_exchange(self, name, kind="direct"):
         self._call(1, EXCHANGE_DECLARE, EXCHANGE_DECLARE_OK, b"\0\0", short_string(name),
@@ -97,13 +106,13 @@ class Connection:
         self._call(1, CONSUME, CONSUME_OK, b"\0\0", short_string(queue), short_string("c"), b"\x02",
                    NO_TABLE)
 
-    def publish(self, exchange, key, body):
+    def publish(self, exchange, key, body, channel=1):
         """Publishes a small message as mandatory, and returns its tag."""
-        self._send(1, PUBLISH, b"\0\0", short_string(exchange), short_string(key), b"\x01")
-        self._send_frame(HEADER_FRAME, 1, struct.pack(">HHQH", 60, 0, len(body), 0))
-        self._send_frame(BODY, 1, body)
-        self._published += 1
-        return self._published
+        self._send(channel, PUBLISH, b"\0\0", short_string(exchange), short_string(key), b"\x01")
+        self._send_frame(HEADER_FRAME, channel, struct.pack(">HHQH", 60, 0, len(body), 0))
+        self._send_frame(BODY, channel, body)
+        self._published[channel] += 1
+        return self._published[channel]
 
     def wait_event(self, until):
         """The next event, or None where `until` comes first."""
@@ -156,7 +165,7 @@ class Connection:
             if not data:
                 raise AmqpError("the connection was closed")
             self._waiting.extend(self._frames.feed(data))
-        kind, _, payload = self._waiting.pop(0)
+        kind, channel, payload = self._waiting.pop(0)
         if kind == BODY and self._body is not None:
             self.events.append((self._body, payload))
             self._body = None
@@ -168,7 +177,8 @@ class Connection:
             raise AmqpError(f"{code} {arguments[3:3 + length].decode(errors='replace')}")
         if method in (ACK, NACK):
             tag, flags = struct.unpack_from(">QB", arguments)
-            self.events.append(("acked" if method == ACK else "nacked", (tag, bool(flags & 1))))
+            self.events.append(("acked" if method == ACK else "nacked",
+                                (channel, tag, bool(flags & 1))))
         elif method in (DELIVER, RETURN):
             self._body = "delivered" if method == DELIVER else "returned"
         return method, arguments

@@ -4,6 +4,7 @@ It declares a queue, binds it to the groups exchange and hears itself by both wa
 the layers must be able to as well. Then it sends a ping to each channel that they have.
 """
 
+import collections
 import itertools
 import threading
 import time
@@ -122,7 +123,9 @@ class Control:
 
     def _ping(self, connection):
         connection.set_deadline(time.monotonic() + PING_SECONDS + 1)
-        numbers = {}  # tag -> number
+        # One that is for a queue on a node that hangs keeps what is behind it on its AMQP channel.
+        lanes = collections.defaultdict(connection.open_channel)
+        numbers = {}  # (AMQP channel, tag) -> number
         returned = set()
         pings = [("d", name, *place) for name, place in self._channels().items()]
         for kind, name, layer, channel in (*pings, ("g", self._group, None, None)):
@@ -133,9 +136,10 @@ class Control:
             else:
                 body = message(number, CONTROL, "__asgi_group__", name)
                 way = (GROUPS, name)
+            lane = lanes[way]
             with self._tell() as oracle:
                 oracle.ping_sent(number, time.monotonic(), kind, layer, channel)
-            numbers[connection.publish(*way, body)] = number
+            numbers[lane, connection.publish(*way, body, lane)] = number
         until = time.monotonic() + PING_SECONDS
         while numbers:
             event = connection.wait_event(until)
@@ -145,8 +149,9 @@ class Control:
             if name == "returned":
                 returned.add(int.from_bytes(value[4:12], "big"))
             elif name in ("acked", "nacked"):
-                tag, multiple = value
-                for each in [t for t in numbers if t == tag or (multiple and t < tag)]:
+                lane, tag, multiple = value
+                for each in [(at, t) for at, t in numbers
+                             if at == lane and (t == tag or (multiple and t < tag))]:
                     number = numbers.pop(each)
                     answer = "returned" if number in returned else name
                     with self._tell() as oracle:
