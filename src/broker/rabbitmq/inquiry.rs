@@ -14,8 +14,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lapin::Channel;
+use lapin::types::ShortString;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::connect::Link;
 use super::failure::is_not_found;
@@ -232,10 +234,23 @@ impl Inquiry {
         let Ok(channel) = self.topology.answer(connection.create_channel()).await else {
             return true;
         };
-        match tokio::time::timeout(PATIENCE, find_queue(&channel, queue)).await {
-            Ok(Err(error)) => !is_not_found(&error),
-            Ok(Ok(())) | Err(_) => true,
-        }
+        is_there(&link, channel, queue, PATIENCE).await
+    }
+}
+
+/// Whether `queue` is there, or nothing is answered within `patience`. The broker closes `channel`.
+pub(super) async fn is_there(
+    link: &Link,
+    channel: Channel,
+    queue: ShortString,
+    patience: Duration,
+) -> bool {
+    // Where it is dropped before the answer comes, lapin closes it, and then takes the broker's own
+    // close for an error of the connection.
+    link.keep(channel.clone());
+    match timeout(patience, find_queue(&channel, queue)).await {
+        Ok(Err(error)) => !is_not_found(&error),
+        Ok(Ok(())) | Err(_) => true,
     }
 }
 

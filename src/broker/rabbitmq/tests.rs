@@ -404,6 +404,27 @@ async fn beside() -> (Link, lapin::Channel) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_for_a_queue_that_is_answered_too_late_costs_no_connection() {
+    let peer = Peer::ready(&opener(), &[]).await;
+    let queue = || peer.queue.as_str().into();
+    let (link, channel) = beside().await;
+    let connection = link.connection().expect("it");
+    let mut late = 0;
+    for _ in 0..20 {
+        let asking = connection.create_channel().await.expect("an AMQP channel");
+        let closed = asking.clone();
+        assert!(inquiry::is_there(&link, asking, queue(), Duration::ZERO).await);
+        late += usize::from(closed.status().connected());
+    }
+    assert!(late > 0, "each answer was in time");
+    // The broker has answered all when it answers this.
+    let limit = lapin::options::BasicQosOptions::default();
+    channel.basic_qos(1, limit).await.expect("an answer");
+    assert!(link.stands());
+    peer.close(SECOND).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_exchange_is_made_again() {
     let exchange = unique("groups");
     let peer = Peer::ready(&opener(), &[("groups_exchange", &exchange)]).await;
