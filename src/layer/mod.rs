@@ -250,7 +250,21 @@ impl Layer {
         message: &[u8],
         done: D,
     ) -> Result<(), Rejected<D>> {
-        self.send_to_async(To::Channel(channel), message, done)
+        self.send_to_async(To::Channel(channel), done, |to, most| {
+            wire::encode(message, to, most)
+        })
+    }
+
+    /// Sends a JSON object to a channel; the outcome goes to `done`.
+    pub fn send_json_async<D: Done>(
+        &self,
+        channel: &str,
+        json: &str,
+        done: D,
+    ) -> Result<(), Rejected<D>> {
+        self.send_to_async(To::Channel(channel), done, |to, most| {
+            wire::encode_json(json.as_bytes(), to, most)
+        })
     }
 
     /// Sends a MessagePack map to a group; the outcome goes to `done`.
@@ -260,22 +274,36 @@ impl Layer {
         message: &[u8],
         done: D,
     ) -> Result<(), Rejected<D>> {
-        self.send_to_async(To::Group(group), message, done)
+        self.send_to_async(To::Group(group), done, |to, most| {
+            wire::encode(message, to, most)
+        })
+    }
+
+    /// Sends a JSON object to a group; the outcome goes to `done`.
+    pub fn group_send_json_async<D: Done>(
+        &self,
+        group: &str,
+        json: &str,
+        done: D,
+    ) -> Result<(), Rejected<D>> {
+        self.send_to_async(To::Group(group), done, |to, most| {
+            wire::encode_json(json.as_bytes(), to, most)
+        })
     }
 
     fn send_to_async<D: Done>(
         &self,
         to: To<'_>,
-        message: &[u8],
         done: D,
+        encode: impl FnOnce(Recipient<'_>, usize) -> Result<Vec<u8>, Error>,
     ) -> Result<(), Rejected<D>> {
         let shared = &*self.shared;
         let call = shared.enter();
-        let prepared = call.as_ref().map_err(Error::clone).and_then(|_| {
-            to.prepare(|recipient| {
-                wire::encode(message, recipient, shared.settings.max_message_size)
-            })
-        });
+        let most = shared.settings.max_message_size;
+        let prepared = call
+            .as_ref()
+            .map_err(Error::clone)
+            .and_then(|_| to.prepare(|recipient| encode(recipient, most)));
         let prepared = prepared.and_then(|(route, body)| {
             shared.check_size(&body)?;
             Ok((route, body))

@@ -59,6 +59,9 @@ static inline int forked_call_not_refused(layer_t *layer, layer_t *polled, const
                             &error));
     FORKED(layer_group_send_async(layer, group, message, length, forked_is_never_done, NULL, NULL,
                                   &error));
+    FORKED(layer_send_json_async(layer, channel, "{}", forked_is_never_done, NULL, NULL, &error));
+    FORKED(
+        layer_group_send_json_async(layer, group, "{}", forked_is_never_done, NULL, NULL, &error));
     FORKED(layer_receive(layer, channel, forked_never_receives, NULL, NULL, &number, &error));
     FORKED(layer_receive_cancel(layer, 1, &error));
     FORKED(layer_receive_next(layer, channel, 0, &received, &error));

@@ -64,6 +64,30 @@ TEST(a_move_only_callable_is_destroyed_once_after_its_last_call) {
     CHECK(destroyed == 4);
 }
 
+TEST(json_text_that_is_sent_without_waiting_arrives_in_order) {
+    check::queue<status_code> outcomes;
+    const auto layer = check::open(check::memory());
+    const auto channel = layer.new_channel();
+    layer.group_add("g", channel);
+    const auto done = [&](const outcome &given) { outcomes.put(given.status()); };
+    for (int i = 0; i < 20; i++) {
+        const auto text = json{{"n", i}}.dump();
+        if (i % 2 == 0) {
+            layer.send_json_async(channel, text, done);
+        } else {
+            layer.group_send_json_async("g", text, done);
+        }
+    }
+    for (int i = 0; i < 20; i++) {
+        const auto message = layer.receive_next(channel, 20s);
+        CHECK(message->as<json>().at("n") == i);
+        CHECK(message->group().has_value() == (i % 2 == 1));
+        CHECK(outcomes.get() == status_code::ok);
+    }
+    layer.send_json_async("channels_none!gone", "{}", done);
+    CHECK(outcomes.get() == status_code::no_channel);
+}
+
 TEST(a_callable_is_destroyed_once_by_a_call_that_fails) {
     std::atomic<int> destroyed{0};
     const auto layer = check::open(check::memory());
@@ -78,10 +102,18 @@ TEST(a_callable_is_destroyed_once_by_a_call_that_fails) {
     CHECK(destroyed == 2);
     check::raises(status_code::invalid, {}, [&] { layer.group_add_async("g", "x!y", done()); });
     CHECK(destroyed == 3);
+    const auto own = layer.new_channel();
+    check::raises(status_code::invalid, {"twin"},
+                  [&] { layer.send_json_async(own, R"({"twin": 1, "twin": 2})", done()); });
+    CHECK(destroyed == 4);
+    check::raises(status_code::invalid, {"NUL"},
+                  [&] { layer.group_send_json_async("g", std::string_view("{}\0", 3), done()); });
+    CHECK(destroyed == 5);
+    CHECK(layer.try_receive_next(own, 0ms).status() == status_code::timeout);
     check::raises(status_code::invalid, {}, [&] {
         (void)layer.receive("x!y", [held = counted(destroyed)](message_view) {});
     });
-    CHECK(destroyed == 4);
+    CHECK(destroyed == 6);
 }
 
 TEST(a_callable_that_is_no_temporary_is_copied) {
@@ -94,7 +126,9 @@ TEST(a_callable_that_is_no_temporary_is_copied) {
     layer.send_async(channel, json::object(), done);
     layer.group_add_async("g", channel, done);
     layer.group_send_async("g", json::object(), done);
-    for (int i = 0; i < 3; i++) {
+    layer.send_json_async(channel, "{}", done);
+    layer.group_send_json_async("g", "{}", done);
+    for (int i = 0; i < 5; i++) {
         CHECK(outcomes.get() == status_code::ok);
     }
     CHECK(done);
@@ -254,6 +288,8 @@ TEST(a_layer_that_was_moved_from_or_closed_says_so) {
         closed([&] { used.group_send_json("g", "{}"); });
         closed([&] { used.send_async(channel, json::object(), done); });
         closed([&] { used.group_send_async("g", json::object(), done); });
+        closed([&] { used.send_json_async(channel, "{}", done); });
+        closed([&] { used.group_send_json_async("g", "{}", done); });
         closed([&] { used.group_add("g", channel); });
         closed([&] { used.group_add_async("g", channel, done); });
         closed([&] { used.group_discard("g", channel); });

@@ -67,6 +67,10 @@ table! {
     group_send_async = send::layer_group_send_async:
         (*const layer_t, Text, *const u8, usize, layer_done_cb, Data, layer_destroy_cb, Error)
         -> Status;
+    send_json_async = send::layer_send_json_async:
+        (*const layer_t, Text, Text, layer_done_cb, Data, layer_destroy_cb, Error) -> Status;
+    group_send_json_async = send::layer_group_send_json_async:
+        (*const layer_t, Text, Text, layer_done_cb, Data, layer_destroy_cb, Error) -> Status;
     group_add = groups::layer_group_add: (*const layer_t, Text, Text, Error) -> Status;
     group_add_async = groups::layer_group_add_async:
         (*const layer_t, Text, Text, layer_done_cb, Data, layer_destroy_cb, Error) -> Status;

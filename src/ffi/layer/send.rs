@@ -174,3 +174,59 @@ pub unsafe extern "C" fn layer_group_send_async(
         layer.group_send_async(group, message, done).map_err(disown)
     })
 }
+
+/// `layer_send_json` without waiting: the outcome goes to `done`.
+///
+/// `channel`, `json`: borrowed until the call returns. What the JSON text must be is said at
+/// `layer_send_json`: a text that is not allowed is `LAYER_INVALID` here, and never an outcome. All
+/// else as `layer_send_async`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn layer_send_json_async(
+    layer: *const layer_t,
+    channel: *const c_char,
+    json: *const c_char,
+    done: layer_done_cb,
+    userdata: *mut c_void,
+    destroy: layer_destroy_cb,
+    error: *mut *mut layer_error_t,
+) -> layer_status_t {
+    guard(error, || {
+        // SAFETY: the caller passes NULL or a layer that is not being freed, and C strings.
+        let ((layer, channel), json) = unsafe {
+            (
+                open_with(layer, channel, "channel")?,
+                handle::text(json, "json")?,
+            )
+        };
+        let done = DoneCallback::new(done, userdata, destroy, "done")?;
+        layer.send_json_async(channel, json, done).map_err(disown)
+    })
+}
+
+/// `layer_group_send_json` without waiting; all else as `layer_send_json_async`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn layer_group_send_json_async(
+    layer: *const layer_t,
+    group: *const c_char,
+    json: *const c_char,
+    done: layer_done_cb,
+    userdata: *mut c_void,
+    destroy: layer_destroy_cb,
+    error: *mut *mut layer_error_t,
+) -> layer_status_t {
+    guard(error, || {
+        // SAFETY: the caller passes NULL or a layer that is not being freed, and C strings.
+        let ((layer, group), json) = unsafe {
+            (
+                open_with(layer, group, "group")?,
+                handle::text(json, "json")?,
+            )
+        };
+        let done = DoneCallback::new(done, userdata, destroy, "done")?;
+        layer
+            .group_send_json_async(group, json, done)
+            .map_err(disown)
+    })
+}

@@ -774,6 +774,30 @@ layer_status_t layer_group_send_async(const layer_t *layer,
                                       layer_destroy_cb destroy,
                                       layer_error_t **error);
 
+// `layer_send_json` without waiting: the outcome goes to `done`.
+//
+// `channel`, `json`: borrowed until the call returns. What the JSON text must be is said at
+// `layer_send_json`: a text that is not allowed is `LAYER_INVALID` here, and never an outcome. All
+// else as `layer_send_async`.
+LAYER_MUST_USE
+layer_status_t layer_send_json_async(const layer_t *layer,
+                                     const char *channel,
+                                     const char *json,
+                                     layer_done_cb done,
+                                     void *userdata,
+                                     layer_destroy_cb destroy,
+                                     layer_error_t **error);
+
+// `layer_group_send_json` without waiting; all else as `layer_send_json_async`.
+LAYER_MUST_USE
+layer_status_t layer_group_send_json_async(const layer_t *layer,
+                                           const char *group,
+                                           const char *json,
+                                           layer_done_cb done,
+                                           void *userdata,
+                                           layer_destroy_cb destroy,
+                                           layer_error_t **error);
+
 // The message as one MessagePack map, without the recipient key that travels with it.
 //
 // `message`: borrowed; NULL gives NULL with length 0. `length`: receives the number of bytes;

@@ -195,10 +195,14 @@ static void use_threads(const char *host) {
         layer_send_async(layer, channel, first, first_length, on_done, &seen, on_destroy, &error));
     SUCCEED(layer_group_send_async(layer, "hall", first, first_length, on_done, &seen, on_destroy,
                                    &error));
-    wait_for(&seen, &seen.outcomes, 3);
-    wait_for(&seen, &seen.messages, 2);
+    SUCCEED(layer_send_json_async(layer, channel, "{\"type\": \"first\"}", on_done, &seen,
+                                  on_destroy, &error));
+    SUCCEED(layer_group_send_json_async(layer, "hall", "{\"type\": \"first\"}", on_done, &seen,
+                                        on_destroy, &error));
+    wait_for(&seen, &seen.outcomes, 5);
+    wait_for(&seen, &seen.messages, 4);
     SUCCEED(layer_receive_cancel(layer, receiver, &error));
-    wait_for(&seen, &seen.destroyed, 4);
+    wait_for(&seen, &seen.destroyed, 6);
 
     SUCCEED(layer_group_discard(layer, "room", channel, &error));
     SUCCEED(layer_channel_discard(layer, channel, &error));
@@ -210,7 +214,7 @@ static void use_threads(const char *host) {
 
     SUCCEED(layer_close(layer, WAIT_MS, &error));
     layer_free(layer);
-    wait_for(&seen, &seen.destroyed, 7);
+    wait_for(&seen, &seen.destroyed, 9);
     check(seen.states > 0, "the state changed");
     check(seen.closed == 0, "a receiver that its user has ended hears no more");
     expect(seen.kept, channel, NULL);

@@ -93,6 +93,22 @@ CASE(null_for_each_argument_is_invalid_and_named) {
                                                            probe_destroy, ERR)));
     CHECK_NAMES("done", fails(p, layer_group_send_async(layer, group, m.data, m.length, NULL, p,
                                                         probe_destroy, ERR)));
+    CHECK_NAMES("layer", fails(p, layer_send_json_async(NULL, channel, "{}", probe_done, p,
+                                                        probe_destroy, ERR)));
+    CHECK_NAMES("channel", fails(p, layer_send_json_async(layer, NULL, "{}", probe_done, p,
+                                                          probe_destroy, ERR)));
+    CHECK_NAMES("json", fails(p, layer_send_json_async(layer, channel, NULL, probe_done, p,
+                                                       probe_destroy, ERR)));
+    CHECK_NAMES("done",
+                fails(p, layer_send_json_async(layer, channel, "{}", NULL, p, probe_destroy, ERR)));
+    CHECK_NAMES("layer", fails(p, layer_group_send_json_async(NULL, group, "{}", probe_done, p,
+                                                              probe_destroy, ERR)));
+    CHECK_NAMES("group", fails(p, layer_group_send_json_async(layer, NULL, "{}", probe_done, p,
+                                                              probe_destroy, ERR)));
+    CHECK_NAMES("json", fails(p, layer_group_send_json_async(layer, group, NULL, probe_done, p,
+                                                             probe_destroy, ERR)));
+    CHECK_NAMES("done", fails(p, layer_group_send_json_async(layer, group, "{}", NULL, p,
+                                                             probe_destroy, ERR)));
 
     CHECK_NAMES("layer", layer_group_add(NULL, group, channel, ERR));
     CHECK_NAMES("group", layer_group_add(layer, NULL, channel, ERR));

@@ -184,6 +184,8 @@ static int32_t call_what_is_allowed(struct probe *probe, layer_status_t status,
     EXPECT_OK(layer_group_discard(layer, in->bound, name, ERR));
     EXPECT_OK(send_async(layer, in->there, 2, in->done));
     EXPECT_OK(group_send_async(layer, in->bound, 3, in->done));
+    EXPECT_OK(send_json_async(layer, in->there, "{\"type\": \"test\", \"n\": 4}", in->done));
+    EXPECT_OK(group_send_json_async(layer, in->bound, "{}", in->done));
     struct probe *brief = probe_new("brief receiver");
     EXPECT_OK(receive(layer, name, brief, &id));
     EXPECT_OK(layer_receive_cancel(layer, id, ERR));
@@ -206,9 +208,10 @@ CASE(what_never_waits_is_allowed_in_a_callback) {
     probe->context = inside;
     CHECK_OK(receive(inside->layer, inside->channel, probe, NULL));
     CHECK_OK(send_number(inside->other, inside->channel, 1));
-    WAIT_CALLS(inside->done, 3);
-    CHECK_SEEN(inside->done, outcomes[LAYER_OK], 3);
+    WAIT_CALLS(inside->done, 5);
+    CHECK_SEEN(inside->done, outcomes[LAYER_OK], 5);
     CHECK_PULL(inside->other, inside->there, 2);
+    CHECK_PULL(inside->other, inside->there, 4);
     CHECK_STAT(inside->layer, LAYER_STAT_MEMBERSHIPS, 1);
 }
 

@@ -15,6 +15,8 @@ static void check_closed(layer_t *layer, const char *channel) {
     CHECK_STATUS(LAYER_CLOSED, layer_group_send_json(layer, group, "{}", ERR));
     CHECK_STATUS(LAYER_CLOSED, send_async(layer, channel, 1, p));
     CHECK_STATUS(LAYER_CLOSED, group_send_async(layer, group, 1, p));
+    CHECK_STATUS(LAYER_CLOSED, send_json_async(layer, channel, "{}", p));
+    CHECK_STATUS(LAYER_CLOSED, group_send_json_async(layer, group, "{}", p));
     CHECK_STATUS(LAYER_CLOSED, layer_group_add(layer, group, channel, ERR));
     CHECK_STATUS(LAYER_CLOSED, group_add_async(layer, group, channel, p));
     CHECK_STATUS(LAYER_CLOSED, layer_group_discard(layer, group, channel, ERR));

@@ -32,29 +32,49 @@ static const struct {
     {"{\"type\":\"chat.text\"}", "81a474797065a9636861742e74657874", NULL},
 };
 
+enum { WAYS = 4 };
+
+/* Sends JSON text in one of four ways: to the channel or to the group, waiting or not. */
+static layer_status_t send_text(unsigned way, layer_t *layer, const char *channel,
+                                const char *group, const char *json, struct probe *done) {
+    switch (way) {
+    case 0:
+        return layer_send_json(layer, channel, json, ERR);
+    case 1:
+        return layer_group_send_json(layer, group, json, ERR);
+    case 2:
+        return send_json_async(layer, channel, json, done);
+    default:
+        return group_send_json_async(layer, group, json, done);
+    }
+}
+
 CASE(json_forms) {
     layer_t *layer = open_layer(DEFAULTS);
     const char *channel = new_channel(layer), *group = unique("group-");
+    struct probe *done = probe_new("done");
     CHECK_OK(layer_group_add(layer, group, channel, ERR));
-    for (size_t i = 0; i < 2 * sizeof forms / sizeof forms[0]; i++) {
-        const char *in = forms[i / 2].in, *out = forms[i / 2].out, *json = NULL;
-        layer_status_t status = STATUS(i % 2 == 0 ? layer_send_json(layer, channel, in, ERR)
-                                                  : layer_group_send_json(layer, group, in, ERR));
+    for (size_t i = 0; i < WAYS * sizeof forms / sizeof forms[0]; i++) {
+        const char *in = forms[i / WAYS].in, *out = forms[i / WAYS].out, *json = NULL;
+        layer_status_t status =
+            STATUS(send_text((unsigned)(i % WAYS), layer, channel, group, in, done));
         CHECK(status == LAYER_OK, "%s: %s (%s)", in, layer_status_name(status), error_text());
         layer_message_t *message = pull(layer, channel);
         CHECK_OK(layer_message_json(message, &json, ERR));
         CHECK(strcmp(json, out == NULL ? in : out) == 0, "%s came as %s", in, json);
-        if (forms[i / 2].hex != NULL) {
+        if (forms[i / WAYS].hex != NULL) {
             struct mp expected = {0};
-            mp_hex(&expected, forms[i / 2].hex);
+            mp_hex(&expected, forms[i / WAYS].hex);
             size_t length = 0;
             const uint8_t *data = layer_message_data(message, &length);
             CHECK(length == expected.length && memcmp(data, expected.data, length) == 0,
-                  "%s came as %zu bytes, not as %s", in, length, forms[i / 2].hex);
+                  "%s came as %zu bytes, not as %s", in, length, forms[i / WAYS].hex);
             mp_free(&expected);
         }
         layer_message_free(message);
     }
+    WAIT_CALLS(done, 2 * sizeof forms / sizeof forms[0]);
+    CHECK_SEEN(done, outcomes[LAYER_OK], 2 * sizeof forms / sizeof forms[0]);
 }
 
 /* Not allowed, and what its error must name. */
@@ -96,11 +116,12 @@ static const struct {
 CASE(json_that_is_not_allowed_is_refused_by_name) {
     layer_t *layer = open_layer(DEFAULTS);
     const char *channel = new_channel(layer), *group = unique("group-");
+    struct probe *done = probe_new("never taken");
     CHECK_OK(layer_group_add(layer, group, channel, ERR));
-    for (size_t i = 0; i < 2 * sizeof refused / sizeof refused[0]; i++) {
-        const char *json = refused[i / 2].json, *says = refused[i / 2].says;
-        layer_status_t status = STATUS(i % 2 == 0 ? layer_send_json(layer, channel, json, ERR)
-                                                  : layer_group_send_json(layer, group, json, ERR));
+    for (size_t i = 0; i < WAYS * sizeof refused / sizeof refused[0]; i++) {
+        const char *json = refused[i / WAYS].json, *says = refused[i / WAYS].says;
+        layer_status_t status =
+            STATUS(send_text((unsigned)(i % WAYS), layer, channel, group, json, done));
         CHECK(status == LAYER_INVALID, "%s: %s (%s)", json, layer_status_name(status),
               error_text());
         CHECK(says == NULL || strstr(error_text(), says) != NULL,
@@ -108,6 +129,58 @@ CASE(json_that_is_not_allowed_is_refused_by_name) {
     }
     CHECK_NOTHING_BEFORE_FENCE(layer, layer, channel);
     CHECK_STAT(layer, LAYER_STAT_SENDS_CONFIRMED, 1);
+}
+
+/* What sends without waiting keeps its place among the sends, and tells each outcome. */
+CASE(json_sends_without_waiting_keep_their_order_and_tell_outcomes) {
+    enum { COUNT = 200 };
+    layer_t *layer = open_layer("remote_capacity", "1000", "local_capacity", "1000");
+    const char *channel = new_channel(layer), *group = unique("group-");
+    struct probe *done = probe_new("done"), *gone = probe_new("to nobody");
+    CHECK_OK(layer_group_add(layer, group, channel, ERR));
+    for (int64_t i = 0; i < COUNT; i++) {
+        const char *json = text("{\"type\":\"test\",\"n\":%lld}", (long long)i);
+        switch (i % 4) {
+        case 0:
+            CHECK_OK(send_json_async(layer, channel, json, done));
+            break;
+        case 1:
+            CHECK_OK(send_async(layer, channel, i, done));
+            break;
+        case 2:
+            CHECK_OK(group_send_json_async(layer, group, json, done));
+            break;
+        default:
+            CHECK_OK(group_send_async(layer, group, i, done));
+        }
+    }
+    CHECK_OK(send_json_async(layer, text("%s!gone", unique("channels_")), "{}", gone));
+    CHECK_OK(group_send_json_async(layer, unique("group-"), "{}", done)); /* Of nobody. */
+    for (int64_t i = 0; i < COUNT; i++) {
+        CHECK_PULL(layer, channel, i);
+    }
+    WAIT_CALLS(done, COUNT + 1);
+    CHECK_SEEN(done, outcomes[LAYER_OK], COUNT + 1);
+    WAIT_CALLS(gone, 1);
+    CHECK_SEEN(gone, outcomes[LAYER_NO_CHANNEL], 1);
+}
+
+CASE(json_sends_without_waiting_are_counted_in_max_in_flight) {
+    layer_t *layer = open_layer("dispatch", "poll", "max_in_flight", "2");
+    const char *channel = new_channel(layer), *group = unique("group-");
+    struct probe *done = probe_new("done");
+    CHECK_OK(send_json_async(layer, channel, "{}", done));
+    CHECK_OK(group_send_json_async(layer, group, "{}", done));
+    /* Nobody polls, so that the two hold their places. */
+    CHECK_STATUS(LAYER_BUSY, send_json_async(layer, channel, "{}", done));
+    CHECK_STATUS(LAYER_BUSY, group_send_json_async(layer, group, "{}", done));
+    while (SEEN(done, calls) < 2) {
+        CHECK_OK(layer_poll(layer, 0, 20000, NULL, ERR));
+    }
+    CHECK_SEEN(done, outcomes[LAYER_OK], 2);
+    CHECK_OK(send_json_async(layer, channel, "{}", done));
+    CHECK_OK(layer_poll(layer, 0, 20000, NULL, ERR));
+    CHECK_SEEN(done, outcomes[LAYER_OK], 3);
 }
 
 static const char *nested_json(unsigned arrays) {

@@ -77,6 +77,8 @@ CASE(a_message_over_max_message_size_is_too_large) {
     snprintf(json, 4000, "{\"n\":1,\"pad\":\"%02000d\"}", 0);
     CHECK_STATUS(LAYER_TOO_LARGE, layer_send_json(layer, channel, json, ERR));
     CHECK_STATUS(LAYER_TOO_LARGE, layer_group_send_json(layer, group, json, ERR));
+    CHECK_STATUS(LAYER_TOO_LARGE, send_json_async(layer, channel, json, done));
+    CHECK_STATUS(LAYER_TOO_LARGE, group_send_json_async(layer, group, json, done));
     CHECK_PULL(layer, channel, 1);
     CHECK_NOTHING_BEFORE_FENCE(layer, layer, channel);
 

@@ -234,6 +234,18 @@ layer_status_t group_send_async(layer_t *layer, const char *group, int64_t numbe
                                                      probe_done, probe, destroy_of(probe), ERR));
 }
 
+layer_status_t send_json_async(layer_t *layer, const char *channel, const char *json,
+                               struct probe *probe) {
+    return probe_given(probe, layer_send_json_async(layer, channel, json, probe_done, probe,
+                                                    destroy_of(probe), ERR));
+}
+
+layer_status_t group_send_json_async(layer_t *layer, const char *group, const char *json,
+                                     struct probe *probe) {
+    return probe_given(probe, layer_group_send_json_async(layer, group, json, probe_done, probe,
+                                                          destroy_of(probe), ERR));
+}
+
 layer_status_t group_add_async(layer_t *layer, const char *group, const char *channel,
                                struct probe *probe) {
     return probe_given(probe, layer_group_add_async(layer, group, channel, probe_done, probe,

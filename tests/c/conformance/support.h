@@ -226,6 +226,10 @@ layer_status_t receive(layer_t *layer, const char *channel, struct probe *probe,
 layer_status_t send_async(layer_t *layer, const char *channel, int64_t number, struct probe *probe);
 layer_status_t group_send_async(layer_t *layer, const char *group, int64_t number,
                                 struct probe *probe);
+layer_status_t send_json_async(layer_t *layer, const char *channel, const char *json,
+                               struct probe *probe);
+layer_status_t group_send_json_async(layer_t *layer, const char *group, const char *json,
+                                     struct probe *probe);
 layer_status_t group_add_async(layer_t *layer, const char *group, const char *channel,
                                struct probe *probe);
 layer_status_t on_log(layer_config_t *config, struct probe *probe);

@@ -298,14 +298,17 @@ CASE(the_callers_bytes_are_never_changed) {
                                                 probe_done, done, probe_destroy, ERR)));
     CHECK_OK(probe_given(done, layer_group_send_async(layer, my_group, bytes, numbered.length,
                                                       probe_done, done, probe_destroy, ERR)));
-    WAIT_MESSAGES(probe, 6);
-    WAIT_CALLS(done, 3);
+    CHECK_OK(send_json_async(layer, my_channel, json, done));
+    CHECK_OK(group_send_json_async(layer, my_group, json, done));
+    WAIT_MESSAGES(probe, 8);
+    WAIT_CALLS(done, 5);
     CHECK_OK(layer_group_discard(layer, my_group, my_channel, ERR));
     CHECK_OK(layer_channel_discard(layer, my_channel, ERR));
     CHECK(munmap(memory, size) == 0, "munmap failed");
     /* What was borrowed is gone, and the messages are not. */
     CHECK(probe_number(probe, 0) == 1 && probe_number(probe, 5) == 1, "%lld and %lld",
           (long long)probe_number(probe, 0), (long long)probe_number(probe, 5));
+    CHECK(probe_number(probe, 7) == 3, "%lld", (long long)probe_number(probe, 7));
     CHECK(strcmp(layer_message_channel(SEEN(probe, messages[0])), channel) == 0, "channel %s",
           layer_message_channel(SEEN(probe, messages[0])));
     mp_free(&numbered);

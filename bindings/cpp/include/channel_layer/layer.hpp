@@ -249,6 +249,47 @@ class layer {
         });
     }
 
+    /// `send_json` without waiting, as `send_async`.
+    template <class Done>
+    void send_json_async(std::string_view channel, std::string_view json, Done &&done) const {
+        try_send_json_async(channel, json, std::forward<Done>(done)).value();
+    }
+    template <class Done>
+    result<void> try_send_json_async(std::string_view channel, std::string_view json,
+                                     Done &&done) const noexcept {
+        using box = detail::done_box<std::decay_t<Done>>;
+        const detail::c_text text(json);
+        if (!text) {
+            return text.problem();
+        }
+        return with(
+            channel, done_maker<Done>(done, "send_json_async"),
+            [&](const ::layer_t *raw, const char *name, void *held, ::layer_error_t **problem) {
+                return ::layer_send_json_async(raw, name, text.get(), box::call, held,
+                                               detail::release<box>, problem);
+            });
+    }
+    /// `group_send_json` without waiting, as `send_async`.
+    template <class Done>
+    void group_send_json_async(std::string_view group, std::string_view json, Done &&done) const {
+        try_group_send_json_async(group, json, std::forward<Done>(done)).value();
+    }
+    template <class Done>
+    result<void> try_group_send_json_async(std::string_view group, std::string_view json,
+                                           Done &&done) const noexcept {
+        using box = detail::done_box<std::decay_t<Done>>;
+        const detail::c_text text(json);
+        if (!text) {
+            return text.problem();
+        }
+        return with(
+            group, done_maker<Done>(done, "group_send_json_async"),
+            [&](const ::layer_t *raw, const char *name, void *held, ::layer_error_t **problem) {
+                return ::layer_group_send_json_async(raw, name, text.get(), box::call, held,
+                                                     detail::release<box>, problem);
+            });
+    }
+
     /// Calls `handler(message_view)` for each message of a channel of this layer, one at a time and
     /// in order. It returns a `flow`, or nothing to go on. `end(status_code)` is called, once,
     /// where the layer ends the receiver: with `cancelled` or `closed`.

@@ -459,6 +459,30 @@ FUNCTIONS = {
             ("layer_error_t **", "error"),
         ],
     ),
+    "layer_send_json_async": (
+        "layer_status_t",
+        [
+            ("const layer_t *", "layer"),
+            ("const char *", "channel"),
+            ("const char *", "json"),
+            ("layer_done_cb", "done"),
+            ("void *", "userdata"),
+            ("layer_destroy_cb", "destroy"),
+            ("layer_error_t **", "error"),
+        ],
+    ),
+    "layer_group_send_json_async": (
+        "layer_status_t",
+        [
+            ("const layer_t *", "layer"),
+            ("const char *", "group"),
+            ("const char *", "json"),
+            ("layer_done_cb", "done"),
+            ("void *", "userdata"),
+            ("layer_destroy_cb", "destroy"),
+            ("layer_error_t **", "error"),
+        ],
+    ),
     "layer_message_data": (
         "const uint8_t *",
         [

@@ -193,6 +193,14 @@ module ChannelLayer
         "const layer_t *", "const char *", "const uint8_t *", "size_t", "layer_done_cb",
         "void *", "layer_destroy_cb", "layer_error_t **"
       ]],
+      layer_send_json_async: ["layer_status_t", [
+        "const layer_t *", "const char *", "const char *", "layer_done_cb", "void *",
+        "layer_destroy_cb", "layer_error_t **"
+      ]],
+      layer_group_send_json_async: ["layer_status_t", [
+        "const layer_t *", "const char *", "const char *", "layer_done_cb", "void *",
+        "layer_destroy_cb", "layer_error_t **"
+      ]],
       layer_message_data: ["const uint8_t *", ["const layer_message_t *", "size_t *"]],
       layer_message_json: ["layer_status_t", [
         "const layer_message_t *", "const char **", "layer_error_t **"

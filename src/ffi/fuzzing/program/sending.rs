@@ -12,7 +12,7 @@ use crate::ffi::status::{layer_error_t, layer_status_t};
 
 use crate::ffi::fuzzing::model::{Arguments, Dice, Kind, To, World, in_callback};
 
-use super::arguments::{Text, channel, done, give, group, json, own, payload, slot};
+use super::arguments::{Given, Text, channel, done, give, group, json, own, payload, slot};
 use crate::ffi::layer::layer_t;
 
 pub(super) fn group_add(world: &Arc<World>, dice: &mut Dice<'_>) {
@@ -223,18 +223,43 @@ pub(super) fn background(
     to: To,
     name: &str,
 ) {
-    let call = match to {
-        To::Channel(_) => world.api.send_async,
-        To::Group(_) => world.api.group_send_async,
-    };
-    let payload = payload(world, dice, to);
-    let given = give(world, dice, Kind::Done, payload.number);
-    world.with_layer(slot, |layer, handle, was_closed| {
-        let documented = [OK, INVALID, TOO_LARGE, BUSY, CLOSED];
-        let status = world.call(name, true, &documented, |error| {
+    let to_group = matches!(to, To::Group(_));
+    let api = &world.api;
+    if dice.below(3) == 2 {
+        let (json, number) = json(world, dice, to);
+        let call = if to_group {
+            api.group_send_json_async
+        } else {
+            api.send_json_async
+        };
+        let given = give(world, dice, Kind::Done, number);
+        let arguments = Arguments::of(json.good).and(recipient.good);
+        accepted(world, slot, name, &given, arguments, |layer, error| {
+            // SAFETY: NULL or a layer whose free has not begun; strings; the token outlives `done`.
+            unsafe {
+                call(
+                    layer,
+                    recipient.pointer(),
+                    json.pointer(),
+                    done(&given),
+                    given.token.userdata(),
+                    given.destroy,
+                    error,
+                )
+            }
+        });
+    } else {
+        let payload = payload(world, dice, to);
+        let call = if to_group {
+            api.group_send_async
+        } else {
+            api.send_async
+        };
+        let given = give(world, dice, Kind::Done, payload.number);
+        let arguments = payload.arguments.and(recipient.good);
+        accepted(world, slot, name, &given, arguments, |layer, error| {
             let (data, length) = payload.pointer();
-            // SAFETY: NULL or a layer whose free has not begun; strings; a length beyond the bytes
-            // is one that no object has; the token outlives `done`.
+            // SAFETY: as above; a length beyond the bytes is one that no object has.
             unsafe {
                 call(
                     layer,
@@ -248,10 +273,25 @@ pub(super) fn background(
                 )
             }
         });
+    }
+}
+
+/// Makes a call that hands in a `done`.
+fn accepted(
+    world: &Arc<World>,
+    slot: usize,
+    name: &str,
+    given: &Given,
+    arguments: Arguments,
+    call: impl FnOnce(*const layer_t, *mut *mut layer_error_t) -> layer_status_t,
+) {
+    world.with_layer(slot, |layer, handle, was_closed| {
+        let documented = [OK, INVALID, TOO_LARGE, BUSY, CLOSED];
+        let status = world.call(name, true, &documented, |error| call(layer, error));
         world.handed_in(&given.token, status);
-        let arguments = payload.arguments.and(recipient.good && !given.is_null);
+        let arguments = arguments.and(!given.is_null);
         world.expect(name, status, handle, was_closed, arguments);
-        if let Some(number) = payload.number
+        if let Some(number) = given.token.message
             && status != OK
         {
             world.outcome(number, status);
