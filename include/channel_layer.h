@@ -598,6 +598,37 @@ layer_status_t layer_new_channel(const layer_t *layer,
 // ends later or in `layer_free`); `LAYER_INVALID` (NULL); `LAYER_FORKED`.
 layer_status_t layer_close(const layer_t *layer, uint32_t timeout_ms, layer_error_t **error);
 
+// `layer_close` without waiting: begins the shutdown, and how it ended goes to `done`.
+//
+// When it has returned, new calls are refused; all else that `layer_close` says happens within
+// `timeout_ms`. Then `done` is called with what `layer_close` would return: `LAYER_OK` after all
+// other callbacks of the layer have ended; `LAYER_TIMEOUT` where `timeout_ms` has passed, or where
+// sends were left without a confirm.
+//
+// With `dispatch=thread`, `done` runs on a thread of its own, so that a callback that does not
+// return cannot hold it up. With `dispatch=poll` it runs in `layer_poll`, which returns
+// `LAYER_CLOSED` only after it: poll on until then. Where nobody polls, `layer_close` and
+// `layer_free` run it.
+//
+// Again, beside `layer_close` or after it, is fine: each call has a time and a `done` of its own,
+// and the shutdown has the time of the call that began it. With `dispatch=poll` and a layer that
+// is closed already, poll once more. `layer_close` and `layer_free` wait for each `done`, as for
+// other callbacks, within their own time; `done` may call `layer_free`, as its last use of the
+// layer. In a child that forks meanwhile it is not called.
+//
+// `timeout_ms`: as in `layer_close`. `done`: not NULL; called once, perhaps on another thread
+// before this call returns, never on this thread inside it. `userdata`, `destroy`, `error`: see
+// the conventions. Never blocks; any thread; allowed from a callback. Returns `LAYER_OK` (closing);
+// `LAYER_INVALID` (NULL); `LAYER_INTERNAL` (the system gives no thread; the layer is as it was);
+// `LAYER_FORKED`.
+LAYER_MUST_USE
+layer_status_t layer_close_async(const layer_t *layer,
+                                 uint32_t timeout_ms,
+                                 layer_done_cb done,
+                                 void *userdata,
+                                 layer_destroy_cb destroy,
+                                 layer_error_t **error);
+
 // Frees a layer, and closes it first if need be, with option `timeout` as the bound. What is left
 // ends: `done` with `LAYER_CLOSED` or `LAYER_UNCONFIRMED`, `destroy`. Messages of the layer live
 // on.

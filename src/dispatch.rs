@@ -117,7 +117,16 @@ struct Due<J> {
     running: usize,
     waiting: usize,
     stopping: bool,
+    /// Jobs that will come after `stopping`, or that have come and have not run.
+    promised: usize,
     threads_left: usize,
+}
+
+impl<J> Due<J> {
+    /// Nothing comes any more.
+    fn has_ended(&self) -> bool {
+        self.stopping && self.promised == 0
+    }
 }
 
 impl<J: Send + 'static> Dispatcher<J> {
@@ -129,6 +138,7 @@ impl<J: Send + 'static> Dispatcher<J> {
                 running: 0,
                 waiting: 0,
                 stopping: false,
+                promised: 0,
                 threads_left: 0,
             }),
             changed: Condvar::new(),
@@ -300,7 +310,7 @@ impl<J: Send + 'static> Dispatcher<J> {
         let mut jobs_left = None;
         loop {
             let mut due = self.due.lock();
-            while due.jobs.is_empty() && ran == 0 && !due.stopping {
+            while due.jobs.is_empty() && ran == 0 && !due.has_ended() {
                 due.waiting += 1;
                 let timed_out = match deadline {
                     Some(deadline) => self.changed.wait_until(&mut due, deadline).timed_out(),
@@ -362,14 +372,33 @@ impl<J: Send + 'static> Dispatcher<J> {
         due.running > 0 || !due.jobs.is_empty()
     }
 
-    /// Lets the threads end once nothing is due, and wakes those who wait in `poll`.
+    /// Lets the threads end once nothing is due, and wakes those who wait in `poll`, unless something
+    /// was promised.
     pub(crate) fn stop(&self) {
         self.due.lock().stopping = true;
         self.changed.notify_all();
     }
 
-    pub(crate) fn stopping(&self) -> bool {
-        self.due.lock().stopping
+    /// Whether it was stopped and no promise is left: `poll` has nothing to wait for.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.due.lock().has_ended()
+    }
+
+    /// A job will be pushed for certain, perhaps after `stop`: whoever polls goes on until
+    /// [`Dispatcher::keep_promise`]. Not for jobs of our own threads, which end before.
+    pub(crate) fn promise(&self) {
+        self.due.lock().promised += 1;
+    }
+
+    /// A job that was promised has run, or will never come.
+    pub(crate) fn keep_promise(&self) {
+        self.due.lock().promised -= 1;
+        self.changed.notify_all();
+    }
+
+    /// Whether a job that was promised has not run.
+    pub(crate) fn has_promises(&self) -> bool {
+        self.due.lock().promised > 0
     }
 
     /// Joins the threads; `false` if a callback kept one of them past `deadline`: it ends by
@@ -464,6 +493,31 @@ mod tests {
         };
         dispatcher.stop();
         assert_eq!(poller.join().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_poll_waits_beyond_the_stop_for_what_was_promised() {
+        let dispatcher = Arc::new(Dispatcher::new(true).unwrap());
+        let runner = Arc::new(Count::default());
+        dispatcher.promise();
+        dispatcher.stop();
+        assert!(!dispatcher.has_ended());
+        assert_eq!(dispatcher.poll(&*runner, 0, Duration::ZERO), 0);
+        let poller = {
+            let (dispatcher, runner) = (Arc::clone(&dispatcher), Arc::clone(&runner));
+            std::thread::spawn(move || dispatcher.poll(&*runner, 0, Duration::from_secs(60)))
+        };
+        dispatcher.push(1);
+        assert_eq!(poller.join().unwrap(), 1);
+        // It ran, and its callback has not returned: another thread that polls waits for that.
+        assert!(dispatcher.has_promises());
+        let poller = {
+            let dispatcher = Arc::clone(&dispatcher);
+            std::thread::spawn(move || dispatcher.poll(&*runner, 0, Duration::from_secs(60)))
+        };
+        dispatcher.keep_promise();
+        assert_eq!(poller.join().unwrap(), 0);
+        assert!(dispatcher.has_ended());
     }
 
     #[test]

@@ -121,6 +121,7 @@ var notUsed = map[string]string{
 	"layer_send":                  "a waiting goroutine would take a thread: layer_send_async",
 	"layer_group_send":            "a waiting goroutine would take a thread: layer_group_send_async",
 	"layer_group_add":             "a waiting goroutine would take a thread: layer_group_add_async",
+	"layer_close_async":           "Close waits on a thread of its own",
 	"layer_send_json_async":       "SendJSON waits on a thread of its own",
 	"layer_group_send_json_async": "GroupSendJSON waits on a thread of its own",
 	"layer_message_ref":           "no message is lent to Go: layer_receive_next gives one of its own",

@@ -19,7 +19,9 @@ use crate::sync::{Condvar, Mutex};
 #[derive(Default)]
 pub(super) struct Progress {
     pub(super) done: bool,
-    /// Sends were left without a confirm, and nobody has been told.
+    /// Sends were left without a confirm.
+    pub(super) left_unconfirmed: bool,
+    /// They were, and nobody has been told.
     pub(super) unconfirmed: bool,
     /// Nobody will poll any more: what is due is run by the thread that ends the layer.
     pub(super) abandoned: bool,

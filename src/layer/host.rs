@@ -14,7 +14,7 @@ use crate::log::RecordId;
 use crate::sync::atomic::Ordering;
 
 use super::callback_time::CallbackTime;
-use super::shared::{Job, Shared};
+use super::shared::{AfterDone, Job, Shared};
 
 impl Host for Shared {
     fn take_publications(&self, limit: usize, batch: &mut Vec<Publication>) {
@@ -160,13 +160,15 @@ impl Shared {
         self.run_user_code("the callback of an async call", || {
             done.done(outcome.result);
         });
-        if outcome.frees_place {
-            self.outbox.free_place();
+        match outcome.after {
+            AfterDone::Nothing => {}
+            AfterDone::FreePlace => self.outbox.free_place(),
+            AfterDone::KeepPromise => self.dispatcher.keep_promise(),
         }
         1
     }
 
-    fn run_user_code(&self, what: &str, body: impl FnOnce()) {
+    pub(super) fn run_user_code(&self, what: &str, body: impl FnOnce()) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
             self.log(
                 RecordId::CallbackPanicked,

@@ -3,6 +3,7 @@
 mod callback_time;
 mod callbacks;
 mod calls;
+mod close_calls;
 mod closing;
 mod events;
 mod host;
@@ -33,6 +34,7 @@ use crate::error::Error;
 use crate::message::Message;
 use crate::name;
 use crate::prometheus::{self, Labels};
+use crate::runtime::spawn_thread;
 use crate::stats::Stat;
 use crate::wire::{self, Recipient};
 
@@ -407,7 +409,7 @@ impl Layer {
             return Err(Error::would_deadlock());
         }
         let ran = dispatcher.poll(&*self.shared, max, timeout);
-        if ran == 0 && dispatcher.stopping() {
+        if ran == 0 && dispatcher.has_ended() {
             return Err(Error::closed());
         }
         Ok(ran)
@@ -416,6 +418,11 @@ impl Layer {
     /// Closes the layer.
     pub fn close(&self, timeout: Duration) -> Result<(), Error> {
         self.shared.close(timeout)
+    }
+
+    /// Begins to close the layer; how that ends goes to `done`.
+    pub fn close_async<D: Done>(&self, timeout: Duration, done: D) -> Result<(), Rejected<D>> {
+        self.shared.close_async(timeout, done, spawn_thread)
     }
 
     /// Closes the layer if need be and ends what is left; nobody will use it again.

@@ -24,6 +24,7 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 
 use super::callbacks::{Done, Hooks, Isolation, State};
 use super::calls::{Completion, Waiter};
+use super::close_calls::CloseCalls;
 use super::closing::{Closing, InCall};
 use super::events::{Events, Pushed};
 use super::link::Link;
@@ -42,12 +43,21 @@ pub(super) enum Job {
     Events,
 }
 
+/// What is due once the callback of an async call has run.
+#[derive(Clone, Copy)]
+pub(super) enum AfterDone {
+    Nothing,
+    /// It was a send, whose place was held until then.
+    FreePlace,
+    /// It was a close, for which whoever polls was to wait.
+    KeepPromise,
+}
+
 /// How an async call ended, and the callback that is to be told.
 pub(super) struct Outcome {
     pub(super) done: Box<dyn Done>,
     pub(super) result: Result<(), Error>,
-    /// It was a send, whose place is held until `done` has run.
-    pub(super) frees_place: bool,
+    pub(super) after: AfterDone,
 }
 
 /// One layer.
@@ -66,6 +76,7 @@ pub(super) struct Shared {
     pub(super) dispatcher: Arc<Dispatcher<Job>>,
     pub(super) timekeeper: Arc<Timekeeper>,
     pub(super) closing: Closing,
+    pub(super) close_calls: CloseCalls,
     pub(super) events: Events,
     broker: OnceCell<Arc<dyn Broker>>,
     pub(super) runtime: Arc<Runtime>,
@@ -93,6 +104,7 @@ impl Shared {
             dispatcher: Arc::new(Dispatcher::new(polled)?),
             timekeeper: Arc::new(Timekeeper::new()),
             closing: Closing::new(),
+            close_calls: CloseCalls::default(),
             events: Events::new(hooks),
             broker: OnceCell::new(),
             own_queues: OwnQueues::new(queue),
@@ -168,20 +180,28 @@ impl Shared {
 
     /// Tells whoever waits how a call ended that was no send.
     pub(super) fn complete(&self, completion: Completion, result: Result<(), Error>) {
-        self.conclude([(completion, result)], false);
+        self.conclude([(completion, result)], AfterDone::Nothing);
     }
 
     /// Tells all who wait for sends.
     pub(super) fn complete_sends(&self, ended: Vec<Ended>) {
         let ended = ended.into_iter();
-        self.conclude(ended.map(|send| (send.completion, send.result)), true);
+        self.conclude(
+            ended.map(|send| (send.completion, send.result)),
+            AfterDone::FreePlace,
+        );
+    }
+
+    /// Has whoever polls tell how a close ended, as was promised.
+    pub(super) fn complete_close(&self, done: Box<dyn Done>, result: Result<(), Error>) {
+        self.conclude([(Completion::Call(done), result)], AfterDone::KeepPromise);
     }
 
     /// Wakes the threads that wait, and makes the jobs that tell the callbacks.
     fn conclude(
         &self,
         ended: impl IntoIterator<Item = (Completion, Result<(), Error>)>,
-        frees_place: bool,
+        after: AfterDone,
     ) {
         let mut outcomes = Vec::new();
         for (completion, result) in ended {
@@ -190,7 +210,7 @@ impl Shared {
                 Completion::Call(done) => outcomes.push(Outcome {
                     done,
                     result,
-                    frees_place,
+                    after,
                 }),
             }
         }

@@ -1,5 +1,6 @@
 //! The end of a layer: once, within its time, whoever asks for it and from wherever.
 
+use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -7,7 +8,10 @@ use std::time::{Duration, Instant};
 use crate::dispatch;
 use crate::error::{Error, ErrorKind};
 use crate::runtime::spawn_thread;
+use crate::sync::Mutex;
 
+use super::callback_time::CallbackTime;
+use super::callbacks::{Done, Rejected};
 use super::shared::{Shared, far};
 
 /// The part of the time that is kept for what comes after waiting for confirms.
@@ -73,6 +77,7 @@ impl Shared {
         let mut progress = self.closing.progress.lock();
         progress.done = true;
         progress.unconfirmed = unconfirmed;
+        progress.left_unconfirmed = unconfirmed;
         drop(progress);
         self.closing.changed.notify_all();
     }
@@ -116,20 +121,121 @@ impl Shared {
                 // Callbacks that were late when the layer closed may have ended since.
                 if self.dispatcher.polled() {
                     self.dispatcher.drain(&**self, deadline);
+                    self.run_what_was_promised(deadline);
                 }
-                let ended = self.dispatcher.join(deadline) && self.dispatcher.wait_idle(deadline);
-                return if !ended {
-                    Err(late(timeout))
-                } else if unconfirmed {
-                    Err(left_unconfirmed())
-                } else {
-                    Ok(())
-                };
+                let ended = self.callbacks_have_ended(deadline) && self.close_calls.wait(deadline);
+                return how_it_closed(ended, unconfirmed, timeout);
             }
             if Instant::now() >= deadline {
                 return Err(late(timeout));
             }
         }
+    }
+
+    /// Runs the outcomes of calls that close without waiting, with `dispatch=poll`.
+    fn run_what_was_promised(&self, deadline: Instant) {
+        while self.dispatcher.has_promises() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.dispatcher.poll(self, 0, left);
+        }
+    }
+
+    fn callbacks_have_ended(&self, deadline: Instant) -> bool {
+        self.dispatcher.join(deadline) && self.dispatcher.wait_idle(deadline)
+    }
+
+    /// Begins the shutdown, unless it has begun, and has a thread wait in the caller's place. With
+    /// `dispatch=poll` the outcome is told by whoever polls, else by that thread: the layer's own
+    /// have ended by then, or are kept by a callback that does not return.
+    pub(super) fn close_async<D: Done>(
+        self: &Arc<Self>,
+        timeout: Duration,
+        done: D,
+        spawn: impl FnOnce(String, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>,
+    ) -> Result<(), Rejected<D>> {
+        if self.is_forked() {
+            return Err(Rejected {
+                error: Error::forked(),
+                callback: done,
+            });
+        }
+        let deadline = far(Instant::now(), timeout);
+        // Where the thread finds it, and where it is still if there is no thread.
+        let place = Arc::new(Mutex::new(Some(done)));
+        let (shared, its_place) = (Arc::clone(self), Arc::clone(&place));
+        let again = self.closing.done();
+        let wait_and_tell = Box::new(move || {
+            let result = shared.wait_closed(deadline, timeout, again);
+            let done = its_place.lock().take();
+            if let Some(done) = done {
+                shared.tell_closed(done, result);
+            }
+            shared.close_calls.has_told();
+        });
+        if self.dispatcher.polled() {
+            self.dispatcher.promise();
+        }
+        let started = self
+            .close_calls
+            .start(|| spawn("layer-close".to_owned(), wait_and_tell));
+        if let Err(error) = started {
+            if self.dispatcher.polled() {
+                self.dispatcher.keep_promise();
+            }
+            let error = Error::new(
+                ErrorKind::Internal,
+                "the system gives no thread for closing: the layer is as it was",
+            )
+            .caused_by(error);
+            return match place.lock().take() {
+                Some(callback) => Err(Rejected { error, callback }),
+                None => unreachable!("nobody else takes what a thread that is none was to take"),
+            };
+        }
+        self.begin_shutdown(timeout);
+        Ok(())
+    }
+
+    /// Waits until the layer is closed and its callbacks have ended, and runs none of them. `again`: it
+    /// was closed before.
+    fn wait_closed(&self, deadline: Instant, timeout: Duration, again: bool) -> Result<(), Error> {
+        let mut progress = self.closing.progress.lock();
+        while !progress.done {
+            let timed_out = self.closing.changed.wait_until(&mut progress, deadline);
+            if timed_out.timed_out() && !progress.done {
+                return Err(late(timeout));
+            }
+        }
+        let worker = progress.worker.take();
+        // Who asked before the end is told, whoever else was told already.
+        let untold = std::mem::take(&mut progress.unconfirmed);
+        let unconfirmed = untold || (progress.left_unconfirmed && !again);
+        drop(progress);
+        join(worker);
+        if self.dispatcher.polled() {
+            self.wait_until_polled(deadline);
+        }
+        let ended = self.callbacks_have_ended(deadline);
+        how_it_closed(ended, unconfirmed, timeout)
+    }
+
+    fn tell_closed<D: Done>(&self, done: D, result: Result<(), Error>) {
+        if self.dispatcher.polled() {
+            self.complete_close(Box::new(done), result);
+            if self.closing.progress.lock().abandoned {
+                // Nobody polls any more.
+                self.dispatcher
+                    .drain(self, far(Instant::now(), self.settings.timeout));
+            }
+            return;
+        }
+        let _inside = dispatch::enter_callback();
+        let mut time = CallbackTime::begin(Instant::now());
+        self.run_user_code("the callback of a close", || Box::new(done).done(result));
+        time.tell(1, Instant::now(), &self.counters);
     }
 
     /// Nobody will use the layer again: it closes in the background.
@@ -170,6 +276,16 @@ fn join(worker: Option<JoinHandle<()>>) {
     }
 }
 
+fn how_it_closed(ended: bool, unconfirmed: bool, timeout: Duration) -> Result<(), Error> {
+    if !ended {
+        Err(late(timeout))
+    } else if unconfirmed {
+        Err(left_unconfirmed())
+    } else {
+        Ok(())
+    }
+}
+
 fn late(timeout: Duration) -> Error {
     Error::new(
         ErrorKind::Timeout,
@@ -206,5 +322,32 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Timeout);
         assert!(error.to_string().contains("had not confirmed all sends"));
         close().unwrap();
+    }
+
+    #[test]
+    fn a_close_without_a_thread_to_wait_has_changed_nothing_and_gives_its_callback_back() {
+        for mode in ["thread", "poll"] {
+            let mut config = Config::new();
+            config.set("host", "memory://no-thread-to-wait").unwrap();
+            config.set("dispatch", mode).unwrap();
+            let layer = Layer::new(&config).unwrap();
+            layer.wait_ready(Duration::from_secs(20)).unwrap();
+            let called = Arc::new(Mutex::new(false));
+            let its_called = Arc::clone(&called);
+            let done = move |_: Result<(), Error>| *its_called.lock() = true;
+            let refused = layer
+                .shared
+                .close_async(Duration::from_secs(20), done, |_, _| {
+                    Err(io::ErrorKind::WouldBlock.into())
+                });
+            let rejected = refused.unwrap_err();
+            assert_eq!(rejected.error.kind(), ErrorKind::Internal);
+            assert!(!*called.lock());
+            (rejected.callback)(Ok(()));
+            assert!(*called.lock());
+            layer.new_channel(None).unwrap();
+            assert!(!layer.shared.dispatcher.has_promises());
+            layer.close(Duration::from_secs(20)).unwrap();
+        }
     }
 }

@@ -73,6 +73,7 @@ static inline int forked_call_not_refused(layer_t *layer, layer_t *polled, const
     FORKED(layer_poll(polled, 0, 0, NULL, &error));
     FORKED(layer_poll(polled, 0, 1000, NULL, &error));
     FORKED(layer_close(layer, 1000, &error));
+    FORKED(layer_close_async(layer, 1000, forked_is_never_done, NULL, NULL, &error));
 #undef FORKED
     if (layer_fd(polled) != -1) {
         return call + 1;

@@ -48,6 +48,8 @@ table! {
     new_channel = lifecycle::layer_new_channel:
         (*const layer_t, Text, *mut c_char, usize, Error) -> Status;
     close = lifecycle::layer_close: (*const layer_t, u32, Error) -> Status;
+    close_async = lifecycle::layer_close_async:
+        (*const layer_t, u32, layer_done_cb, Data, layer_destroy_cb, Error) -> Status;
     free = lifecycle::layer_free: (*mut layer_t);
     fd = poll::layer_fd: (*const layer_t) -> c_int;
     poll = poll::layer_poll: (*const layer_t, usize, u32, *mut usize, Error) -> Status;

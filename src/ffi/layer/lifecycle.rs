@@ -1,9 +1,9 @@
 //! Opening, watching and closing a layer.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 
 use crate::error::{Error, ErrorKind};
-use crate::ffi::callback::layer_state_t;
+use crate::ffi::callback::{DoneCallback, layer_destroy_cb, layer_done_cb, layer_state_t};
 use crate::ffi::config::layer_config_t;
 use crate::ffi::handle;
 use crate::ffi::status::{guard, guard_value, layer_error_t, layer_status_t};
@@ -11,7 +11,7 @@ use crate::layer::Layer;
 use crate::prometheus::{self, Labels};
 use crate::stats::Stat;
 
-use super::{layer_t, milliseconds, open};
+use super::{disown, layer_t, milliseconds, open};
 
 /// Opens a layer. It connects in the background and for ever tries again: a broker that is down
 /// does not fail this call.
@@ -231,6 +231,49 @@ pub unsafe extern "C" fn layer_close(
     guard(error, || {
         // SAFETY: the caller passes NULL or a layer that is not being freed.
         unsafe { open(layer) }?.close(milliseconds(timeout_ms))
+    })
+}
+
+/// `layer_close` without waiting: begins the shutdown, and how it ended goes to `done`.
+///
+/// When it has returned, new calls are refused; all else that `layer_close` says happens within
+/// `timeout_ms`. Then `done` is called with what `layer_close` would return: `LAYER_OK` after all
+/// other callbacks of the layer have ended; `LAYER_TIMEOUT` where `timeout_ms` has passed, or where
+/// sends were left without a confirm.
+///
+/// With `dispatch=thread`, `done` runs on a thread of its own, so that a callback that does not
+/// return cannot hold it up. With `dispatch=poll` it runs in `layer_poll`, which returns
+/// `LAYER_CLOSED` only after it: poll on until then. Where nobody polls, `layer_close` and
+/// `layer_free` run it.
+///
+/// Again, beside `layer_close` or after it, is fine: each call has a time and a `done` of its own,
+/// and the shutdown has the time of the call that began it. With `dispatch=poll` and a layer that
+/// is closed already, poll once more. `layer_close` and `layer_free` wait for each `done`, as for
+/// other callbacks, within their own time; `done` may call `layer_free`, as its last use of the
+/// layer. In a child that forks meanwhile it is not called.
+///
+/// `timeout_ms`: as in `layer_close`. `done`: not NULL; called once, perhaps on another thread
+/// before this call returns, never on this thread inside it. `userdata`, `destroy`, `error`: see
+/// the conventions. Never blocks; any thread; allowed from a callback. Returns `LAYER_OK` (closing);
+/// `LAYER_INVALID` (NULL); `LAYER_INTERNAL` (the system gives no thread; the layer is as it was);
+/// `LAYER_FORKED`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn layer_close_async(
+    layer: *const layer_t,
+    timeout_ms: u32,
+    done: layer_done_cb,
+    userdata: *mut c_void,
+    destroy: layer_destroy_cb,
+    error: *mut *mut layer_error_t,
+) -> layer_status_t {
+    guard(error, || {
+        // SAFETY: the caller passes NULL or a layer that is not being freed.
+        let layer = unsafe { open(layer) }?;
+        let done = DoneCallback::new(done, userdata, destroy, "done")?;
+        layer
+            .close_async(milliseconds(timeout_ms), done)
+            .map_err(disown)
     })
 }
 

@@ -212,9 +212,13 @@ static void use_threads(const char *host) {
     layer_error_free(error);
     error = NULL;
 
+    layer_t *other = open_layer(host, "thread", &seen);
     SUCCEED(layer_close(layer, WAIT_MS, &error));
     layer_free(layer);
-    wait_for(&seen, &seen.destroyed, 9);
+    SUCCEED(layer_close_async(other, WAIT_MS, on_done, &seen, on_destroy, &error));
+    wait_for(&seen, &seen.outcomes, 6);
+    layer_free(other);
+    wait_for(&seen, &seen.destroyed, 13);
     check(seen.states > 0, "the state changed");
     check(seen.closed == 0, "a receiver that its user has ended hears no more");
     expect(seen.kept, channel, NULL);

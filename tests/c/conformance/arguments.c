@@ -49,6 +49,8 @@ CASE(null_for_each_argument_is_invalid_and_named) {
     CHECK_NAMES("layer", layer_new_channel(NULL, "", name, sizeof name, ERR));
     CHECK_NAMES("name", layer_new_channel(layer, "", NULL, sizeof name, ERR));
     CHECK_NAMES("layer", layer_close(NULL, 0, ERR));
+    CHECK_NAMES("layer", fails(p, layer_close_async(NULL, 0, probe_done, p, probe_destroy, ERR)));
+    CHECK_NAMES("done", fails(p, layer_close_async(layer, 0, NULL, p, probe_destroy, ERR)));
     CHECK(layer_fd(NULL) == -1, "layer_fd(NULL) is %d", layer_fd(NULL));
     CHECK_NAMES("layer", layer_poll(NULL, 0, 0, NULL, ERR));
 

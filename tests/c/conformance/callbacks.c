@@ -7,7 +7,7 @@ struct inside {
     layer_t *nowhere;                      /* never ready: nothing listens on its port */
     const char *channel, *bound, *unbound; /* of `layer`: a channel, and groups */
     const char *there;                     /* a channel of `other` */
-    struct probe *done;
+    struct probe *done, *closed;
 };
 
 static struct inside *inside_new(const char *threads) {
@@ -195,6 +195,7 @@ static int32_t call_what_is_allowed(struct probe *probe, layer_status_t status,
     layer_config_t *config = layer_config_new();
     EXPECT_OK(layer_config_set(config, "host", test_host(), ERR));
     EXPECT_OK(layer_new(config, &mine, ERR));
+    EXPECT_OK(close_async(mine, 10000, in->closed));
     layer_free(mine);
     layer_config_free(config);
     return LAYER_CONTINUE;
@@ -204,12 +205,15 @@ CASE(what_never_waits_is_allowed_in_a_callback) {
     struct inside *inside = inside_new("1");
     struct probe *probe = probe_new("receiver");
     inside->done = probe_new("done");
+    inside->closed = probe_new("closed");
     probe->on_message = call_what_is_allowed;
     probe->context = inside;
     CHECK_OK(receive(inside->layer, inside->channel, probe, NULL));
     CHECK_OK(send_number(inside->other, inside->channel, 1));
     WAIT_CALLS(inside->done, 5);
     CHECK_SEEN(inside->done, outcomes[LAYER_OK], 5);
+    WAIT_DESTROYS(inside->closed, 1);
+    CHECK_SEEN(inside->closed, outcomes[LAYER_OK], 1);
     CHECK_PULL(inside->other, inside->there, 2);
     CHECK_PULL(inside->other, inside->there, 4);
     CHECK_STAT(inside->layer, LAYER_STAT_MEMBERSHIPS, 1);

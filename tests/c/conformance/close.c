@@ -283,6 +283,7 @@ struct closer {
     layer_t *layer;
     bool frees;
     struct gate *go_on;
+    struct probe *closed;
 };
 
 static void close_or_free(const struct closer *closer) {
@@ -319,7 +320,7 @@ static void close_from_callbacks(bool frees, const char *threads) {
         layer_t *layer = open_layer("dispatch_threads", threads);
         const char *channel = new_channel(layer);
         struct closer *closer = case_alloc(sizeof *closer);
-        *closer = (struct closer){layer, frees, NULL};
+        *closer = (struct closer){.layer = layer, .frees = frees};
         struct probe *probe = probe_new("closing"), *other = probe_new("other"),
                      *done = probe_new("done");
         probe->context = done->context = closer;
@@ -372,7 +373,7 @@ CASE(close_is_bounded_by_its_timeout_when_a_callback_does_not_return) {
     layer_t *layer = open_layer(DEFAULTS);
     const char *channel = new_channel(layer);
     struct closer *closer = case_alloc(sizeof *closer);
-    *closer = (struct closer){layer, false, gate_new()};
+    *closer = (struct closer){.layer = layer, .go_on = gate_new()};
     struct probe *probe = probe_new("stuck"), *other = probe_new("other");
     probe->context = closer;
     probe->on_message = wait_for_gate;
@@ -395,4 +396,237 @@ CASE(close_is_bounded_by_its_timeout_when_a_callback_does_not_return) {
     CHECK(ends == 1 && destroys == 1, "when free returned: %u last calls, %u destroys", ends,
           destroys);
     CHECK_SEEN(other, destroys, 1);
+}
+
+/* --- Without waiting ------------------------------------------------------------------------- */
+
+/* What must have ended when a close is told to have. */
+struct rest {
+    struct probe *done, *receiver;
+};
+
+static void all_else_has_ended(struct probe *probe, layer_status_t status,
+                               const layer_error_t *error) {
+    struct rest *rest = probe->context;
+    EXPECT(status == LAYER_OK && error == NULL, "%s: %s", layer_status_name(status),
+           layer_error_message(error));
+    harness_lock();
+    EXPECT(rest->done->destroys == rest->done->given, "%u of %u outcomes came before",
+           rest->done->destroys, rest->done->given);
+    EXPECT(rest->receiver->ends == 1 && rest->receiver->destroys == 1,
+           "the receiver ended %u times before", rest->receiver->ends);
+    harness_unlock();
+}
+
+static struct probe *probe_of_close(struct probe *done, struct probe *receiver) {
+    struct probe *closed = probe_new("closed");
+    struct rest *rest = case_alloc(sizeof *rest);
+    *rest = (struct rest){done, receiver};
+    closed->context = rest;
+    closed->on_done = all_else_has_ended;
+    return closed;
+}
+
+CASE(close_without_waiting_refuses_calls_at_once_and_is_told_after_all_else) {
+    enum { COUNT = 500 };
+    layer_t *receiver = open_layer("local_capacity", "1000", "remote_capacity", "1000");
+    const char *there = new_channel(receiver);
+    for (unsigned threads = 1; threads <= 2; threads++) {
+        layer_t *layer = open_layer("dispatch_threads", text("%u", threads));
+        const char *channel = new_channel(layer);
+        struct probe *done = probe_new("done"), *probe = probe_new("receiver");
+        struct probe *closed = probe_of_close(done, probe);
+        char name[LAYER_NAME_SIZE];
+        CHECK_OK(receive(layer, channel, probe, NULL));
+        for (int64_t i = 0; i < COUNT; i++) {
+            CHECK_OK(send_async(layer, there, i, done));
+        }
+        CHECK_OK(close_async(layer, 20000, closed));
+        CHECK_STATUS(LAYER_CLOSED, layer_new_channel(layer, NULL, name, sizeof name, ERR));
+        WAIT_DESTROYS(closed, 1);
+        CHECK_SEEN(closed, outcomes[LAYER_OK], 1);
+        CHECK_SEEN(done, outcomes[LAYER_OK], COUNT); /* It waited for the confirms. */
+        check_closed(layer, channel);
+        for (int64_t i = 0; i < COUNT; i++) {
+            CHECK_PULL(receiver, there, i);
+        }
+    }
+}
+
+static void close_without_waiting(struct probe *probe) {
+    struct closer *closer = probe->context;
+    struct probe *closed = probe_new("closed in a callback");
+    double began = harness_now();
+    EXPECT_OK(close_async(closer->layer, 20000, closed));
+    EXPECT(harness_now() - began < harness_scaled(2), "it waited %.1f s in a callback",
+           harness_now() - began);
+    harness_lock();
+    closer->closed = closed;
+    harness_unlock();
+}
+
+static int32_t close_without_waiting_on_message(struct probe *probe, layer_status_t status,
+                                                const layer_message_t *message) {
+    (void)message;
+    if (status == LAYER_OK) {
+        close_without_waiting(probe);
+    }
+    return LAYER_CONTINUE;
+}
+
+static void close_without_waiting_on_done(struct probe *probe, layer_status_t status,
+                                          const layer_error_t *error) {
+    (void)status;
+    (void)error;
+    close_without_waiting(probe);
+}
+
+CASE(close_without_waiting_from_a_callback_of_each_kind) {
+    for (unsigned kind = 0; kind < 3; kind++) {
+        layer_t *layer = open_layer(DEFAULTS);
+        const char *channel = new_channel(layer);
+        struct closer *closer = case_alloc(sizeof *closer);
+        *closer = (struct closer){.layer = layer};
+        struct probe *probe = probe_new("receiver"), *done = probe_new("done");
+        probe->context = done->context = closer;
+        CHECK_OK(receive(layer, channel, probe, NULL));
+        if (kind == 0) {
+            probe->on_message = close_without_waiting_on_message;
+        } else if (kind == 1) {
+            done->on_done = close_without_waiting_on_done;
+        } else {
+            done->on_destroy = close_without_waiting;
+        }
+        CHECK_OK(send_async(layer, channel, 1, done));
+        WAIT_FOR(closer->closed != NULL && closer->closed->destroys == 1, "it is not closed");
+        CHECK_SEEN(closer->closed, outcomes[LAYER_OK], 1);
+        CHECK_SEEN(probe, ends, 1);
+        CHECK_SEEN(probe, destroys, 1);
+        check_closed(layer, channel);
+    }
+}
+
+CASE(each_close_without_waiting_is_told_whatever_else_closes) {
+    layer_t *layer = open_layer(DEFAULTS);
+    const char *channel = new_channel(layer);
+    struct probe *probe = probe_new("receiver"), *closed = probe_new("closed");
+    CHECK_OK(receive(layer, channel, probe, NULL));
+    CHECK_OK(close_async(layer, 20000, closed));
+    CHECK_OK(close_async(layer, UINT32_MAX, closed));
+    CHECK_OK(layer_close(layer, 20000, ERR));
+    CHECK_SEEN(closed, destroys, 2); /* It has waited for both. */
+    CHECK_OK(close_async(layer, 20000, closed));
+    WAIT_DESTROYS(closed, 3);
+    CHECK_OK(close_async(layer, 0, closed)); /* Nothing is left that takes time. */
+    WAIT_DESTROYS(closed, 4);
+    CHECK_SEEN(closed, outcomes[LAYER_OK], 4);
+    check_closed(layer, channel);
+}
+
+CASE(free_waits_for_a_close_that_does_not_wait) {
+    for (unsigned i = 0; i < 20; i++) {
+        layer_t *layer = open_layer(DEFAULTS);
+        struct probe *probe = probe_new("receiver"), *closed = probe_new("closed");
+        CHECK_OK(receive(layer, new_channel(layer), probe, NULL));
+        CHECK_OK(close_async(layer, i % 2 == 0 ? 20000 : UINT32_MAX, closed));
+        free_layer(layer);
+        CHECK_SEEN(closed, destroys, 1);
+        CHECK_SEEN(closed, outcomes[LAYER_OK], 1);
+        CHECK_SEEN(probe, destroys, 1);
+    }
+}
+
+static void free_when_closed(struct probe *probe, layer_status_t status,
+                             const layer_error_t *error) {
+    (void)error;
+    EXPECT(status == LAYER_OK, "%s", layer_status_name(status));
+    struct closer *closer = probe->context;
+    layer_free(closer->layer);
+}
+
+CASE(a_layer_may_be_freed_by_what_is_told_that_it_is_closed) {
+    layer_t *layer = open_layer(DEFAULTS);
+    struct closer *closer = case_alloc(sizeof *closer);
+    *closer = (struct closer){.layer = layer};
+    struct probe *probe = probe_new("receiver"), *closed = probe_new("closed");
+    closed->on_done = free_when_closed;
+    closed->context = closer;
+    CHECK_OK(receive(layer, new_channel(layer), probe, NULL));
+    disown_layer(layer);
+    CHECK_OK(close_async(layer, 20000, closed));
+    WAIT_DESTROYS(closed, 1);
+    CHECK_SEEN(probe, destroys, 1);
+}
+
+CASE(close_without_waiting_is_told_in_time_when_a_callback_does_not_return) {
+    layer_t *layer = open_layer(DEFAULTS);
+    const char *channel = new_channel(layer);
+    struct closer *closer = case_alloc(sizeof *closer);
+    *closer = (struct closer){.layer = layer, .go_on = gate_new()};
+    struct probe *probe = probe_new("stuck"), *closed = probe_new("closed"),
+                 *later = probe_new("closed later");
+    probe->context = closer;
+    probe->on_message = wait_for_gate;
+    CHECK_OK(receive(layer, channel, probe, NULL));
+    CHECK_OK(send_number(layer, channel, 1));
+    WAIT_CALLS(probe, 1);
+    CHECK_OK(close_async(layer, 200, closed));
+    CHECK_OK(close_async(layer, 50000, later));
+    WAIT_DESTROYS(closed, 1);
+    CHECK_SEEN(closed, outcomes[LAYER_TIMEOUT], 1);
+    CHECK_SEEN(probe, running, 1);
+    CHECK_SEEN(later, calls, 0);
+    gate_open(closer->go_on);
+    WAIT_DESTROYS(later, 1);
+    CHECK_SEEN(later, outcomes[LAYER_OK], 1);
+    CHECK_SEEN(probe, destroys, 1);
+}
+
+CASE(close_without_waiting_before_anything_is_connected) {
+    layer_t *nowhere = open_cold("host", "amqp://guest:guest@127.0.0.1:1/");
+    layer_t *cold = open_cold(DEFAULTS);
+    struct probe *closed = probe_new("closed"), *done = probe_new("done");
+    CHECK_OK(send_async(nowhere, text("%s!gone", unique("channels_")), 1, done));
+    CHECK_OK(close_async(nowhere, 20000, closed));
+    CHECK_OK(close_async(cold, 20000, closed));
+    WAIT_DESTROYS(closed, 2);
+    CHECK_SEEN(closed, outcomes[LAYER_OK], 2);
+    CHECK_SEEN(done, outcomes[LAYER_CLOSED], 1);
+}
+
+static void close_it_without_waiting(void *argument) {
+    struct closer *closer = argument;
+    CHECK_OK(close_async(closer->layer, 20000, closer->closed));
+}
+
+static void close_it_of(void *argument) {
+    struct closer *closer = argument;
+    CHECK_OK(layer_close(closer->layer, 20000, ERR));
+}
+
+CASE(closes_that_wait_and_that_do_not_race) {
+    enum { WAITING = 2, NOT_WAITING = 3 };
+    for (unsigned i = 0; i < 20; i++) {
+        layer_t *layer = open_layer(DEFAULTS);
+        struct closer *closer = case_alloc(sizeof *closer);
+        struct probe *probe = probe_new("receiver"), *done = probe_new("done");
+        *closer = (struct closer){.layer = layer, .closed = probe_new("closed")};
+        const char *channel = new_channel(layer);
+        CHECK_OK(receive(layer, channel, probe, NULL));
+        for (int64_t n = 0; n < 20; n++) {
+            CHECK_OK(send_async(layer, channel, n, done));
+        }
+        struct thread *threads[WAITING + NOT_WAITING];
+        for (size_t t = 0; t < WAITING + NOT_WAITING; t++) {
+            threads[t] = spawn(t < NOT_WAITING ? close_it_without_waiting : close_it_of, closer);
+        }
+        for (size_t t = 0; t < WAITING + NOT_WAITING; t++) {
+            join(threads[t]);
+        }
+        free_layer(layer);
+        CHECK_SEEN(closer->closed, outcomes[LAYER_OK], NOT_WAITING);
+        CHECK_SEEN(closer->closed, destroys, NOT_WAITING);
+        CHECK_SEEN(done, destroys, 20);
+        CHECK_SEEN(probe, ends, 1);
+    }
 }

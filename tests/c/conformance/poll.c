@@ -303,3 +303,154 @@ static void close_from_a_polled_callback(bool frees) {
 
 CASE(close_from_a_polled_callback) { close_from_a_polled_callback(false); }
 CASE(free_from_a_polled_callback) { close_from_a_polled_callback(true); }
+
+/* --- A close that does not wait -------------------------------------------------------------- */
+
+struct last {
+    struct probe *receiver, *done;
+};
+
+static void all_else_was_polled(struct probe *probe, layer_status_t status,
+                                const layer_error_t *error) {
+    struct last *last = probe->context;
+    EXPECT(status == LAYER_OK, "%s: %s", layer_status_name(status), layer_error_message(error));
+    harness_lock();
+    EXPECT(last->receiver->ends == 1 && last->done->destroys == last->done->given,
+           "the receiver ended %u times and %u of %u outcomes came before", last->receiver->ends,
+           last->done->destroys, last->done->given);
+    harness_unlock();
+}
+
+static void poll_until_closed(layer_t *layer) {
+    layer_status_t status = LAYER_OK;
+    while (status == LAYER_OK) {
+        size_t ran = 0;
+        status = STATUS(layer_poll(layer, 3, 20000, &ran, ERR));
+        CHECK(status == LAYER_OK || status == LAYER_CLOSED, "%s (%s)", layer_status_name(status),
+              error_text());
+        CHECK(status == LAYER_CLOSED || ran > 0, "a poll of 20 s ran nothing");
+    }
+}
+
+CASE(a_close_without_waiting_is_the_last_callback_that_polls_run) {
+    layer_t *layer = open_layer("dispatch", "poll");
+    const char *channel = new_channel(layer);
+    struct probe *probe = probe_new("receiver"), *done = probe_new("done"),
+                 *closed = probe_new("closed");
+    struct last *last = case_alloc(sizeof *last);
+    *last = (struct last){probe, done};
+    closed->context = last;
+    closed->on_done = all_else_was_polled;
+    CHECK_OK(receive(layer, channel, probe, NULL));
+    for (int64_t i = 0; i < 20; i++) {
+        CHECK_OK(send_async(layer, channel, i, done));
+    }
+    CHECK_OK(close_async(layer, 20000, closed));
+    CHECK_OK(close_async(layer, 20000, closed));
+    CHECK_DUE(layer_fd(layer));
+    CHECK_SEEN(closed, calls, 0);
+    poll_until_closed(layer);
+    CHECK_SEEN(closed, destroys, 2);
+    CHECK_SEEN(closed, outcomes[LAYER_OK], 2);
+    CHECK_SEEN(probe, destroys, 1);
+    CHECK_SEEN(done, destroys, 20);
+    /* Again on a layer that is closed: due, and only a poll runs it. */
+    struct probe *again = probe_new("closed again"), *freed = probe_new("closed and freed");
+    CHECK_OK(close_async(layer, 0, again));
+    CHECK_DUE(layer_fd(layer));
+    CHECK_SEEN(again, calls, 0);
+    poll_until_closed(layer);
+    CHECK_SEEN(again, outcomes[LAYER_OK], 1);
+    CHECK_OK(close_async(layer, 20000, freed));
+    free_layer(layer);
+    CHECK_SEEN(freed, outcomes[LAYER_OK], 1);
+    CHECK_SEEN(freed, destroys, 1);
+}
+
+CASE(close_and_free_run_a_close_without_waiting_where_nobody_polls) {
+    for (unsigned frees = 0; frees < 2; frees++) {
+        layer_t *layer = open_layer("dispatch", "poll");
+        const char *channel = new_channel(layer);
+        struct probe *probe = probe_new("receiver"), *done = probe_new("done"),
+                     *closed = probe_new("closed");
+        CHECK_OK(receive(layer, channel, probe, NULL));
+        CHECK_OK(send_async(layer, channel, 1, done));
+        CHECK_OK(close_async(layer, UINT32_MAX, closed));
+        CHECK_OK(close_async(layer, 20000, closed));
+        if (frees) {
+            free_layer(layer);
+        } else {
+            CHECK_OK(layer_close(layer, 20000, ERR));
+            CHECK_STATUS(LAYER_CLOSED, layer_poll(layer, 0, 0, NULL, ERR));
+        }
+        CHECK_SEEN(closed, outcomes[LAYER_OK], 2);
+        CHECK_SEEN(closed, destroys, 2);
+        CHECK_SEEN(probe, destroys, 1);
+        CHECK_SEEN(done, destroys, 1);
+    }
+}
+
+static int32_t stay_inside(struct probe *probe, layer_status_t status,
+                           const layer_message_t *message) {
+    (void)message;
+    struct poller *poller = probe->context;
+    if (status == LAYER_OK) {
+        GATE_WAIT(poller->end);
+    }
+    return LAYER_CONTINUE;
+}
+
+CASE(a_polled_close_without_waiting_is_told_in_time_when_a_callback_does_not_return) {
+    layer_t *layer = open_layer("dispatch", "poll");
+    const char *channel = new_channel(layer);
+    struct poller *poller = case_alloc(sizeof *poller);
+    *poller = (struct poller){.layer = layer, .end = gate_new()};
+    struct probe *probe = probe_new("stuck"), *closed = probe_new("closed");
+    probe->context = poller;
+    probe->on_message = stay_inside;
+    CHECK_OK(receive(layer, channel, probe, NULL));
+    struct thread *thread = spawn(poll_for_one, poller);
+    CHECK_OK(send_number(layer, channel, 1));
+    WAIT_CALLS(probe, 1);
+    CHECK_OK(close_async(layer, 200, closed));
+    while (SEEN(closed, calls) == 0) {
+        layer_status_t status = STATUS(layer_poll(layer, 0, 20000, NULL, ERR));
+        CHECK(status == LAYER_OK, "%s (%s)", layer_status_name(status), error_text());
+    }
+    CHECK_SEEN(closed, outcomes[LAYER_TIMEOUT], 1);
+    CHECK_SEEN(probe, running, 1);
+    gate_open(poller->end);
+    join(thread);
+    CHECK_OK(layer_close(layer, 20000, ERR));
+    CHECK_SEEN(probe, destroys, 1);
+}
+
+static void free_it(struct probe *probe, layer_status_t status, const layer_error_t *error) {
+    (void)error;
+    struct closer *closer = probe->context;
+    EXPECT(status == LAYER_OK, "%s", layer_status_name(status));
+    closer->begun = true;
+    layer_free(closer->layer);
+}
+
+CASE(a_polled_layer_may_be_freed_by_what_is_told_that_it_is_closed) {
+    layer_t *layer = open_layer("dispatch", "poll");
+    struct closer *closer = case_alloc(sizeof *closer);
+    *closer = (struct closer){layer, true, false};
+    struct probe *probe = probe_new("receiver"), *closed = probe_new("closed"),
+                 *never_polled = probe_new("closed after it");
+    closed->on_done = free_it;
+    closed->context = closer;
+    CHECK_OK(receive(layer, new_channel(layer), probe, NULL));
+    disown_layer(layer);
+    CHECK_OK(close_async(layer, 20000, closed));
+    while (!closer->begun) {
+        CHECK_OK(layer_poll(layer, 1, 20000, NULL, ERR));
+        if (SEEN(probe, ends) == 1 && SEEN(never_polled, given) == 0) {
+            CHECK_OK(close_async(layer, UINT32_MAX, never_polled));
+        }
+    }
+    WAIT_DESTROYS(closed, 1);
+    WAIT_DESTROYS(never_polled, 1); /* By a thread of the library, as nobody polls any more. */
+    CHECK_SEEN(probe, destroys, 1);
+}

@@ -252,6 +252,11 @@ layer_status_t group_add_async(layer_t *layer, const char *group, const char *ch
                                                     destroy_of(probe), ERR));
 }
 
+layer_status_t close_async(layer_t *layer, uint32_t timeout_ms, struct probe *probe) {
+    return probe_given(
+        probe, layer_close_async(layer, timeout_ms, probe_done, probe, destroy_of(probe), ERR));
+}
+
 layer_status_t on_log(layer_config_t *config, struct probe *probe) {
     probe->once = probe->events = true;
     return probe_given(probe,

@@ -232,6 +232,7 @@ layer_status_t group_send_json_async(layer_t *layer, const char *group, const ch
                                      struct probe *probe);
 layer_status_t group_add_async(layer_t *layer, const char *group, const char *channel,
                                struct probe *probe);
+layer_status_t close_async(layer_t *layer, uint32_t timeout_ms, struct probe *probe);
 layer_status_t on_log(layer_config_t *config, struct probe *probe);
 layer_status_t on_state(layer_config_t *config, struct probe *probe);
 layer_status_t on_isolation(layer_config_t *config, struct probe *probe);

@@ -421,6 +421,25 @@ class layer {
         });
     }
 
+    /// `close` without waiting: begins it, and tells its end to `done`, which is called once, after
+    /// all other callbacks of the layer: on a thread of the library or in `poll`, never inside this
+    /// call. Allowed in a callback, and again. The layer must not be destroyed in `done`.
+    template <class Done> void close_async(std::chrono::milliseconds timeout, Done &&done) const {
+        try_close_async(timeout, std::forward<Done>(done)).value();
+    }
+    template <class Done>
+    result<void> try_close_async(std::chrono::milliseconds timeout, Done &&done) const noexcept {
+        using box = detail::done_box<std::decay_t<Done>>;
+        if (!shared) {
+            return moved_from();
+        }
+        return detail::run_with<box>(
+            done_maker<Done>(done, "close_async"), [&](void *held, ::layer_error_t **problem) {
+                return ::layer_close_async(shared->raw, detail::c_timeout(timeout), box::call, held,
+                                           detail::release<box>, problem);
+            });
+    }
+
   private:
     explicit layer(std::shared_ptr<detail::core> made) noexcept : shared(std::move(made)) {}
 

@@ -335,6 +335,17 @@ FUNCTIONS = {
             ("layer_error_t **", "error"),
         ],
     ),
+    "layer_close_async": (
+        "layer_status_t",
+        [
+            ("const layer_t *", "layer"),
+            ("uint32_t", "timeout_ms"),
+            ("layer_done_cb", "done"),
+            ("void *", "userdata"),
+            ("layer_destroy_cb", "destroy"),
+            ("layer_error_t **", "error"),
+        ],
+    ),
     "layer_free": (
         "void",
         [

@@ -155,6 +155,10 @@ module ChannelLayer
         "const layer_t *", "const char *", "char *", "size_t", "layer_error_t **"
       ]],
       layer_close: ["layer_status_t", ["const layer_t *", "uint32_t", "layer_error_t **"]],
+      layer_close_async: ["layer_status_t", [
+        "const layer_t *", "uint32_t", "layer_done_cb", "void *", "layer_destroy_cb",
+        "layer_error_t **"
+      ]],
       layer_free: ["void", ["layer_t *"]],
       layer_fd: ["int", ["const layer_t *"]],
       layer_poll: ["layer_status_t", [

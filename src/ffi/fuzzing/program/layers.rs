@@ -20,7 +20,7 @@ use crate::ffi::fuzzing::model::{
 
 use crate::stats::Stat;
 
-use super::arguments::{Text, give, is_channel, odd, plain, slot};
+use super::arguments::{Text, done, give, is_channel, odd, plain, slot};
 
 /// The place of a config and whether it could be had: in a callback another call may be inside.
 pub(super) fn config_of(world: &World, number: usize, act: impl FnOnce(&mut Option<Config>)) {
@@ -270,6 +270,43 @@ pub(super) fn close(world: &Arc<World>, dice: &mut Dice<'_>) {
         );
         world.expect("layer_close", status, handle, false, Arguments::Good);
         if let Some(handle) = handle {
+            handle.facts.closed.store(true, SeqCst);
+        }
+    });
+}
+
+pub(super) fn close_async(world: &Arc<World>, dice: &mut Dice<'_>) {
+    let (slot, timeout) = (slot(world, dice), dice.pick(&[0, 10, 500, u32::MAX]));
+    // As rare as a close.
+    if dice.below(3) > 0 {
+        return;
+    }
+    let given = give(world, dice, Kind::Done, None);
+    world.with_layer(slot, |layer, handle, _| {
+        if let Some(handle) = handle
+            && !given.is_null
+        {
+            handle.facts.closing.store(true, SeqCst);
+        }
+        let status = world.call("layer_close_async", true, &[OK, INVALID], |error| {
+            // SAFETY: NULL or a layer whose free has not begun; the token outlives `done`.
+            unsafe {
+                (world.api.close_async)(
+                    layer,
+                    timeout,
+                    done(&given),
+                    given.token.userdata(),
+                    given.destroy,
+                    error,
+                )
+            }
+        });
+        world.handed_in(&given.token, status);
+        let arguments = Arguments::of(!given.is_null);
+        world.expect("layer_close_async", status, handle, false, arguments);
+        if let Some(handle) = handle
+            && status == OK
+        {
             handle.facts.closed.store(true, SeqCst);
         }
     });

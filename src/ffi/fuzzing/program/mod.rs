@@ -48,6 +48,7 @@ const ACTS: &[Act] = &[
     layers::new,
     layers::new,
     layers::close,
+    layers::close_async,
     layers::free,
     nothing,
 ];
