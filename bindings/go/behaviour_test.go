@@ -221,6 +221,164 @@ func TestSendAsyncIsBusyWithoutAPlace(t *testing.T) {
 	}
 }
 
+func TestSendsWithoutWaitingTakeMapsBytesAndJSON(t *testing.T) {
+	onEachBroker(t, func(t *testing.T, host string) {
+		layer := open(t, host)
+		channel := newChannel(t, layer)
+		if err := layer.GroupAdd(soon(t), "g", channel); err != nil {
+			t.Fatal(err)
+		}
+		packed, err := channellayer.Pack(map[string]any{"n": 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		outcomes := make(chan error, 6)
+		done := func(err error) { outcomes <- err }
+		for i, err := range []error{
+			layer.SendAsync(channel, map[string]any{"n": 0}, done),
+			layer.SendAsync(channel, packed, done),
+			layer.SendJSONAsync(channel, `{"n": 2}`, done),
+			layer.GroupSendAsync("g", map[string]any{"n": 3}, done),
+			layer.GroupSendJSONAsync("g", `{"n": 4}`, done),
+			layer.SendJSONAsync("channels_none!gone", "{}", done),
+		} {
+			if err != nil {
+				t.Errorf("send %d: %v", i, err)
+			}
+		}
+		for n := int64(0); n < 5; n++ {
+			message, err := layer.Receive(soon(t), channel)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if said, err := message.Map(); err != nil || said["n"] != n {
+				t.Errorf("message %d is %v, %v", n, said, err)
+			}
+		}
+		gone := 0
+		for i := 0; i < 6; i++ {
+			if err := <-outcomes; errors.Is(err, channellayer.ErrNoChannel) {
+				gone++
+			} else if err != nil {
+				t.Error(err)
+			}
+		}
+		if gone != 1 {
+			t.Errorf("%d of the sends went nowhere", gone)
+		}
+		never := func(error) { t.Error("done, though it failed") }
+		for _, err := range []error{
+			layer.SendAsync(channel, "{}", never),
+			layer.GroupSendAsync("g", nil, never),
+			layer.SendAsync(channel, map[string]any{"a": make(chan int)}, never),
+			layer.SendJSONAsync(channel, `{"twin": 1, "twin": 2}`, never),
+			layer.SendJSONAsync(channel, "{}\x00", never),
+			layer.GroupSendJSONAsync("g", "{}", nil),
+		} {
+			if !errors.Is(err, channellayer.ErrInvalid) {
+				t.Errorf("it is %v", err)
+			}
+		}
+	})
+}
+
+// threads gives how many threads of the system this process has.
+func threads(t *testing.T) int {
+	entries, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+func TestSendsOfJSONThatWaitTakeNoThreads(t *testing.T) {
+	const senders = 200
+	layer, err := channellayer.Open(channellayer.Config{Options: map[string]string{
+		"host": "amqp://guest:guest@127.0.0.1:1/nothing-listens"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := threads(t)
+	ended := make(chan error, senders)
+	for i := 0; i < senders; i++ {
+		go func() { ended <- layer.SendJSON(context.Background(), "a!b", "{}") }()
+	}
+	for until := time.Now().Add(patience); statOf(t, layer, channellayer.StatInFlight) < senders; {
+		if time.Now().After(until) {
+			t.Fatalf("%d of %d are in flight", statOf(t, layer, channellayer.StatInFlight), senders)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if now := threads(t); now > before+senders/4 {
+		t.Errorf("%d threads for %d sends", now-before, senders)
+	}
+	if err := layer.Close(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < senders; i++ {
+		if err := <-ended; !errors.Is(err, channellayer.ErrClosed) && !errors.Is(err, channellayer.ErrDisconnected) {
+			t.Errorf("it is %v", err)
+		}
+	}
+}
+
+func TestACloseEndsWithItsContextAndTheLayerIsClosedAllTheSame(t *testing.T) {
+	onEachBroker(t, func(t *testing.T, host string) {
+		layer := open(t, host)
+		channel := newChannel(t, layer)
+		received := make(chan error, 1)
+		go func() {
+			_, err := layer.Receive(context.Background(), channel)
+			received <- err
+		}()
+		cancelled, cancel := context.WithCancel(context.Background())
+		cancel()
+		if err := layer.Close(cancelled); err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled: %v", err)
+		}
+		if err := layer.Send(soon(t), channel, nil); !errors.Is(err, channellayer.ErrClosed) {
+			t.Errorf("a send afterwards: %v", err)
+		}
+		const closers = 16
+		closed := make(chan error, closers)
+		for i := 0; i < closers; i++ {
+			go func() { closed <- layer.Close(soon(t)) }()
+		}
+		for i := 0; i < closers; i++ {
+			if err := <-closed; err != nil {
+				t.Errorf("again: %v", err)
+			}
+		}
+		if err := <-received; !errors.Is(err, channellayer.ErrClosed) {
+			t.Errorf("the receiver: %v", err)
+		}
+		if err := layer.Close(cancelled); err != nil {
+			t.Errorf("of a closed layer: %v", err)
+		}
+	})
+}
+
+func TestACloseIsBoundedThoughAnOutcomeIsNotTaken(t *testing.T) {
+	layer := open(t, memoryHost(), "timeout", "0.2")
+	channel := newChannel(t, layer)
+	inside, goOn := make(chan struct{}), make(chan struct{})
+	err := layer.SendAsync(channel, map[string]any{}, func(error) {
+		close(inside)
+		<-goOn // it must not wait
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-inside
+	if err := layer.Close(context.Background()); !errors.Is(err, channellayer.ErrTimeout) {
+		t.Errorf("it is %v", err)
+	}
+	close(goOn)
+	if err := layer.Close(soon(t)); err != nil {
+		t.Errorf("again: %v", err)
+	}
+}
+
 // TestOutcomesAreTrueWhenClosingRunsOutOfTime: a message that was sent is not said to be refused by
 // a closed layer, or whoever is told that sends it again.
 func TestOutcomesAreTrueWhenClosingRunsOutOfTime(t *testing.T) {

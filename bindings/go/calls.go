@@ -28,8 +28,6 @@ type calls struct {
 	most    int
 	waiting []chan struct{} // for a place, first come, first served
 
-	json chan struct{} // one for each SendJSON that may be inside C
-
 	resolved []resolved // of the pump
 }
 

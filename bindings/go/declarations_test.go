@@ -118,13 +118,13 @@ var stats = map[string]channellayer.Stat{
 
 // notUsed are the functions of the header that this package does without, and why.
 var notUsed = map[string]string{
-	"layer_send":                  "a waiting goroutine would take a thread: layer_send_async",
-	"layer_group_send":            "a waiting goroutine would take a thread: layer_group_send_async",
-	"layer_group_add":             "a waiting goroutine would take a thread: layer_group_add_async",
-	"layer_close_async":           "Close waits on a thread of its own",
-	"layer_send_json_async":       "SendJSON waits on a thread of its own",
-	"layer_group_send_json_async": "GroupSendJSON waits on a thread of its own",
-	"layer_message_ref":           "no message is lent to Go: layer_receive_next gives one of its own",
+	"layer_send":            "a waiting goroutine would take a thread: layer_send_async",
+	"layer_group_send":      "a waiting goroutine would take a thread: layer_group_send_async",
+	"layer_group_add":       "a waiting goroutine would take a thread: layer_group_add_async",
+	"layer_close":           "a waiting goroutine would take a thread: layer_close_async",
+	"layer_send_json":       "a waiting goroutine would take a thread: layer_send_json_async",
+	"layer_group_send_json": "a waiting goroutine would take a thread: layer_group_send_json_async",
+	"layer_message_ref":     "no message is lent to Go: layer_receive_next gives one of its own",
 }
 
 type header struct {

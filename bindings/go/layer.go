@@ -52,7 +52,6 @@ type Layer struct {
 
 	calls   calls
 	closing atomic.Bool
-	closers sync.RWMutex  // read while C closes, and thus runs callbacks on a thread of its own
 	ended   chan struct{} // closed once no callback will come
 
 	mu           sync.Mutex
@@ -68,7 +67,6 @@ const (
 	drainAtOnce   = 256
 	eventsAtMost  = 1024
 	closingPeriod = 10 * time.Millisecond
-	jsonAtOnce    = 16
 )
 
 // Version gives the version of the C library that is loaded, as "0.1.0".
@@ -120,7 +118,6 @@ func Open(config Config) (*Layer, error) {
 		channels:     make(map[string]*channelState),
 	}
 	l.calls.most = int(numberOf(config.Options, "max_in_flight", 10000))
-	l.calls.json = make(chan struct{}, jsonAtOnce)
 	if config.OnLog != nil || config.OnState != nil || config.OnIsolation != nil {
 		l.happenings = make(chan func(), eventsAtMost)
 		go tell(l.happenings)
@@ -231,7 +228,6 @@ func (l *Layer) pump(conn syscall.RawConn, config Config) {
 			}
 		}
 	}
-	l.takeRest(config)
 	l.calls.end()
 	if l.happenings != nil {
 		close(l.happenings)
@@ -239,15 +235,6 @@ func (l *Layer) pump(conn syscall.RawConn, config Config) {
 	l.changeState()
 	close(l.ended)
 	l.file.Close()
-}
-
-// takeRest takes what the calls that close the layer have been told. Where they ran out of time, the
-// library ends while they still run callbacks, so that an outcome may come after the end.
-func (l *Layer) takeRest(config Config) {
-	l.closers.Lock()
-	events, _, _ := rawDrain(l.raw, l.sink, drainAtOnce)
-	l.closers.Unlock()
-	l.take(events, config)
 }
 
 func (l *Layer) setDeadline(at time.Time) {
@@ -420,37 +407,51 @@ func (l *Layer) GroupDiscard(group, channel string) error {
 
 // Close refuses new calls, waits for confirms, closes the connections, and ends the receivers with
 // ErrClosed. Messages that nobody received are dropped. It waits as long as ctx allows, or for
-// option timeout where ctx has no deadline; whatever it returns, the layer is closed. A second call
-// does no harm.
-//
-// The wait takes a thread of the system, the one call but SendJSON that does.
+// option timeout where ctx has no deadline; whatever it returns, the layer is closed, or goes on
+// closing by itself. A second call does no harm.
 func (l *Layer) Close(ctx context.Context) error {
 	defer runtime.KeepAlive(l)
 	timeout := l.timeout
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = time.Until(deadline)
 	}
-	closed := make(chan error, 1)
-	go func() {
-		l.closers.RLock()
-		err := rawClose(l.raw, milliseconds(timeout))
-		l.closers.RUnlock()
+	select {
+	case <-l.ended:
+		return nil
+	default:
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	result := make(chan error, 1)
+	token := l.calls.add(call{op: "close", result: result})
+	if err := rawClose(l.raw, l.sink, milliseconds(timeout), token); err != nil {
+		l.calls.drop(token)
+		return err
+	}
+	// Where it runs out of time, the library ends after the outcome, without a sign at the descriptor.
+	defer func() {
 		l.closing.Store(true)
-		l.setDeadline(time.Now()) // what the closing told has to be taken
-		closed <- err
+		l.setDeadline(time.Now())
 	}()
 	select {
-	case err := <-closed:
-		if err != nil {
+	case err := <-result:
+		if err != nil && !errors.Is(err, ErrClosed) {
 			return err
 		}
+	case <-l.ended: // by an earlier call: nobody takes the outcome of this one any more
+		l.calls.forget(token)
+		return nil
 	case <-ctx.Done():
-		if ctx.Err() != context.DeadlineExceeded {
-			return contextError(ctx, "close", "the layer goes on closing")
-		}
-		if err := <-closed; err != nil { // it has the same deadline
+		select {
+		case err := <-result:
 			return err
+		default:
 		}
+		l.calls.forget(token)
+		return contextError(ctx, "close", "the layer goes on closing")
 	}
 	<-l.ended // soon: the library has ended all that was under way
 	return nil

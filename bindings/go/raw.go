@@ -229,9 +229,8 @@ func rawNewChannel(layer rawLayer, prefix string) (string, error) {
 	return C.GoString(&name[0]), nil
 }
 
-func rawClose(layer rawLayer, milliseconds uint32) error {
-	var raw *C.layer_error_t
-	return takeError("close", C.layer_close(layer, C.uint32_t(milliseconds), &raw), raw)
+func rawClose(layer rawLayer, sink rawSink, milliseconds uint32, token uint64) error {
+	return rawTake("close", C.cl_close(layer, sink, C.uint32_t(milliseconds), C.uint64_t(token)))
 }
 
 // asNumber is how go_send and the like take a handle.
@@ -271,19 +270,23 @@ func rawSend(layer rawLayer, sink rawSink, toGroup bool, name string, packed []b
 		message, C.size_t(len(packed)), C.uint64_t(token))
 }
 
-// rawSendJSON waits inside C: the API has no other form for JSON.
-func rawSendJSON(layer rawLayer, toGroup bool, name, json string) error {
+func rawSendJSON(layer rawLayer, sink rawSink, toGroup bool, name, json string, token uint64) C.cl_result {
+	group := C.int(0)
+	if toGroup {
+		group = 1
+	}
 	nameText, text := C.CString(name), C.CString(json)
 	defer C.free(unsafe.Pointer(nameText))
 	defer C.free(unsafe.Pointer(text))
-	var raw *C.layer_error_t
-	var status C.layer_status_t
-	if toGroup {
-		status = C.layer_group_send_json(layer, nameText, text, &raw)
-	} else {
-		status = C.layer_send_json(layer, nameText, text, &raw)
+	return C.cl_send_json(layer, sink, group, nameText, text, C.uint64_t(token))
+}
+
+// rawSubmit hands a message to C. The outcome is an event for the token, unless this fails.
+func rawSubmit(layer rawLayer, sink rawSink, toGroup bool, name string, body body, token uint64) C.cl_result {
+	if body.isJSON {
+		return rawSendJSON(layer, sink, toGroup, name, body.json, token)
 	}
-	return takeError("send to "+name, status, raw)
+	return rawSend(layer, sink, toGroup, name, body.packed, token)
 }
 
 func rawGroupAdd(layer rawLayer, sink rawSink, group, channel string, token uint64) error {

@@ -2,6 +2,7 @@ package channellayer
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"sync"
 )
@@ -18,19 +19,18 @@ func (l *Layer) Send(ctx context.Context, channel string, message map[string]any
 	if err != nil {
 		return err
 	}
-	return l.send(ctx, false, channel, packed)
+	return l.send(ctx, false, channel, body{packed: packed})
 }
 
 // SendPacked is Send with a message that is MessagePack already, one map.
 func (l *Layer) SendPacked(ctx context.Context, channel string, packed []byte) error {
-	return l.send(ctx, false, channel, packed)
+	return l.send(ctx, false, channel, body{packed: packed})
 }
 
 // SendJSON is Send with a message as JSON text, one object. A string of U+FFFF followed by base64
-// becomes bytes. It takes a thread of the system while it waits, so at most 16 of a layer are sent
-// at once and the others wait.
+// becomes bytes.
 func (l *Layer) SendJSON(ctx context.Context, channel, json string) error {
-	return l.sendJSON(ctx, false, channel, json)
+	return l.send(ctx, false, channel, body{json: json, isJSON: true})
 }
 
 // GroupSend sends a message to every member of a group, in all processes, as Send does to a
@@ -40,38 +40,56 @@ func (l *Layer) GroupSend(ctx context.Context, group string, message map[string]
 	if err != nil {
 		return err
 	}
-	return l.send(ctx, true, group, packed)
+	return l.send(ctx, true, group, body{packed: packed})
 }
 
 // GroupSendPacked is GroupSend with a message that is MessagePack already.
 func (l *Layer) GroupSendPacked(ctx context.Context, group string, packed []byte) error {
-	return l.send(ctx, true, group, packed)
+	return l.send(ctx, true, group, body{packed: packed})
 }
 
 // GroupSendJSON is GroupSend with JSON text, as in SendJSON.
 func (l *Layer) GroupSendJSON(ctx context.Context, group, json string) error {
-	return l.sendJSON(ctx, true, group, json)
+	return l.send(ctx, true, group, body{json: json, isJSON: true})
 }
 
-// SendAsync is SendPacked without waiting: the outcome goes to done, which is called once, unless
-// this returns an error. With max_in_flight sends in flight that is ErrBusy.
+// SendAsync is Send without waiting: the outcome goes to done, which is called once, unless this
+// returns an error. With max_in_flight sends in flight that is ErrBusy. message is a map[string]any,
+// or a []byte that is MessagePack already, as Pack gives it; anything else is ErrInvalid.
 //
 // done runs on the goroutine that takes everything from the library: it must not wait, and so call
 // nothing here that takes a context. SendAsync itself is allowed.
-func (l *Layer) SendAsync(channel string, packed []byte, done func(error)) error {
-	return l.sendAsync(false, channel, packed, done)
+func (l *Layer) SendAsync(channel string, message any, done func(error)) error {
+	return l.sendAsync(false, channel, message, done)
+}
+
+// SendJSONAsync is SendAsync with a message as JSON text.
+func (l *Layer) SendJSONAsync(channel, json string, done func(error)) error {
+	return l.submit(false, channel, body{json: json, isJSON: true}, done)
 }
 
 // GroupSendAsync is SendAsync to a group.
-func (l *Layer) GroupSendAsync(group string, packed []byte, done func(error)) error {
-	return l.sendAsync(true, group, packed, done)
+func (l *Layer) GroupSendAsync(group string, message any, done func(error)) error {
+	return l.sendAsync(true, group, message, done)
+}
+
+// GroupSendJSONAsync is SendJSONAsync to a group.
+func (l *Layer) GroupSendJSONAsync(group, json string, done func(error)) error {
+	return l.submit(true, group, body{json: json, isJSON: true}, done)
+}
+
+// body is a message in one of the two forms that C takes.
+type body struct {
+	packed []byte
+	json   string
+	isJSON bool
 }
 
 var results = sync.Pool{New: func() any { return make(chan error, 1) }}
 
-func (l *Layer) send(ctx context.Context, toGroup bool, name string, packed []byte) error {
+func (l *Layer) send(ctx context.Context, toGroup bool, name string, body body) error {
 	defer runtime.KeepAlive(l)
-	if err := checkText("send to", name); err != nil {
+	if err := checkText("send to", name, body.json); err != nil {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -84,7 +102,7 @@ func (l *Layer) send(ctx context.Context, toGroup bool, name string, packed []by
 		results.Put(result)
 		return err
 	}
-	if raw := rawSend(l.raw, l.sink, toGroup, name, packed, token); raw.status != 0 {
+	if raw := rawSubmit(l.raw, l.sink, toGroup, name, body, token); raw.status != 0 {
 		if l.calls.drop(token) {
 			results.Put(result)
 		}
@@ -100,16 +118,31 @@ func (l *Layer) send(ctx context.Context, toGroup bool, name string, packed []by
 	}
 }
 
-func (l *Layer) sendAsync(toGroup bool, name string, packed []byte, done func(error)) error {
+func (l *Layer) sendAsync(toGroup bool, name string, message any, done func(error)) error {
+	switch message := message.(type) {
+	case []byte:
+		return l.submit(toGroup, name, body{packed: message}, done)
+	case map[string]any:
+		packed, err := Pack(message)
+		if err != nil {
+			return err
+		}
+		return l.submit(toGroup, name, body{packed: packed}, done)
+	}
+	return newError("send to "+name, StatusInvalid, fmt.Sprintf(
+		"message is of type %T: pass a map[string]any, or a []byte that is MessagePack", message))
+}
+
+func (l *Layer) submit(toGroup bool, name string, body body, done func(error)) error {
 	defer runtime.KeepAlive(l)
-	if err := checkText("send to", name); err != nil {
+	if err := checkText("send to", name, body.json); err != nil {
 		return err
 	}
 	if done == nil {
 		return newError("send to "+name, StatusInvalid, "done is nil")
 	}
 	token := l.calls.add(call{op: "send to", name: name, place: true, done: done})
-	raw := rawSend(l.raw, l.sink, toGroup, name, packed, token)
+	raw := rawSubmit(l.raw, l.sink, toGroup, name, body, token)
 	if raw.status == 0 {
 		return nil
 	}
@@ -118,37 +151,4 @@ func (l *Layer) sendAsync(toGroup bool, name string, packed []byte, done func(er
 		return nil // the layer has ended meanwhile, and done was told
 	}
 	return err
-}
-
-func (l *Layer) sendJSON(ctx context.Context, toGroup bool, name, json string) error {
-	if err := checkText("send to", name, json); err != nil {
-		return err
-	}
-	if ctx.Err() != nil {
-		return contextError(ctx, "send to "+name, "not sent")
-	}
-	select {
-	case l.calls.json <- struct{}{}:
-	case <-ctx.Done():
-		return contextError(ctx, "send to "+name, "not sent")
-	}
-	token, err := l.calls.enter(ctx, l.timeout, call{op: "send to", name: name, place: true})
-	if err != nil {
-		<-l.calls.json
-		return err
-	}
-	result := make(chan error, 1)
-	go func() {
-		defer runtime.KeepAlive(l)
-		err := rawSendJSON(l.raw, toGroup, name, json)
-		l.calls.drop(token)
-		<-l.calls.json
-		result <- err
-	}()
-	select {
-	case err := <-result:
-		return err
-	case <-ctx.Done():
-		return contextError(ctx, "send to "+name, "the outcome is not known yet")
-	}
 }

@@ -188,6 +188,28 @@ cl_result cl_send(const layer_t *layer, cl_sink *sink, int to_group, const char 
     return result;
 }
 
+cl_result cl_send_json(const layer_t *layer, cl_sink *sink, int to_group, const char *name,
+                       const char *json, uint64_t token) {
+    cl_result result = {LAYER_OK, NULL};
+    call_t *call = new_call(sink, token);
+    result.status = (to_group ? layer_group_send_json_async : layer_send_json_async)(
+        layer, name, json, on_done, call, NULL, &result.error);
+    if (result.status != LAYER_OK) {
+        free(call);
+    }
+    return result;
+}
+
+cl_result cl_close(const layer_t *layer, cl_sink *sink, uint32_t timeout_ms, uint64_t token) {
+    cl_result result = {LAYER_OK, NULL};
+    call_t *call = new_call(sink, token);
+    result.status = layer_close_async(layer, timeout_ms, on_done, call, NULL, &result.error);
+    if (result.status != LAYER_OK) {
+        free(call);
+    }
+    return result;
+}
+
 cl_result cl_group_add(const layer_t *layer, cl_sink *sink, const char *group, const char *channel,
                        uint64_t token) {
     cl_result result = {LAYER_OK, NULL};

@@ -75,6 +75,9 @@ int cl_descriptor(const layer_t *layer);
 
 cl_result cl_send(const layer_t *layer, cl_sink *sink, int to_group, const char *name,
                   const uint8_t *message, size_t length, uint64_t token);
+cl_result cl_send_json(const layer_t *layer, cl_sink *sink, int to_group, const char *name,
+                       const char *json, uint64_t token);
+cl_result cl_close(const layer_t *layer, cl_sink *sink, uint32_t timeout_ms, uint64_t token);
 cl_result cl_group_add(const layer_t *layer, cl_sink *sink, const char *group, const char *channel,
                        uint64_t token);
 /* A receiver that takes no message: the first that comes ends it, with an event CL_WAKE. */
