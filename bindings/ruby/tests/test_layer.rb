@@ -72,6 +72,7 @@ class TestLayer < Minitest::Test
         -> { layer.group_send("g", {}) },
         -> { layer.group_add("g", channel) },
         -> { layer.send_json(channel, "{}") },
+        -> { layer.group_send_json("g", "{}") },
         -> { layer.receive_next(layer.new_channel) }
       ].each do |call|
         call.call
@@ -81,7 +82,7 @@ class TestLayer < Minitest::Test
       end
     end
     layer.send(channel, {})
-    5.times { assert_instance_of(ChannelLayer::WouldDeadlock, within { errors.pop }) }
+    6.times { assert_instance_of(ChannelLayer::WouldDeadlock, within { errors.pop }) }
   end
 
   def test_timeout_works_inside_a_block
@@ -107,6 +108,105 @@ class TestLayer < Minitest::Test
     assert_raises(ChannelLayer::Closed) { within { receiver.wait } }
     layer.close
     assert_equal :closed, layer.state
+  end
+
+  def test_json_is_sent_without_waiting_in_order_and_each_outcome_comes
+    [memory, AMQP].each do |host|
+      layer = open_layer(host:)
+      channel = layer.new_channel
+      layer.group_add("g", channel)
+      outcomes = Thread::Queue.new
+      pendings = Array.new(20) do |n|
+        if n.even?
+          layer.send_json_async(channel, "{\"n\": #{n}}") { |error| outcomes << error }
+        else
+          layer.group_send_json_async("g", "{\"n\": #{n}}")
+        end
+      end
+      20.times { |n| assert_equal({ "n" => n }, layer.receive_next(channel, timeout: 10)) }
+      pendings.each { |pending| within { pending.wait } }
+      10.times { assert_nil(within { outcomes.pop }) }
+      gone = layer.send_json_async("channels_none!gone", "{}")
+      assert_raises(ChannelLayer::NoChannel) { within { gone.wait } }
+      raises(ChannelLayer::Invalid, "twin") do
+        layer.send_json_async(channel, '{"twin": 1, "twin": 2}') { flunk }
+      end
+      assert_raises(ChannelLayer::TimedOut) { layer.receive_next(channel, timeout: 0) }
+    end
+  end
+
+  def test_json_that_is_sent_takes_no_thread_of_ruby
+    layer = open_layer(host: "amqp://guest:guest@127.0.0.1:1/none")
+    before = Thread.list.size
+    waiting = Array.new(8) { Thread.new { layer.send_json("q!c", "{}") } }
+    waiting.each { |thread| thread.report_on_exception = false }
+    eventually("the sends") { layer.stat(:in_flight) == 8 }
+    assert_operator Thread.list.size, :<=, before + 8
+    layer.close
+    waiting.each { |thread| assert_raises(ChannelLayer::Closed) { within { thread.join } } }
+  end
+
+  def test_a_close_without_waiting_is_told_after_all_other_blocks
+    [memory, AMQP].each do |host|
+      layer = open_layer(host:)
+      channel = layer.new_channel
+      order = Thread::Queue.new
+      receiver = layer.receive(channel) { :go_on }
+      5.times { layer.send_async(channel, {}) { |error| order << [:sent, error] } }
+      closed = layer.close_async { |error| order << [:closed, error] }
+      raises(ChannelLayer::Closed) { layer.send_async(channel, {}) }
+      assert_nil(within { closed.wait })
+      assert receiver.ended?
+      assert_equal(5, 5.times.count { within { order.pop }.first == :sent })
+      assert_equal([:closed, nil], within { order.pop })
+      # Again, whoever asks, and however far the layer's thread is by then.
+      Array.new(4) { layer.close_async }.each { |again| assert_nil(within { again.wait }) }
+      within { layer.close }
+      assert_nil(within { layer.close_async.wait })
+      assert_equal :closed, layer.state
+    end
+  end
+
+  def test_other_threads_run_while_a_layer_is_closed_and_several_may_close_it
+    layer = open_layer
+    channel = layer.new_channel
+    inside = Thread::Queue.new
+    go_on = Thread::Queue.new
+    layer.receive(channel) do
+      inside << true
+      go_on.pop
+    end
+    layer.send_async(channel, {})
+    within { inside.pop }
+    closing = Array.new(4) { Thread.new { layer.close } }
+    eventually("the end of calls") { layer.state == :closed }
+    assert closing.all?(&:alive?)
+    assert_raises(Timeout::Error) { Timeout.timeout(0.05) { layer.close } }
+    assert_raises(ChannelLayer::TimedOut) { within { layer.close(timeout: 0.05) } }
+    go_on << true
+    closing.each { |thread| within { thread.join } }
+    within { layer.close }
+  end
+
+  def test_a_close_that_runs_out_of_time_leaves_no_thread_behind
+    layer, own = thread_of { open_layer }
+    channel = layer.new_channel
+    inside = Thread::Queue.new
+    go_on = Thread::Queue.new
+    layer.receive(channel) do
+      inside << true
+      go_on.pop
+    end
+    layer.send_async(channel, {})
+    within { inside.pop }
+    pending = layer.close_async(timeout: 0.05)
+    refute pending.done?
+    eventually("the end of calls") { layer.state == :closed }
+    go_on << true
+    within { own.join }
+    # In time or late, it was told.
+    assert pending.done?
+    within { layer.close }
   end
 
   def test_log_and_state_reach_their_handlers

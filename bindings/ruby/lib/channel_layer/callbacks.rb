@@ -52,6 +52,15 @@ module ChannelLayer
       end
     end
 
+    # Tells all who wait for a close of this dispatcher's layer that it has ended.
+    def self.layer_closed(dispatcher)
+      ENTRIES.values.each do |entry| # rubocop:disable Style/HashEachMethods
+        next unless entry.respond_to?(:layer_closed) && entry.dispatcher.equal?(dispatcher)
+
+        entry.layer_closed
+      end
+    end
+
     # For tests: how many objects the library may still call.
     def self.kept
       ENTRIES.size

@@ -12,10 +12,14 @@ module ChannelLayer
     # Callbacks for each look at the descriptor: many enough to share its cost.
     BATCH = 256
 
+    # How often a layer that is closing is looked at, in seconds.
+    CLOSING_PERIOD = 0.05
+
     def initialize(handle)
       @handle = handle
       @over = false
       @lost = false
+      @closing = false
       @io = IO.for_fd(Native.layer_fd(handle), autoclose: false)
       # Masked from its first instruction on.
       @thread = Callbacks.shielded { Thread.new { run } }
@@ -36,6 +40,28 @@ module ChannelLayer
       @lost
     end
 
+    # Whether the thread runs what is due, and will.
+    def runs?
+      !@lost && !@over
+    end
+
+    # Whether the thread has seen the end of the layer, or was stopped after it.
+    def over?
+      @over
+    end
+
+    # The layer is about to be closed. Where that runs out of time it ends after its last callback,
+    # without a sign at the descriptor.
+    def closing
+      @closing = true
+    end
+
+    # Waits until the thread has ended, at most so many seconds.
+    def join(seconds)
+      @thread.join(seconds)
+      nil
+    end
+
     # Raises where what is about to begin could never be told of.
     def check
       raise ThreadKilled if @lost
@@ -46,12 +72,14 @@ module ChannelLayer
     def run
       Callbacks.thread!
       until Callbacks.killed?
-        Thread.handle_interrupt(Callbacks::IMMEDIATE) { @io.wait_readable }
+        most = @closing ? CLOSING_PERIOD : nil
+        Thread.handle_interrupt(Callbacks::IMMEDIATE) { @io.wait_readable(most) }
         poll
       end
     rescue Closed
       @over = true
       @handle.autorelease = true
+      Callbacks.layer_closed(self)
     ensure
       # Killed, or raised at; at the end of the program too, where nobody waits any more.
       lose unless @over

@@ -137,8 +137,10 @@ module ChannelLayer
 
     # The same with JSON text of one object.
     def send_json(channel, json)
-      offload do
+      if Callbacks.thread?
         Error.check { |error| Native.layer_send_json(@handle, channel, json, error) }
+      else
+        send_json_async(channel, json).wait
       end
     end
 
@@ -153,6 +155,13 @@ module ChannelLayer
       begin_async(block, OutcomeLost) do |userdata, error|
         Native.layer_send_async(@handle, channel, bytes, bytes.bytesize, Callbacks::DONE, userdata,
                                 nil, error)
+      end
+    end
+
+    # The same with JSON text of one object.
+    def send_json_async(channel, json, &block)
+      begin_async(block, OutcomeLost) do |userdata, error|
+        Native.layer_send_json_async(@handle, channel, json, Callbacks::DONE, userdata, nil, error)
       end
     end
 
@@ -174,8 +183,10 @@ module ChannelLayer
 
     # The same with JSON text of one object.
     def group_send_json(group, json)
-      offload do
+      if Callbacks.thread?
         Error.check { |error| Native.layer_group_send_json(@handle, group, json, error) }
+      else
+        group_send_json_async(group, json).wait
       end
     end
 
@@ -189,6 +200,14 @@ module ChannelLayer
       begin_async(block, OutcomeLost) do |userdata, error|
         Native.layer_group_send_async(@handle, group, bytes, bytes.bytesize, Callbacks::DONE,
                                       userdata, nil, error)
+      end
+    end
+
+    # The same with JSON text of one object.
+    def group_send_json_async(group, json, &block)
+      begin_async(block, OutcomeLost) do |userdata, error|
+        Native.layer_group_send_json_async(@handle, group, json, Callbacks::DONE, userdata, nil,
+                                           error)
       end
     end
 
@@ -257,15 +276,26 @@ module ChannelLayer
 
     # Closes the layer, within `timeout` seconds: waits for confirms, ends receivers. Again is fine.
     # TimedOut means that something is left, closed it is all the same. Inside a block of a layer it
-    # only begins.
+    # only begins. Timeout and Thread#kill end the wait, and the layer goes on closing.
     def close(timeout: 10)
-      offload(callbacks: true) do
-        Callbacks.shielded do
-          Error.check { |error| Native.layer_close(@handle, milliseconds(timeout), error) }
-        end
-        @handle.autorelease = true
-        @dispatcher.stop
+      deadline = now + timeout
+      return if @dispatcher.runs? && close_by_dispatcher(timeout, deadline)
+
+      close_here([deadline - now, 0].max)
+    end
+
+    # The same without waiting, as `send_async`: the outcome comes after all other blocks of the
+    # layer have ended.
+    def close_async(timeout: 10, &block)
+      @dispatcher.closing
+      pending = begin_async(block, ThreadKilled) do |userdata, error|
+        Native.layer_close_async(@handle, milliseconds(timeout), Callbacks::DONE, userdata, nil,
+                                 error)
       end
+      pending.closes
+      # It may have seen the end before, and not have seen this one.
+      pending.layer_closed if @dispatcher.over?
+      pending
     end
 
     def inspect
@@ -309,17 +339,41 @@ module ChannelLayer
       pending
     end
 
-    # Runs what can only wait in the library on a thread of its own, so that Timeout and Thread#kill
-    # end the wait of this one. Inside a block of a layer the library itself does not wait.
-    def offload(callbacks: false, &block)
-      return block.call if Callbacks.thread?
+    # Whether the layer's own thread has told the end; false where that was killed meanwhile, or is
+    # inside a block that does not return.
+    def close_by_dispatcher(timeout, deadline)
+      pending = close_async(timeout:)
+      return true if Callbacks.thread?
+
+      @dispatcher.join([deadline - now, 0].max) # it ends with the layer
+      return false unless pending.done?
+
+      pending.wait
+      true
+    rescue ThreadKilled
+      false
+    end
+
+    # Closes where the layer's own thread does not run what is due: the library has a thread of its
+    # own for that, so that Timeout and Thread#kill end the wait of this one. Inside a block of a
+    # layer the library itself does not wait.
+    def close_here(timeout)
+      return close_on_this_thread(timeout) if Callbacks.thread?
 
       Thread.new do
         Thread.current.report_on_exception = false
-        Callbacks.thread! if callbacks
-        block.call
+        Callbacks.thread!
+        close_on_this_thread(timeout)
       end.value
       nil
+    end
+
+    def close_on_this_thread(timeout)
+      Callbacks.shielded do
+        Error.check { |error| Native.layer_close(@handle, milliseconds(timeout), error) }
+      end
+      @handle.autorelease = true
+      @dispatcher.stop
     end
 
     def in_slices(timeout)

@@ -11,6 +11,7 @@ module ChannelLayer
       @dispatcher = dispatcher
       @lost = lost # what is raised where no outcome can come
       @block = block
+      @closes = false
       @outcome = Outcome.new
     end
 
@@ -32,6 +33,19 @@ module ChannelLayer
     # @api private
     def abandoned
       @outcome.presume(@lost.new)
+    end
+
+    # It is the outcome of a close.
+    # @api private
+    def closes
+      @closes = true
+    end
+
+    # The layer has ended, and nobody takes the outcome of a call that came later: what such a call
+    # asked for has happened.
+    # @api private
+    def layer_closed
+      @outcome.presume(nil) if @closes
     end
 
     # Called once, by the thread that runs callbacks.
