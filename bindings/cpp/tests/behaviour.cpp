@@ -88,6 +88,34 @@ TEST(json_text_that_is_sent_without_waiting_arrives_in_order) {
     CHECK(outcomes.get() == status_code::no_channel);
 }
 
+TEST(a_close_without_waiting_is_told_once_after_all_other_callables) {
+    for (const char *dispatch : {"thread", "poll"}) {
+        check::queue<status_code> closed;
+        std::atomic<int> destroyed{0}, outcomes{0}, ended{0};
+        const channel_layer::layer layer(
+            options().set("host", check::memory()).set("dispatch", dispatch));
+        const auto channel = layer.new_channel();
+        layer
+            .receive(
+                channel, [](message_view) {}, [&](status_code) { ended++; })
+            .detach();
+        for (int i = 0; i < 20; i++) {
+            layer.send_async(channel, json::object(), [&](const outcome &) { outcomes++; });
+        }
+        layer.close_async(20s, [&, held = counted(destroyed)](const outcome &given) {
+            closed.put(outcomes == 20 && ended == 1 ? given.status() : status_code::internal);
+        });
+        check::raises(status_code::closed, {}, [&] { (void)layer.new_channel(); });
+        if (std::string_view(dispatch) == "poll") {
+            while (layer.try_poll(64, 20s)) {
+            }
+        }
+        CHECK(closed.get() == status_code::ok);
+        layer.close(20s); // it has waited for the other's end
+        CHECK(destroyed == 1);
+    }
+}
+
 TEST(a_callable_is_destroyed_once_by_a_call_that_fails) {
     std::atomic<int> destroyed{0};
     const auto layer = check::open(check::memory());
@@ -302,6 +330,8 @@ TEST(a_layer_that_was_moved_from_or_closed_says_so) {
     all(first, "moved from");
     CHECK(first.fd() == -1);
     check::raises(status_code::closed, {"moved from"}, [&] { first.close(0ms); });
+    check::raises(status_code::closed, {"moved from"},
+                  [&] { first.close_async(0ms, [](const outcome &) { std::abort(); }); });
     check::raises(status_code::closed, {"moved from"}, [&] { (void)first.poll(); });
     check::raises(status_code::closed, {"moved from"}, [&] { (void)first.state(); });
     layer.close(10s);
