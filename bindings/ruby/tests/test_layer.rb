@@ -23,6 +23,7 @@ class TestLayer < Minitest::Test
     assert_raises(ArgumentError) { layer.receive(channel) }
     assert_raises(RangeError) { layer.send(channel, { "n" => 2**70 }) }
     raises(ChannelLayer::Invalid, "n") { layer.send(channel, { "n" => 2**63 }) }
+    raises(ChannelLayer::Invalid, "n") { layer.send(channel, { "n" => 2**63 }) }
     raises(ChannelLayer::Invalid) { layer.send(channel, { 1 => 2 }) }
   end
 
@@ -108,6 +109,29 @@ class TestLayer < Minitest::Test
     assert_raises(ChannelLayer::Closed) { within { receiver.wait } }
     layer.close
     assert_equal :closed, layer.state
+  end
+
+  def test_a_value_that_no_message_holds_is_an_error_with_its_path
+    layer = open_layer
+    channel = layer.new_channel
+    layer.group_add("g", channel)
+    never = Struct.new(:a)
+    {
+      Time.now => TypeError, Rational(1, 3) => TypeError, (1..2) => TypeError,
+      never.new(1) => TypeError, Object.new => TypeError, 2**70 => RangeError,
+      -(2**70) => RangeError
+    }.each do |value, error|
+      message = { "ok" => [1, "a", nil, 1.5, :b], "deep" => [{ "x" => 1 }, { "a b" => value }] }
+      [-> { layer.send(channel, message) }, -> { layer.send_async(channel, message) { flunk } },
+       -> { layer.group_send("g", message) }].each do |call|
+        raises(error, 'message.deep[1]["a b"]', &call)
+      end
+    end
+    endless = {}
+    endless["self"] = endless
+    raises(ChannelLayer::Invalid, "message") { layer.send(channel, endless) }
+    raises(TypeError, "a key of message", "Time") { layer.send(channel, { Time.now => 1 }) }
+    assert_raises(ChannelLayer::TimedOut) { layer.receive_next(channel, timeout: 0) }
   end
 
   def test_json_is_sent_without_waiting_in_order_and_each_outcome_comes

@@ -5,6 +5,31 @@ require_relative "helper"
 class TestProcesses < Minitest::Test
   include Helper
 
+  def load_with(library)
+    Open3.capture2e({ "CHANNEL_LAYER_LIBRARY" => library }, "timeout", "-k", "5", "60",
+                    RbConfig.ruby, "-I", LIB, "-e",
+                    "require 'channel_layer'; print ChannelLayer.library_version")
+  end
+
+  def test_the_library_is_loaded_from_a_file_or_a_folder_and_its_variable_is_named
+    file = ENV.fetch("CHANNEL_LAYER_LIBRARY")
+    Dir.mktmpdir do |folder|
+      empty = File.join(folder, "empty")
+      FileUtils.mkdir(empty)
+      FileUtils.ln_s(File.expand_path(file), File.join(folder, "libchannel_layer.so.0"))
+      [file, folder].each do |named|
+        out, status = load_with(named)
+        assert status.success?, out
+        assert_equal ChannelLayer.library_version, out
+      end
+      [empty, File.join(folder, "none.so")].each do |named|
+        out, status = load_with(named)
+        refute status.success?
+        ["LoadError", "CHANNEL_LAYER_LIBRARY", named].each { |word| assert_includes(out, word) }
+      end
+    end
+  end
+
   def test_a_handle_from_before_a_fork_says_so_and_the_child_opens_its_own
     [memory, AMQP].each do |host|
       out, status = ruby(<<~'RUBY', host)

@@ -8,8 +8,48 @@ module ChannelLayer
     def self.pack(message)
       raise TypeError, "a message is a Hash, not #{message.class}" unless message.is_a?(Hash)
 
-      MessagePack.pack(message)
+      begin
+        MessagePack.pack(message)
+      rescue NoMethodError, RangeError => e
+        # Where msgpack has failed is not in its error.
+        refuse(message, "message")
+        raise e
+      end
+    rescue SystemStackError
+      raise Invalid.new("message: maps and arrays nest too deep, or hold themselves",
+                        Native::LAYER_INVALID)
     end
+
+    INTEGERS = (-(2**63)..((2**64) - 1))
+    private_constant :INTEGERS
+
+    # Raises for the first value that msgpack does not take, with its path.
+    def self.refuse(value, path)
+      case value
+      when Hash
+        value.each do |key, item|
+          refuse(key, "a key of #{path}")
+          refuse(item, path + step(key.to_s))
+        end
+      when Array
+        value.each_with_index { |item, index| refuse(item, "#{path}[#{index}]") }
+      when Integer
+        return if INTEGERS.cover?(value)
+
+        raise RangeError, "#{path} is #{value}, and an integer in a message has at most 64 bits"
+      else
+        return if value.respond_to?(:to_msgpack)
+
+        raise TypeError, "#{path} is a #{value.class}, and a message holds nil, true, false, " \
+                         "Integer, Float, String, Symbol, Array and Hash alone: convert it"
+      end
+    end
+
+    # A step of a path, as the library writes it.
+    def self.step(key)
+      key.match?(/\A[A-Za-z_][A-Za-z0-9_]*\z/) ? ".#{key}" : "[#{key[0, 40].inspect}]"
+    end
+    private_class_method :refuse, :step
 
     # What a pointer to a layer_message_t holds.
     def self.unpack(pointer)

@@ -8,8 +8,26 @@ module ChannelLayer
   module Native
     extend FFI::Library
 
-    # The variable CHANNEL_LAYER_LIBRARY names another file than the installed one.
-    ffi_lib ENV.fetch("CHANNEL_LAYER_LIBRARY", "libchannel_layer.so.0")
+    FILES = %w[libchannel_layer.so.0 libchannel_layer.so].freeze
+    private_constant :FILES
+
+    # The variable CHANNEL_LAYER_LIBRARY names another file than the installed one, or its folder.
+    def self.library(named)
+      return FILES.first if named.nil? || named.empty?
+      return named unless File.directory?(named)
+
+      FILES.map { |file| File.join(named, file) }.find { |path| File.exist?(path) } ||
+        raise(LoadError, "there is no #{FILES.join(" and no ")} in #{named}")
+    end
+
+    begin
+      ffi_lib library(ENV.fetch("CHANNEL_LAYER_LIBRARY", nil))
+    rescue LoadError => e
+      named = ENV.fetch("CHANNEL_LAYER_LIBRARY", nil)
+      raise LoadError, "the C library of channel_layer cannot be loaded: #{e.message.strip}. " \
+                       "Install it, or name its file or its folder in the variable " \
+                       "CHANNEL_LAYER_LIBRARY (#{named ? "now '#{named}'" : "not set"})"
+    end
 
     CONSTANTS = {
       LAYER_VERSION: "0.1.0",
