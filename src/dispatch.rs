@@ -3,7 +3,8 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::os::fd::RawFd;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -186,6 +187,24 @@ impl<J: Send + 'static> Dispatcher<J> {
         self.event.as_ref().map(EventFd::raw)
     }
 
+    /// A duplicate of it, which the caller owns.
+    pub(crate) fn fd_duplicate(&self) -> Option<io::Result<OwnedFd>> {
+        self.event.as_ref().map(EventFd::duplicate)
+    }
+
+    /// Where the descriptor is closed, or its number another file's: that number.
+    pub(crate) fn lost_fd(&self) -> Option<RawFd> {
+        let event = self.event.as_ref().filter(|event| !event.is_intact())?;
+        Some(event.raw())
+    }
+
+    /// Closes the descriptor; the host program uses it no more.
+    pub(crate) fn retire_fd(&self) {
+        if let Some(event) = &self.event {
+            event.retire();
+        }
+    }
+
     pub(crate) fn polled(&self) -> bool {
         self.event.is_some()
     }
@@ -325,7 +344,9 @@ impl<J: Send + 'static> Dispatcher<J> {
                 }
             }
             let jobs_left = jobs_left.get_or_insert(due.jobs.len());
-            if max == 0 && *jobs_left == 0 {
+            // Not before one ran, or 0 would not say that nothing is due, and a loop that watches
+            // edges would wait for one that does not come.
+            if max == 0 && *jobs_left == 0 && ran > 0 {
                 return ran;
             }
             *jobs_left = jobs_left.saturating_sub(1);
@@ -443,6 +464,30 @@ mod tests {
                 turn.ran(ran, (job > ran).then(|| job - ran));
             }
         }
+    }
+
+    /// A job says which follow it, and runs no callback itself, as one whose receiver was cancelled.
+    struct Follows;
+
+    impl Runner for Follows {
+        type Job = usize;
+
+        fn run(&self, turn: &mut Turn<usize>) {
+            while let Some((left, _)) = turn.next() {
+                let runs = usize::from(left == 0);
+                turn.ran(runs, (left > 0).then(|| left - 1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_poll_by_turns_that_ran_nothing_has_left_nothing() {
+        let dispatcher = Dispatcher::new(true).unwrap();
+        dispatcher.push_all([2, 2]);
+        assert_eq!(dispatcher.poll(&Follows, 0, Duration::ZERO), 1);
+        assert_eq!(dispatcher.poll(&Follows, 0, Duration::ZERO), 1);
+        assert_eq!(dispatcher.poll(&Follows, 0, Duration::ZERO), 0);
+        assert!(!dispatcher.busy());
     }
 
     #[test]

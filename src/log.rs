@@ -190,6 +190,11 @@ records! {
         "A callback written in Rust, for an outcome, the log or the state, panicked; the text says \
          with what.",
         "Mend the callback.";
+    DescriptorLost = "descriptor_lost", Error, "channel_layer::layer",
+        "The program has closed the descriptor that `layer_fd` gave it, and which the layer owns: it \
+         is found as the layer closes. The text names its number, which another file may have by now; \
+         the layer does not touch that.",
+        "Give event loops that close what they watch, as Boost.Asio does, a duplicate: `layer_fd_dup`.";
 }
 
 /// The table of records for people.

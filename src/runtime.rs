@@ -10,9 +10,9 @@
 use std::convert::Infallible;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -355,8 +355,17 @@ fn set_mask(mask: &libc::sigset_t) -> libc::sigset_t {
 }
 
 /// A descriptor that is readable between `raise` and `lower`.
+///
+/// The host program gets a duplicate, and may close it by mistake: event loops close what they were
+/// given. The number may then be that of another file. So nothing is read, written or closed by that
+/// number unless it still is the event fd.
 #[derive(Debug)]
-pub(crate) struct EventFd(OwnedFd);
+pub(crate) struct EventFd {
+    /// Never handed out.
+    own: OwnedFd,
+    /// The number that the host program watches; -1 once it is retired.
+    shown: AtomicI32,
+}
 
 impl EventFd {
     pub(crate) fn new() -> io::Result<Self> {
@@ -368,25 +377,75 @@ impl EventFd {
             }
             OwnedFd::from_raw_fd(descriptor)
         };
-        Ok(Self(descriptor))
+        let shown = descriptor.try_clone()?;
+        Ok(Self {
+            own: descriptor,
+            shown: AtomicI32::new(shown.into_raw_fd()),
+        })
     }
 
     pub(crate) fn raise(&self) {
         let one = 1_u64.to_ne_bytes();
         // SAFETY: the buffer holds the eight bytes that are written. The only failure is a full
         // counter, and then the descriptor is readable already.
-        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        unsafe { libc::write(self.own.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
     pub(crate) fn lower(&self) {
         let mut count = [0_u8; 8];
         // SAFETY: the buffer has room for the eight bytes that are read. The only failure is an
         // empty counter, and then the descriptor is not readable already.
-        unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        unsafe { libc::read(self.own.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
     }
 
+    /// The descriptor to be watched. The host program may use it, and not close it.
     pub(crate) fn raw(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.shown.load(Ordering::Relaxed)
+    }
+
+    /// Another descriptor for the same, which the caller owns.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.own.try_clone()
+    }
+
+    /// Whether `raw` still is this event fd, and not closed or another file.
+    ///
+    /// All event fds share one inode, and `kcmp` and `/proc` are not everywhere. But duplicates
+    /// share their status flags, so that a flag that is set on one is seen on the other. `O_APPEND`
+    /// means nothing to an event fd. Twice, in case another layer tries its own at the same time.
+    pub(crate) fn is_intact(&self) -> bool {
+        let shown = self.raw();
+        // SAFETY: no pointer is passed, and to read the flags of any number changes nothing.
+        let flags = |descriptor| unsafe { libc::fcntl(descriptor, libc::F_GETFL) };
+        let own = self.own.as_raw_fd();
+        let before = flags(own);
+        let follows = |wanted: libc::c_int| {
+            // SAFETY: no pointer is passed, and the descriptor is ours.
+            let set = unsafe { libc::fcntl(own, libc::F_SETFL, wanted) };
+            let seen = flags(shown);
+            set == 0 && seen >= 0 && (seen ^ wanted) & libc::O_APPEND == 0
+        };
+        let with_flag = before | libc::O_APPEND;
+        before >= 0
+            && [with_flag, before, with_flag, before]
+                .into_iter()
+                .fold(true, |intact, wanted| follows(wanted) && intact)
+    }
+
+    /// Closes `raw`, unless that is another file by now.
+    pub(crate) fn retire(&self) {
+        let intact = self.is_intact();
+        let shown = self.shown.swap(-1, Ordering::Relaxed);
+        if intact && shown >= 0 {
+            // SAFETY: it is our duplicate, and nobody will take it from `shown` any more.
+            drop(unsafe { OwnedFd::from_raw_fd(shown) });
+        }
+    }
+}
+
+impl Drop for EventFd {
+    fn drop(&mut self) {
+        self.retire();
     }
 }
 
@@ -511,6 +570,71 @@ mod tests {
         assert!(!readable(&fd));
         fd.lower();
         assert!(!readable(&fd));
+    }
+
+    #[test]
+    fn a_duplicate_outlives_the_event_fd() {
+        let fd = EventFd::new().unwrap();
+        let duplicate = fd.duplicate().unwrap();
+        fd.raise();
+        drop(fd);
+        let mut count = [0_u8; 8];
+        // SAFETY: the buffer has room for the eight bytes that are read.
+        let read = unsafe {
+            libc::read(
+                duplicate.as_raw_fd(),
+                count.as_mut_ptr().cast(),
+                count.len(),
+            )
+        };
+        assert_eq!((read, u64::from_ne_bytes(count)), (8, 1));
+    }
+
+    /// Puts another file in the place of what `fd` shows, in one step.
+    fn replace(fd: &EventFd, file: &impl AsRawFd) {
+        // SAFETY: no pointer is passed; both descriptors are open.
+        let replaced = unsafe { libc::dup3(file.as_raw_fd(), fd.raw(), libc::O_CLOEXEC) };
+        assert_eq!(replaced, fd.raw());
+    }
+
+    fn is_open(descriptor: RawFd) -> bool {
+        // SAFETY: no pointer is passed.
+        unsafe { libc::fcntl(descriptor, libc::F_GETFD) >= 0 }
+    }
+
+    #[test]
+    fn a_file_that_took_the_number_of_the_event_fd_is_neither_written_nor_closed() {
+        use std::io::Read;
+        let fd = EventFd::new().unwrap();
+        assert!(fd.is_intact());
+        let (mut reader, writer) = io::pipe().unwrap();
+        replace(&fd, &writer);
+        drop(writer);
+        assert!(!fd.is_intact());
+        fd.raise();
+        fd.lower();
+        let number = fd.raw();
+        fd.retire();
+        assert_eq!(fd.raw(), -1);
+        assert!(is_open(number));
+        // SAFETY: `replace` made it, and nothing else owns it.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+        let mut written = Vec::new();
+        assert_eq!(reader.read_to_end(&mut written).unwrap(), 0);
+    }
+
+    #[test]
+    fn another_event_fd_with_the_number_is_not_taken_for_it() {
+        let (fd, other) = (EventFd::new().unwrap(), EventFd::new().unwrap());
+        let duplicate = other.duplicate().unwrap();
+        replace(&fd, &duplicate);
+        assert!(!fd.is_intact());
+        let number = fd.raw();
+        drop(fd);
+        assert!(is_open(number));
+        // SAFETY: `replace` made it, and nothing else owns it.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+        assert!(other.is_intact());
     }
 
     #[test]

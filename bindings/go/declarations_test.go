@@ -124,6 +124,7 @@ var notUsed = map[string]string{
 	"layer_close":           "a waiting goroutine would take a thread: layer_close_async",
 	"layer_send_json":       "a waiting goroutine would take a thread: layer_send_json_async",
 	"layer_group_send_json": "a waiting goroutine would take a thread: layer_group_send_json_async",
+	"layer_fd":              "Go's poller closes what it watches: layer_fd_dup",
 	"layer_message_ref":     "no message is lent to Go: layer_receive_next gives one of its own",
 }
 

@@ -173,9 +173,10 @@ func rawNew(options [][2]string, sink rawSink) (rawLayer, error) {
 
 // rawFile gives the descriptor that is readable while callbacks are due, to Go's poller.
 func rawFile(layer rawLayer) (*os.File, error) {
-	descriptor, err := C.cl_descriptor(layer)
-	if descriptor < 0 {
-		return nil, os.NewSyscallError("fcntl", err)
+	var descriptor C.int
+	var raw *C.layer_error_t
+	if err := takeError("open", C.layer_fd_dup(layer, &descriptor, &raw), raw); err != nil {
+		return nil, err
 	}
 	return os.NewFile(uintptr(descriptor), "channel_layer"), nil
 }

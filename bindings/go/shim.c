@@ -1,6 +1,5 @@
 #include "shim.h"
 
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -173,8 +172,6 @@ cl_drained cl_drain(const layer_t *layer, cl_sink *sink, size_t max) {
     drained.count = taken.count;
     return drained;
 }
-
-int cl_descriptor(const layer_t *layer) { return fcntl(layer_fd(layer), F_DUPFD_CLOEXEC, 0); }
 
 cl_result cl_send(const layer_t *layer, cl_sink *sink, int to_group, const char *name,
                   const uint8_t *message, size_t length, uint64_t token) {

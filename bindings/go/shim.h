@@ -70,9 +70,6 @@ cl_result cl_config_callbacks(layer_config_t *config, cl_sink *sink);
 /* Runs the callbacks that are due and takes all events. One thread at a time. */
 cl_drained cl_drain(const layer_t *layer, cl_sink *sink, size_t max);
 
-/* A copy of the layer's descriptor that is closed on exec. -1 with errno set. */
-int cl_descriptor(const layer_t *layer);
-
 cl_result cl_send(const layer_t *layer, cl_sink *sink, int to_group, const char *name,
                   const uint8_t *message, size_t length, uint64_t token);
 cl_result cl_send_json(const layer_t *layer, cl_sink *sink, int to_group, const char *name,

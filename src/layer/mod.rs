@@ -21,7 +21,7 @@ mod timekeeper;
 #[cfg(feature = "tracing")]
 mod tracing_log;
 
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ use serde::Serialize;
 use crate::broker::Route;
 use crate::config::Config;
 use crate::dispatch;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::message::Message;
 use crate::name;
 use crate::prometheus::{self, Labels};
@@ -394,6 +394,22 @@ impl Layer {
     /// The descriptor that is readable while callbacks are due, with `dispatch=poll`.
     pub fn fd(&self) -> Option<RawFd> {
         self.shared.dispatcher.fd()
+    }
+
+    /// A duplicate of [`Layer::fd`], which the caller owns and may close at any time.
+    pub fn fd_duplicate(&self) -> Result<OwnedFd, Error> {
+        match self.shared.dispatcher.fd_duplicate() {
+            Some(Ok(duplicate)) => Ok(duplicate),
+            Some(Err(error)) => Err(Error::new(
+                ErrorKind::Internal,
+                "the descriptor of 'dispatch=poll' cannot be duplicated",
+            )
+            .caused_by(error)),
+            None => Err(Error::invalid(
+                "this layer has no descriptor: its callbacks run on its own threads; open it with \
+                 option 'dispatch' set to 'poll'",
+            )),
+        }
     }
 
     /// Runs callbacks that are due on this thread, with `dispatch=poll`.

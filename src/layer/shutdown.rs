@@ -1,12 +1,14 @@
 //! The end of a layer: once, within its time, whoever asks for it and from wherever.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::dispatch;
 use crate::error::{Error, ErrorKind};
+use crate::log::RecordId;
 use crate::runtime::spawn_thread;
 use crate::sync::Mutex;
 
@@ -24,6 +26,9 @@ impl Shared {
             return;
         }
         let deadline = far(Instant::now(), timeout);
+        if let Some(number) = self.dispatcher.lost_fd() {
+            self.log(RecordId::DescriptorLost, descriptor_lost(number));
+        }
         self.link
             .close(|state, generation| self.tell_state(state, generation));
         // A thread of its own, for it waits: for the broker, for callbacks, for threads.
@@ -253,6 +258,8 @@ impl Shared {
         // Not abandoned yet: with `dispatch=poll` callbacks belong on this thread.
         let closed = self.close(self.settings.timeout);
         self.abandon();
+        // Here, so that it is closed once this has returned, whoever still has a part of the layer.
+        self.dispatcher.retire_fd();
         closed
     }
 }
@@ -293,6 +300,13 @@ fn late(timeout: Duration) -> Error {
             "the layer is closed, but not all had ended within {timeout:?}: a callback is still \
              running, or the broker did not answer"
         ),
+    )
+}
+
+fn descriptor_lost(number: RawFd) -> String {
+    format!(
+        "the program has closed descriptor {number}, which layer_fd gave it and the layer owns; what \
+         has that number now is not touched"
     )
 }
 

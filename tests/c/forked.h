@@ -36,7 +36,7 @@ static inline int forked_call_not_refused(layer_t *layer, layer_t *polled, const
     layer_state_t state;
     uint64_t number;
     char name[LAYER_NAME_SIZE];
-    int call = 0;
+    int call = 0, descriptor = -1;
 #define FORKED(expression)                                                                         \
     do {                                                                                           \
         call++;                                                                                    \
@@ -70,6 +70,7 @@ static inline int forked_call_not_refused(layer_t *layer, layer_t *polled, const
     FORKED(layer_group_add(layer, group, channel, &error));
     FORKED(layer_group_add_async(layer, group, channel, forked_is_never_done, NULL, NULL, &error));
     FORKED(layer_group_discard(layer, group, channel, &error));
+    FORKED(layer_fd_dup(polled, &descriptor, &error));
     FORKED(layer_poll(polled, 0, 0, NULL, &error));
     FORKED(layer_poll(polled, 0, 1000, NULL, &error));
     FORKED(layer_close(layer, 1000, &error));

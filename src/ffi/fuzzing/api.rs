@@ -52,6 +52,7 @@ table! {
         (*const layer_t, u32, layer_done_cb, Data, layer_destroy_cb, Error) -> Status;
     free = lifecycle::layer_free: (*mut layer_t);
     fd = poll::layer_fd: (*const layer_t) -> c_int;
+    fd_dup = poll::layer_fd_dup: (*const layer_t, *mut c_int, Error) -> Status;
     poll = poll::layer_poll: (*const layer_t, usize, u32, *mut usize, Error) -> Status;
     receive = receive::layer_receive:
         (*const layer_t, Text, layer_receive_cb, Data, layer_destroy_cb, *mut u64, Error) -> Status;

@@ -644,17 +644,38 @@ void layer_free(layer_t *layer);
 // callback that was due has been cancelled it may be readable once more, for a `layer_poll` that
 // runs none.
 //
+// Watch it level-triggered, which is the default of poll and epoll. A loop that is edge-triggered
+// (`EPOLLET`) calls `layer_poll` until `ran` is 0, since what is left makes no new edge.
+//
+// Boost.Asio and others close a descriptor that they were given: give them one from `layer_fd_dup`.
+// If this one is closed all the same, the layer goes on, does not touch the file that has its
+// number by then, and logs `descriptor_lost`.
+//
 // `layer`: borrowed. The descriptor belongs to the layer and is closed by `layer_free`. Never
 // blocks; any thread; allowed from a callback. Returns -1 for NULL, with `dispatch=thread`, and
 // after a fork.
 LAYER_MUST_USE int layer_fd(const layer_t *layer);
+
+// With `dispatch=poll`: a duplicate of the descriptor of `layer_fd`, which the caller owns. It is
+// readable while callbacks are due, for event loops that close what they were given, and it may be
+// closed before or after `layer_free`. After that it never becomes readable. Each call gives another
+// one, which is closed on exec.
+//
+// `layer`: borrowed. `fd`: receives the descriptor, to be closed by the caller. `error`: see the
+// conventions. Never blocks; any thread; allowed from a callback. Returns `LAYER_OK`, for a closed
+// layer too; `LAYER_INVALID` (NULL, or `dispatch=thread`); `LAYER_FORKED`; `LAYER_INTERNAL` (the
+// system gives no descriptor, as with `EMFILE`). `fd` is written only with `LAYER_OK`.
+LAYER_MUST_USE
+layer_status_t layer_fd_dup(const layer_t *layer,
+                            int *fd,
+                            layer_error_t **error);
 
 // With `dispatch=poll`: runs callbacks that are due, of all kinds, on this thread.
 //
 // Several threads may poll at once; the order of each channel is kept.
 //
 // `max`: the most callbacks to run; with 0, each channel that is due when the call begins has one
-// turn. A `destroy` that follows a callback is not counted. `timeout_ms`: how long to wait for the first
+// turn. `ran` is 0 only if nothing is due any more. A `destroy` that follows a callback is not counted. `timeout_ms`: how long to wait for the first
 // callback; 0 does not wait. `ran`: receives their number; may be NULL. `error`: see the
 // conventions. Blocks up to `timeout_ms`, and as long as your callbacks do; any thread; not from a
 // callback. Returns `LAYER_OK` (`ran` may be 0); `LAYER_CLOSED` (closed, and nothing is due any

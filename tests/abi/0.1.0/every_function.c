@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define WAIT_MS 10000
 
@@ -236,6 +237,9 @@ static void use_poll(const char *host) {
     SUCCEED(layer_send_async(layer, channel, first, first_length, on_done, &seen, NULL, &error));
     struct pollfd due = {.fd = layer_fd(layer), .events = POLLIN};
     check(due.fd >= 0, "there is a descriptor with dispatch=poll");
+    int duplicate = -1;
+    SUCCEED(layer_fd_dup(layer, &duplicate, &error));
+    check(duplicate >= 0 && close(duplicate) == 0, "its duplicate is the caller's");
     while (seen.messages < 1 || seen.outcomes < 1) {
         size_t ran = 0;
         check(poll(&due, 1, WAIT_MS) == 1, "the descriptor becomes readable");

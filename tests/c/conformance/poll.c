@@ -1,7 +1,11 @@
 /* dispatch=poll: the program's own threads run the callbacks. */
 #include "support.h"
 
+#include <fcntl.h>
 #include <poll.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 /* Whether a descriptor is readable, or becomes so within `milliseconds`. */
 static bool readable(int fd, int milliseconds) {
@@ -92,6 +96,161 @@ CASE(layer_fd_is_for_poll_mode_alone) {
           error_text());
     CHECK(ran == 42, "a call that failed wrote its output");
 }
+
+CASE(layer_fd_dup_is_for_poll_mode_alone) {
+    layer_t *threaded = open_layer(DEFAULTS), *polled = open_layer("dispatch", "poll");
+    int fd = 42;
+    CHECK_STATUS(LAYER_INVALID, layer_fd_dup(threaded, &fd, ERR));
+    CHECK(strstr(error_text(), "dispatch") != NULL, "the error does not name the option: %s",
+          error_text());
+    CHECK_STATUS(LAYER_INVALID, layer_fd_dup(NULL, &fd, ERR));
+    CHECK_STATUS(LAYER_INVALID, layer_fd_dup(polled, NULL, ERR));
+    CHECK(fd == 42, "a call that failed wrote its output");
+}
+
+CASE(a_duplicate_of_the_fd_is_the_callers_and_outlives_the_layer) {
+    layer_t *layer = open_layer("dispatch", "poll");
+    const char *channel = new_channel(layer);
+    struct probe *probe = probe_new("receiver");
+    CHECK_OK(receive(layer, channel, probe, NULL));
+    int first = -1, second = -1;
+    CHECK_OK(layer_fd_dup(layer, &first, ERR));
+    CHECK_OK(layer_fd_dup(layer, &second, ERR));
+    CHECK(first >= 0 && second >= 0 && first != second && first != layer_fd(layer),
+          "the duplicates of %d are %d and %d", layer_fd(layer), first, second);
+    CHECK(fcntl(first, F_GETFD) == FD_CLOEXEC, "a duplicate survives exec");
+    CHECK(close(first) == 0, "a duplicate cannot be closed");
+
+    CHECK_OK(send_number(layer, channel, 1));
+    CHECK_DUE(second);
+    CHECK_DUE(layer_fd(layer));
+    CHECK_RAN(layer, 0, 0, 1);
+    CHECK_IDLE(second);
+    CHECK_OK(layer_close(layer, 10000, ERR));
+    CHECK_OK(layer_fd_dup(layer, &first, ERR));
+    free_layer(layer);
+    CHECK_IDLE(second);
+    CHECK(close(first) == 0 && close(second) == 0, "a duplicate went with the layer");
+}
+
+CASE(a_duplicate_that_the_system_does_not_give_is_an_error) {
+    layer_t *layer = open_layer("dispatch", "poll");
+    layer_error_t *error = NULL;
+    struct rlimit before, few;
+    int fd = 42;
+    CHECK(getrlimit(RLIMIT_NOFILE, &before) == 0, "getrlimit failed");
+    few = (struct rlimit){.rlim_cur = 4, .rlim_max = before.rlim_max}; /* All of them in use. */
+    CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0, "setrlimit failed");
+    layer_status_t status = layer_fd_dup(layer, &fd, &error);
+    CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0, "setrlimit failed");
+    bool told = strstr(layer_error_message(error), "os error 24") != NULL;
+    layer_error_free(error);
+    CHECK(status == LAYER_INTERNAL && fd == 42, "%s, and fd is %d", layer_status_name(status), fd);
+    CHECK(told, "the error does not hold EMFILE");
+}
+
+/* As an event loop does that closes what it was given: the number becomes that of `file`. */
+static int take_number_of(int fd, int file) {
+    CHECK(close(fd) == 0, "the fd was not open");
+    CHECK(dup2(file, fd) == fd, "dup2 failed");
+    CHECK(close(file) == 0, "close failed");
+    return fd;
+}
+
+static void check_still_open(int fd, const char *when) {
+    CHECK(fcntl(fd, F_GETFD) >= 0, "%s closed a file that is not its own", when);
+}
+
+CASE(a_file_that_has_the_number_of_a_closed_fd_is_not_touched) {
+    struct probe *log = probe_new("log"), *probe = probe_new("receiver");
+    layer_config_t *config = new_config("dispatch", "poll");
+    CHECK_OK(on_log(config, log));
+    layer_t *layer = open_with(config);
+    CHECK_OK(layer_wait_ready(layer, 20000, ERR));
+    const char *channel = new_channel(layer);
+    CHECK_OK(receive(layer, channel, probe, NULL));
+    int ends[2], watched = -1;
+    CHECK(pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0, "pipe2 failed");
+    CHECK_OK(layer_fd_dup(layer, &watched, ERR));
+    int file = take_number_of(layer_fd(layer), ends[1]);
+
+    /* The layer goes on, and what says that callbacks are due is not written into the file. */
+    CHECK_OK(send_number(layer, channel, 1));
+    CHECK_DUE(watched);
+    while (SEEN(probe, length) < 1) {
+        CHECK_OK(layer_poll(layer, 0, 20000, NULL, ERR));
+    }
+    char written;
+    CHECK(read(ends[0], &written, 1) == -1, "the layer wrote into the file");
+    CHECK(!was_logged(log, "descriptor_lost"), "it was logged before the end");
+    CHECK_OK(layer_close(layer, 10000, ERR));
+    check_still_open(file, "layer_close");
+    CHECK(was_logged(log, "descriptor_lost"), "the lost descriptor was not logged");
+    free_layer(layer);
+    check_still_open(file, "layer_free");
+    CHECK(write(file, "x", 1) == 1, "the file cannot be written");
+    CHECK(read(ends[0], &written, 1) == 1 && written == 'x', "the file is another one");
+    CHECK(close(file) == 0 && close(ends[0]) == 0 && close(watched) == 0, "close failed");
+}
+
+CASE(another_event_fd_that_has_the_number_of_a_closed_fd_is_not_touched) {
+    layer_t *layer = open_layer("dispatch", "poll"), *other = open_layer("dispatch", "poll");
+    int watched = -1;
+    CHECK_OK(layer_fd_dup(other, &watched, ERR)); /* Even that of another layer. */
+    int file = take_number_of(layer_fd(layer), watched);
+    free_layer(layer);
+    check_still_open(file, "layer_free");
+    CHECK_OK(send_async(other, new_channel(other), 1, probe_new("done")));
+    CHECK_DUE(file);
+    CHECK_OK(layer_poll(other, 0, 0, NULL, ERR));
+    CHECK(close(file) == 0, "close failed");
+}
+
+CASE(layer_free_closes_the_fd_that_is_its_own) {
+    struct probe *log = probe_new("log");
+    layer_config_t *config = new_config("dispatch", "poll");
+    CHECK_OK(on_log(config, log));
+    layer_t *layer = open_with(config);
+    CHECK_OK(layer_wait_ready(layer, 20000, ERR));
+    int fd = layer_fd(layer);
+    CHECK_OK(layer_close(layer, 10000, ERR));
+    CHECK(layer_fd(layer) == fd && fcntl(fd, F_GETFD) >= 0, "layer_close closed the descriptor");
+    free_layer(layer);
+    CHECK(fcntl(fd, F_GETFD) == -1, "the descriptor is open after layer_free");
+    CHECK(!was_logged(log, "descriptor_lost"), "a descriptor was logged as lost, and is not");
+}
+
+/* Watches the fd of a layer for edges, until all of a burst has come. */
+static void receive_by_edges(size_t max) {
+    enum { BURST = 500 };
+    layer_t *layer = open_layer("dispatch", "poll", "local_capacity", "1000", "remote_capacity",
+                                "1000", "prefetch_count", "50");
+    const char *channel = new_channel(layer);
+    struct probe *probe = probe_new("receiver"), *done = probe_new("done");
+    struct epoll_event watch = {.events = EPOLLIN | EPOLLET}, event;
+    int loop = epoll_create1(EPOLL_CLOEXEC);
+    CHECK(loop >= 0, "epoll_create1 failed");
+    CHECK(epoll_ctl(loop, EPOLL_CTL_ADD, layer_fd(layer), &watch) == 0, "epoll_ctl failed");
+    CHECK_OK(receive(layer, channel, probe, NULL));
+    for (int64_t i = 0; i < BURST; i++) {
+        CHECK_OK(send_async(layer, channel, i, done));
+    }
+    while (SEEN(probe, length) < BURST || SEEN(done, calls) < BURST) {
+        int count = epoll_wait(loop, &event, 1, (int)(harness_scaled(WAIT_SECONDS) * 1000));
+        CHECK(count == 1, "no edge came with %zu messages and %u outcomes of %d",
+              SEEN(probe, length), SEEN(done, calls), BURST);
+        while (poll_once(layer, max, 0) > 0) {
+        }
+    }
+    for (int64_t i = 0; i < BURST; i++) {
+        CHECK(probe_number(probe, (size_t)i) == i, "message %lld came as number %lld",
+              (long long)probe_number(probe, (size_t)i), (long long)i);
+    }
+    CHECK(close(loop) == 0, "close failed");
+}
+
+CASE(a_loop_that_watches_edges_polls_until_nothing_ran) { receive_by_edges(64); }
+CASE(a_loop_that_watches_edges_may_poll_by_turns) { receive_by_edges(0); }
 
 struct poller {
     layer_t *layer;

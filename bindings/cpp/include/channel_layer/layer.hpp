@@ -20,6 +20,10 @@
 
 namespace channel_layer {
 
+namespace detail {
+struct layer_access;
+} // namespace detail
+
 /// An open layer: one queue on the broker, with any number of channels. All but its destruction and
 /// its being moved may be called from any thread at any time.
 class layer {
@@ -395,6 +399,16 @@ class layer {
     /// With option dispatch=poll: readable while callbacks are due, for epoll and the like. Neither
     /// read, write nor close it. -1 where there is none.
     int fd() const noexcept { return shared ? ::layer_fd(shared->raw) : -1; }
+    /// A duplicate of it that the caller owns and closes, for event loops that close what they were
+    /// given, as Asio's `posix::stream_descriptor` does. It may be closed after the layer.
+    int fd_dup() const { return try_fd_dup().value(); }
+    result<int> try_fd_dup() const noexcept {
+        int duplicate = -1;
+        auto done = with([&](const ::layer_t *raw, ::layer_error_t **problem) {
+            return ::layer_fd_dup(raw, &duplicate, problem);
+        });
+        return valued(std::move(done), std::move(duplicate));
+    }
     /// With option dispatch=poll: runs at most `max` callbacks that are due (0: one turn of each
     /// channel), after it has waited for the first of them for at most `timeout`. How many it ran.
     std::size_t poll(std::size_t max = 64,
@@ -441,10 +455,11 @@ class layer {
     }
 
   private:
+    friend struct detail::layer_access;
     explicit layer(std::shared_ptr<detail::core> made) noexcept : shared(std::move(made)) {}
 
     static failure moved_from() noexcept {
-        return failure(status_code::closed, "this layer was moved from");
+        return failure(status_code::closed, "this layer was moved from, or is gone");
     }
     template <class Value>
     static result<Value> valued(result<void> &&done, Value &&value) noexcept {
@@ -513,6 +528,19 @@ class layer {
 
     std::shared_ptr<detail::core> shared;
 };
+
+namespace detail {
+
+/// For parts that call a layer wherever it was moved to, and do not keep it open.
+struct layer_access {
+    static std::weak_ptr<core> watch(const layer &open) noexcept { return open.shared; }
+    /// Answers with `closed` where the layer is gone.
+    static layer reach(const std::weak_ptr<core> &watched) noexcept {
+        return layer(watched.lock());
+    }
+};
+
+} // namespace detail
 
 } // namespace channel_layer
 

@@ -358,6 +358,14 @@ FUNCTIONS = {
             ("const layer_t *", "layer"),
         ],
     ),
+    "layer_fd_dup": (
+        "layer_status_t",
+        [
+            ("const layer_t *", "layer"),
+            ("int *", "fd"),
+            ("layer_error_t **", "error"),
+        ],
+    ),
     "layer_poll": (
         "layer_status_t",
         [

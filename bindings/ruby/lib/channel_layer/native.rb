@@ -179,6 +179,7 @@ module ChannelLayer
       ]],
       layer_free: ["void", ["layer_t *"]],
       layer_fd: ["int", ["const layer_t *"]],
+      layer_fd_dup: ["layer_status_t", ["const layer_t *", "int *", "layer_error_t **"]],
       layer_poll: ["layer_status_t", [
         "const layer_t *", "size_t", "uint32_t", "size_t *", "layer_error_t **"
       ]],
@@ -253,7 +254,8 @@ module ChannelLayer
       "void" => :void, "int" => :int, "void *" => :ulong, "size_t" => :size_t,
       "int32_t" => :int32, "uint32_t" => :uint32, "uint64_t" => :uint64,
       "const char *" => :string, "char *" => :pointer, "const char **" => :pointer,
-      "const uint8_t *" => :pointer, "size_t *" => :pointer, "uint64_t *" => :pointer
+      "const uint8_t *" => :pointer, "size_t *" => :pointer, "uint64_t *" => :pointer,
+      "int *" => :pointer
     }.freeze
 
     def self.ffi_type(spelled)

@@ -1,6 +1,7 @@
 //! Configs and layers, and what a layer can be asked.
 
 use std::ffi::{CStr, CString};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -361,6 +362,25 @@ pub(super) fn state(world: &Arc<World>, dice: &mut Dice<'_>) {
         let fd = unsafe { (world.api.fd)(layer) };
         if (fd >= 0) != polled {
             world.wrong(format!("layer_fd gave {fd}, polled: {polled}"));
+        }
+        let mut duplicate = -1;
+        let out = if no_place {
+            ptr::null_mut()
+        } else {
+            &raw mut duplicate
+        };
+        let status = world.call("layer_fd_dup", true, &[OK, INVALID], |error| {
+            // SAFETY: NULL or a layer whose free has not begun; NULL or a place for an int.
+            unsafe { (world.api.fd_dup)(layer, out, error) }
+        });
+        let arguments = Arguments::of(!no_place && polled);
+        world.expect("layer_fd_dup", status, handle, false, arguments);
+        if (duplicate >= 0) != (status == OK) || (duplicate >= 0 && duplicate == fd) {
+            world.wrong(format!("layer_fd_dup gave {status:?} and {duplicate}"));
+        }
+        if duplicate >= 0 {
+            // SAFETY: the call gave it away, so that it is ours alone.
+            drop(unsafe { OwnedFd::from_raw_fd(duplicate) });
         }
     });
 }
