@@ -53,7 +53,9 @@ else
     need shellcheck shellcheck --version
     need abigail-tools abidiff --version
     need binutils nm --version
+    need libasio-dev test -e /usr/include/asio.hpp
     need libboost-dev test -e /usr/include/boost/beast.hpp
+    need libglib2.0-dev pkg-config --exists glib-2.0
     need nlohmann-json3-dev test -e /usr/include/nlohmann/json.hpp
     need ruby-minitest ruby -e 'require "minitest"'
     need ruby-rack ruby -e 'require "rack"'

@@ -1,7 +1,7 @@
 /*
  * A chat server on Boost.Beast: it serves a page, whose clients talk by WebSocket. A room is a
- * group, so that it spans all server processes on one broker. One thread does everything: the
- * layer is in poll mode, its descriptor one more of Asio's, so that no lock is needed.
+ * group, so that it spans all server processes on one broker. One thread does everything: an
+ * asio_driver runs the layer's callbacks in the context of the sockets, so that no lock is needed.
  *
  *     chat HOST PORT      HOST as option `host`; PORT 0: any. Ends at SIGTERM or SIGINT.
  *
@@ -18,16 +18,15 @@
 #include <memory>
 #include <set>
 #include <string>
-#include <unistd.h>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <boost/beast/websocket.hpp>
 
+#include "channel_layer/asio.hpp"
 #include "channel_layer_json.hpp"
 
 namespace asio = boost::asio;
@@ -89,11 +88,17 @@ constexpr std::size_t longest_text = 4096, longest_queue = 1000;
 class client;
 
 struct server {
+    // In this order, since each needs those before it until its end.
     asio::io_context io{1};
     channel_layer::layer layer;
+    channel_layer::asio_driver driver;
     std::set<std::shared_ptr<client>> clients;
 
-    explicit server(const channel_layer::options &chosen) : layer(chosen) {}
+    explicit server(const channel_layer::options &chosen) : layer(chosen), driver(io, layer) {
+        driver.on_failure([](const char *operation, channel_layer::status_code, const char *text) {
+            std::cerr << "chat: " << operation << ": " << text << std::endl;
+        });
+    }
 };
 
 /// A browser in a room: one channel of the layer, which is in the room's group.
@@ -134,14 +139,9 @@ class client : public std::enable_shared_from_this<client> {
                     self->write(std::string(message.json()));
                 }
             });
-        home.layer.group_add_async(
-            room, channel, [self = shared_from_this()](const channel_layer::outcome &outcome) {
-                // Where the broker is away the membership stands, and begins when it is back.
-                if (!outcome) {
-                    std::cerr << "chat: " << outcome.message() << std::endl;
-                }
-                self->say("has joined");
-            });
+        // Where the broker is away the membership stands, and begins when it is back.
+        home.driver.async_group_add(
+            room, channel, [self = shared_from_this()](error_code) { self->say("has joined"); });
         read();
     }
 
@@ -157,15 +157,13 @@ class client : public std::enable_shared_from_this<client> {
     }
 
     void say(const std::string &text) {
-        const auto handed = home.layer.try_group_send_async(
-            room, json{{"from", name}, {"text", text}}, [](const channel_layer::outcome &outcome) {
-                if (!outcome) {
-                    std::cerr << "chat: " << outcome.message() << std::endl;
+        home.driver.async_group_send(
+            room, json{{"from", name}, {"text", text}},
+            [self = shared_from_this()](error_code problem) {
+                if (problem) {
+                    self->write(json{{"from", "server"}, {"text", problem.message()}}.dump());
                 }
             });
-        if (!handed) {
-            write(json{{"from", "server"}, {"text", handed.message()}}.dump());
-        }
     }
 
     void write(std::string text) {
@@ -277,20 +275,13 @@ void accept(server &home, tcp::acceptor &acceptor) {
     });
 }
 
-/// Runs what is due whenever the layer's descriptor is readable; what is left keeps it readable.
-void watch(server &home, asio::posix::stream_descriptor &descriptor) {
-    descriptor.async_wait(asio::posix::stream_descriptor::wait_read, [&](error_code problem) {
-        if (!problem) {
-            (void)home.layer.poll();
-            watch(home, descriptor);
-        }
-    });
-}
-
 void serve(const char *host, unsigned short port) {
     channel_layer::options chosen;
     chosen.set("host", host)
         .set("dispatch", "poll")
+        // A burst to one process, beyond which senders get status `full`; the default is 100.
+        .set("local_capacity", 1000)
+        .set("remote_capacity", 1000)
         .on_log([](channel_layer::log_level level, std::string_view, std::string_view,
                    std::string_view text) {
             if (level <= channel_layer::log_level::warn) {
@@ -298,9 +289,6 @@ void serve(const char *host, unsigned short port) {
             }
         });
     server home(chosen);
-    // Asio closes a descriptor that it was given, and the layer's own is the layer's.
-    asio::posix::stream_descriptor descriptor(home.io, ::dup(home.layer.fd()));
-    watch(home, descriptor);
     tcp::acceptor acceptor(home.io, {asio::ip::address_v4::loopback(), port});
     accept(home, acceptor);
     asio::signal_set signals(home.io, SIGINT, SIGTERM);
@@ -310,6 +298,7 @@ void serve(const char *host, unsigned short port) {
     while (!home.clients.empty()) {
         (*home.clients.begin())->leave();
     }
+    home.driver.stop();
     home.layer.close(10s);
 }
 

@@ -25,6 +25,7 @@
 #define CHANNEL_LAYER_HPP
 
 #include "channel_layer/error.hpp"
+#include "channel_layer/error_code.hpp"
 #include "channel_layer/layer.hpp"
 #include "channel_layer/message.hpp"
 #include "channel_layer/options.hpp"

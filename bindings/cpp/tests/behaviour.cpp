@@ -675,4 +675,54 @@ TEST(an_epoll_loop_runs_all_callbacks_on_its_own_thread) {
     }
 }
 
+TEST(each_status_is_a_code_of_its_category) {
+    for (std::int32_t i = 1; i <= LAYER_INTERNAL; i++) {
+        const auto status = static_cast<status_code>(i);
+        const std::error_code code = status;
+        CHECK(code && code == status && code.value() == i);
+        CHECK(code != static_cast<status_code>(i - 1));
+        CHECK(status_of(code) == status);
+        CHECK(&code.category() == &status_category());
+        check::holds(code.message(), std::string(to_string(status)) + ": ");
+        CHECK(code.message().find("unknown") == std::string::npos);
+    }
+    CHECK(!std::error_code(status_code::ok));
+    CHECK(status_of(std::error_code()) == status_code::ok);
+    CHECK(!status_of(std::make_error_code(std::errc::timed_out)));
+    CHECK(std::error_code(status_code::timeout) == std::errc::timed_out);
+    CHECK(std::error_code(status_code::too_large) == std::errc::message_size);
+    CHECK(std::error_code(status_code::full) != std::errc::timed_out);
+}
+
+TEST(a_message_may_be_empty) {
+    message empty;
+    CHECK(!empty && empty.data().empty() && empty.channel().empty());
+    CHECK(!empty.group() && !empty.type() && !empty.keep());
+    CHECK(empty.try_json().status() == status_code::invalid);
+    auto home = check::open(check::memory());
+    const std::string channel = home.new_channel();
+    home.send_json(channel, "{\"type\": \"a\"}");
+    empty = std::move(*home.receive_next(channel, 10s));
+    CHECK(empty && empty.type() == "a");
+    const message kept = empty.keep();
+    empty = message();
+    CHECK(!empty && kept.type() == "a");
+}
+
+TEST(a_duplicate_of_the_descriptor_is_the_callers) {
+    std::optional<layer> home(options().set("host", check::memory()).set("dispatch", "poll"));
+    const int duplicate = home->fd_dup();
+    CHECK(duplicate >= 0 && duplicate != home->fd());
+    bool called = false;
+    home->send_async(home->new_channel(), std::vector<std::uint8_t>{0x80},
+                     [&](const outcome &) { called = true; });
+    struct pollfd due = {duplicate, POLLIN, 0};
+    CHECK(::poll(&due, 1, 30000) == 1);
+    check::eventually("the outcome", [&] { return home->poll() > 0; });
+    CHECK(called);
+    home.reset();
+    CHECK(::poll(&due, 1, 0) == 0);
+    CHECK(::close(duplicate) == 0);
+}
+
 int main(int argc, char **argv) { return check::run(argc, argv); }

@@ -36,11 +36,11 @@ compile() {
 
 # Each header alone, those for users in each standard. Users' warnings are on, since header code is
 # theirs.
-alone() { # alone HEADER STANDARD
-    local name=$1_compiles_alone_in_$2
+alone() { # alone HEADER STANDARD [OPTION]
+    local name=$1_compiles_alone_in_$2${3:+_with_$3}
     printf '#include "%s"\nint main() {}\n' "$1" >"$scratch/alone.cpp"
-    if "${cxx[@]}" "${warnings[@]}" "-std=$2" -fsyntax-only -Iinclude -I"$binding/include" \
-        "$scratch/alone.cpp"; then
+    if "${cxx[@]}" "${warnings[@]}" -Wshadow "-std=$2" ${3:+"$3"} -fsyntax-only -Iinclude \
+        -I"$binding/include" "$scratch/alone.cpp"; then
         ok "$name"
     else
         not_ok "$name"
@@ -50,7 +50,10 @@ for header in channel_layer.hpp channel_layer_json.hpp; do
     alone "$header" c++17
     alone "$header" c++20
 done
-parts=("$binding"/include/channel_layer/*.hpp)
+standalone=-DCHANNEL_LAYER_ASIO_STANDALONE
+alone channel_layer/asio.hpp c++20 "$standalone"
+# What needs no more than the library; channel_layer.hpp includes these.
+mapfile -t parts < <(printf '%s\n' "$binding"/include/channel_layer/*.hpp | grep -v /asio.hpp)
 for part in "${parts[@]}"; do
     alone "${part#"$binding/include/"}" c++17
 done
@@ -65,15 +68,20 @@ else
     not_ok "$name"
 fi
 
-programs=(declarations behaviour cases load)
+programs=(declarations behaviour cases load boost_asio boost_coroutines standalone_asio
+    standalone_coroutines)
 # Two at once: half the time on two cores, and each takes up to half a gigabyte.
 {
     compile declarations "$binding/tests/declarations.cpp" -std=c++17 \
         "-DWRAPPER=\"$binding/include/channel_layer\""
     compile behaviour "$binding/tests/behaviour.cpp" -std=c++20
     compile load "$binding/tests/load.cpp" -std=c++17 "-DNODE=\"$PWD/tests/bindings/node.py\""
+    compile boost_asio "$binding/tests/asio.cpp" -std=c++17 -Wshadow
+    compile boost_coroutines "$binding/tests/asio_coroutines.cpp" -std=c++20 -Wshadow
 } &
 compile cases "$binding/tests/cases.cpp" -std=c++17 "-DCASES=\"$PWD/tests/bindings/cases.json\""
+compile standalone_asio "$binding/tests/asio.cpp" -std=c++17 -Wshadow "$standalone"
+compile standalone_coroutines "$binding/tests/asio_coroutines.cpp" -std=c++20 -Wshadow "$standalone"
 chat=$binding/examples/chat.cpp
 [ ! -e "$chat" ] || compile chat "$chat" -std=c++17
 wait
@@ -111,7 +119,7 @@ elif [ -e "$chat" ]; then
     not_ok "chat compiles"
 fi
 
-# The example of the README, as it stands there.
+# The example of the README, as it stands there, on a broker and without an argument.
 name=the_example_of_the_readme_runs
 awk '/^```cpp$/ && !done { on = 1; next } /^```$/ { done = done || on; on = 0 } on' \
     "$binding/README.md" >"$scratch/readme.cpp"
@@ -120,6 +128,8 @@ awk '/^prints$/ { told = 1 } told && /^```$/ { if (on) exit; on = 1; next } on' 
 if compile readme "$scratch/readme.cpp" -std=c++17 && [ -s "$scratch/expected" ] &&
     [ "$(wc -l <"$scratch/readme.cpp")" -le 25 ] &&
     timeout -k 5 30 "$scratch/readme" "$CHANNEL_LAYER_TEST_AMQP" >"$scratch/output" &&
+    diff "$scratch/expected" "$scratch/output" &&
+    timeout -k 5 30 "$scratch/readme" >"$scratch/output" &&
     diff "$scratch/expected" "$scratch/output"; then
     ok "$name"
 else

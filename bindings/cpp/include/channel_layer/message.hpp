@@ -135,6 +135,10 @@ class message_view {
 /// A message that is owned. It outlives its layer.
 class message : public message_view {
   public:
+    /// Empty: it has no bytes, no channel, group or type, `json()` is status `invalid`, and
+    /// `keep()` is empty too. For handlers that get an error or a message, as `void(error_code,
+    /// message)`.
+    message() noexcept : message_view(nullptr), owned(nullptr) {}
     /// Takes the handle.
     explicit message(::layer_message_t *taken) noexcept : message_view(taken), owned(taken) {}
     message(message &&other) noexcept
@@ -146,6 +150,9 @@ class message : public message_view {
         return *this;
     }
     ~message() { ::layer_message_free(owned); }
+
+    /// Whether there is a message.
+    explicit operator bool() const noexcept { return owned != nullptr; }
 
   private:
     ::layer_message_t *owned;
