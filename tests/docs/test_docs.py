@@ -37,7 +37,14 @@ EXAMPLES = ROOT / "docs" / "examples"
 WAIT = 60  # seconds for what is sure to come
 STATE_READY = api.read()["enums"]["layer_state_t"]["values"]["LAYER_STATE_READY"]
 # The examples that need no more than a broker, which may be the one within.
-ON_BOTH_BROKERS = ("async", "epoll", "errors", "libuv", "lifecycle", "observe")
+ON_BOTH_BROKERS = ("asio", "async", "epoll", "errors", "glib", "libuv", "lifecycle", "observe",
+                   "qt")
+# What an example needs beside the library, by what it includes: packages of pkg-config, of which
+# one will do. Boost.Asio is headers alone.
+NEEDED = {"<uv.h>": ("libuv",), "<glib-unix.h>": ("glib-2.0",),
+          "<QCoreApplication>": ("Qt6Core", "Qt5Core")}
+# Too large for the tests to install: the example is left out where it is missing.
+OPTIONAL = ("qt",)
 
 # A header, and what is made of each of its functions.
 COMMENTED = r"""/* Conventions. */
@@ -66,12 +73,28 @@ def run(*command, **more):
 def compiled(source):
     """Compiles an example as a reader would, but with all warnings on."""
     program = PROGRAMS / source.stem
-    more = ["-luv"] if "<uv.h>" in source.read_text(encoding="utf-8") else []
-    status, text = run(*os.environ.get("CC", "cc").split(), "-std=c11", "-Wall",
-                       "-Wextra", "-Werror", "-g", "-pthread", f"-I{ROOT / 'include'}",
-                       f"-I{EXAMPLES}", source, "-o", program, f"-L{LIBRARY}", "-lchannel_layer",
-                       f"-Wl,-rpath,{LIBRARY}", *more)
+    program.unlink(missing_ok=True)  # of an earlier run
+    more = []
+    for header, packages in NEEDED.items():
+        if header in source.read_text(encoding="utf-8"):
+            found = [flags for flags in map(flags_of, packages) if flags is not None]
+            if not found and source.stem in OPTIONAL:
+                return ""
+            more += found[0] if found else []
+    compiler = [*os.environ.get("CC", "cc").split(), "-std=c11"]
+    if source.suffix == ".cpp":
+        compiler = [*os.environ.get("CXX", "c++").split(), "-std=c++20", "-fPIC",
+                    f"-I{ROOT / 'bindings/cpp/include'}"]
+    status, text = run(*compiler, "-Wall", "-Wextra", "-Werror", "-g", "-pthread",
+                       f"-I{ROOT / 'include'}", f"-I{EXAMPLES}", source, "-o", program,
+                       f"-L{LIBRARY}", "-lchannel_layer", f"-Wl,-rpath,{LIBRARY}", *more)
     return f"{source.name}: {text}" if status else ""
+
+
+def flags_of(package):
+    """What a compiler needs for a package; None where it is not installed."""
+    status, text = run("pkg-config", "--cflags", "--libs", package)
+    return text.split() if status == 0 else None
 
 
 def with_host(url, host):
@@ -94,7 +117,8 @@ class World:
             node = pool.submit(self.tls.start)
             build = pool.submit(run, ROOT / "docs/site/build.sh", PAGES, cwd=ROOT)
             complaints = list(pool.map(compiled, [ROOT / "tests/docs/not_ready.c",
-                                                  *sorted(EXAMPLES.glob("*.c"))]))
+                                                  *sorted(EXAMPLES.glob("*.c")),
+                                                  *sorted(EXAMPLES.glob("*.cpp"))]))
             self.complaints = "".join(complaints)
             self.build = build.result()
             node.result()
@@ -270,7 +294,7 @@ class Examples(Case):
 
     def test_are_all_run(self):
         ours = set(ON_BOTH_BROKERS) | {"prefork", "tls", "cluster", "game"}
-        self.assertEqual(ours, {path.stem for path in EXAMPLES.glob("*.c")})
+        self.assertEqual(ours, {path.stem for path in EXAMPLES.glob("*.c*")})
 
     def test_prefork(self):
         text = self.output_of(PROGRAMS / "prefork", URL)
@@ -315,6 +339,8 @@ def add_runs_on_both_brokers():
     for name in ON_BOTH_BROKERS:
         for broker, arguments in (("memory", []), ("rabbitmq", [URL])):
             def test(self, name=name, arguments=arguments):
+                if name in OPTIONAL and not (PROGRAMS / name).exists():
+                    self.skipTest("what it needs is not installed")
                 self.output_of(PROGRAMS / name, *arguments)
             setattr(Examples, f"test_{name}_on_{broker}", test)
 
@@ -373,7 +399,7 @@ class Blocks(Case):
             for block in quotes.blocks(page):
                 if block.kind == "shown":
                     self.assertTrue(block.words, block.place)
-                    self.assertNotIn(block.language, ("c", "python"), block.place)
+                    self.assertNotIn(block.language, ("c", "cpp", "python"), block.place)
 
     def test_that_show_an_output_name_a_program_of_ours(self):
         names = {path.name for path in EXAMPLES.iterdir()}
@@ -429,7 +455,8 @@ def main():
     program = unittest.main(testRunner=runner, exit=False)
     result = program.result
     failed = 0 if result.wasSuccessful() else max(1, result.testsRun - result.passed())
-    print(f"{result.passed()} passed, {failed} failed", flush=True)
+    skipped = f", {len(result.skipped)} skipped" if result.skipped else ""
+    print(f"{result.passed()} passed, {failed} failed{skipped}", flush=True)
     return 1 if failed else 0
 
 
