@@ -50,6 +50,8 @@ pub(crate) struct Record {
     pub(crate) queues: Vec<String>,
     pub(crate) epochs: Vec<BindingEpoch>,
     pub(crate) bindings: Vec<(BindingEpoch, Arc<str>, BindingChange)>,
+    /// How often the bindings of a queue were lost.
+    pub(crate) times_unbound: usize,
     pub(crate) requeued: Vec<Generation>,
     pub(crate) blocked: Vec<bool>,
     pub(crate) publishing: Vec<bool>,
@@ -62,11 +64,24 @@ pub(crate) struct Record {
 }
 
 #[derive(Default)]
-struct FakeHost {
+pub(crate) struct FakeHost {
     record: Mutex<Record>,
 }
 
 impl FakeHost {
+    pub(crate) fn record(&self) -> crate::sync::MutexGuard<'_, Record> {
+        self.record.lock()
+    }
+
+    /// Has a publication to take.
+    pub(crate) fn push(&self, publication: Publication) {
+        self.record().outbox.push_back(publication);
+    }
+
+    pub(crate) fn outcome(&self, token: Token) -> Option<Outcome> {
+        self.record().outcomes.get(&token).cloned()
+    }
+
     fn lock(&self) -> crate::sync::MutexGuard<'_, Record> {
         let mut record = self.record.lock();
         if record.closed {
@@ -120,6 +135,7 @@ impl Host for FakeHost {
 
     fn bindings_lost(&self) {
         let mut record = self.lock();
+        record.times_unbound += 1;
         if record.generations.is_empty() {
             record
                 .violations
@@ -196,7 +212,7 @@ impl Peer {
     }
 
     pub(crate) fn record(&self) -> crate::sync::MutexGuard<'_, Record> {
-        self.host.record.lock()
+        self.host.record()
     }
 
     /// Waits until `look` finds something.
@@ -230,7 +246,7 @@ impl Peer {
     /// Sends without waiting.
     pub(crate) fn send(&self, route: Route, body: &[u8]) -> Token {
         let token = self.next.fetch_add(1, Ordering::Relaxed);
-        self.record().outbox.push_back(Publication {
+        self.host.push(Publication {
             token,
             route,
             body: body.to_vec(),

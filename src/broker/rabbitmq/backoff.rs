@@ -21,8 +21,13 @@ impl Backoff {
         Self { next: FIRST, most }
     }
 
-    /// The next wait; `chance` is from 0 to 1.
-    pub(super) fn next(&mut self, is_refused: bool, chance: f64) -> Duration {
+    /// The next wait.
+    pub(super) fn next(&mut self, is_refused: bool) -> Duration {
+        self.next_by(is_refused, fastrand::f64())
+    }
+
+    /// The same where `chance`, from 0 to 1, was drawn.
+    fn next_by(&mut self, is_refused: bool, chance: f64) -> Duration {
         let most = if is_refused {
             self.most
         } else {
@@ -48,7 +53,7 @@ mod tests {
         let mut backoff = Backoff::new(Duration::from_secs(30));
         let mut waits = |count, is_refused| -> Vec<u128> {
             (0..count)
-                .map(|_| backoff.next(is_refused, 0.0).as_millis())
+                .map(|_| backoff.next_by(is_refused, 0.0).as_millis())
                 .collect()
         };
         assert_eq!(waits(6, false), [100, 200, 400, 800, 1000, 1000]);
@@ -57,15 +62,30 @@ mod tests {
             [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]
         );
         assert_eq!(waits(2, false), [1000, 1000], "it is not refused any more");
-        assert_eq!(backoff.next(false, 1.0), Duration::from_millis(700));
+        assert_eq!(backoff.next_by(false, 1.0), Duration::from_millis(700));
         backoff.reset();
-        assert_eq!(backoff.next(true, 0.5), Duration::from_millis(85));
+        assert_eq!(backoff.next_by(true, 0.5), Duration::from_millis(85));
     }
 
     #[test]
     fn no_wait_is_longer_than_the_option_says() {
         let mut backoff = Backoff::new(Duration::from_millis(300));
-        let waits = [false, true, false, true].map(|refused| backoff.next(refused, 0.0));
+        let waits = [false, true, false, true].map(|refused| backoff.next_by(refused, 0.0));
         assert_eq!(waits.map(|wait| wait.as_millis()), [100, 200, 300, 300]);
+    }
+
+    #[test]
+    fn waits_of_many_processes_spread_over_their_whole_range() {
+        let mut waits: Vec<_> = std::iter::repeat_with(|| {
+            let mut backoff = Backoff::new(Duration::from_secs(30));
+            backoff.next(false).as_micros()
+        })
+        .take(200)
+        .collect();
+        waits.sort_unstable();
+        // That none of 200 falls into a third of the range happens once in 10^35 runs.
+        let (shortest, longest) = (waits[0], waits[199]);
+        assert!((70_000..80_000).contains(&shortest), "{shortest}");
+        assert!((90_000..=100_000).contains(&longest), "{longest}");
     }
 }

@@ -25,7 +25,17 @@ const BATCH: usize = 256;
 /// How long an ack may wait for others.
 const ACK_DELAY: Duration = Duration::from_millis(1);
 
-/// What may be acked, and when.
+/// What has arrived.
+#[derive(Debug)]
+enum Arrival {
+    /// A probe of this id, which is for no receiver.
+    Probe(String),
+    /// A message that the layer has had.
+    Repeated,
+    Message(Delivery),
+}
+
+/// What has arrived and may be acked, and when.
 #[derive(Debug)]
 struct Acks {
     prefetch: u64,
@@ -33,16 +43,40 @@ struct Acks {
     acked: u64,
     /// Let go, but not acked yet; without what is in [`super::credit::Credit`].
     due: u64,
+    /// How many messages the broker sends once more that the layer has had.
+    repeated: u64,
 }
 
 impl Acks {
-    fn new(prefetch: u16) -> Self {
+    fn new(prefetch: u16, repeated: u64) -> Self {
         Self {
             prefetch: prefetch.into(),
             received: 0,
             acked: 0,
             due: 0,
+            repeated,
         }
+    }
+
+    /// Takes one delivery in. What is not for the layer is let go.
+    fn take(&mut self, delivery: lapin::message::Delivery) -> Arrival {
+        self.received += 1;
+        if let Some(id) = probe_id(&delivery.properties) {
+            self.due += 1;
+            return Arrival::Probe(id.to_owned());
+        }
+        // What was put back into the queue stands in front of all that is new.
+        if !delivery.redelivered {
+            self.repeated = 0;
+        } else if self.repeated > 0 {
+            self.repeated -= 1;
+            self.due += 1;
+            return Arrival::Repeated;
+        }
+        Arrival::Message(Delivery {
+            body: delivery.data,
+            redelivered: delivery.redelivered,
+        })
     }
 
     /// Whether the broker may send nothing until the layer lets go of something.
@@ -93,8 +127,6 @@ pub(super) struct Consumer {
     channel: Channel,
     deliveries: lapin::Consumer,
     batch: Vec<Delivery>,
-    /// How many messages the broker sends once more that the layer has had.
-    repeated: u64,
     ended: Arc<OnceLock<ConsumerEnd>>,
     acks: Acks,
     /// When what is due is acked, be it as little as it may.
@@ -116,9 +148,8 @@ impl Consumer {
             channel,
             deliveries,
             batch: Vec::with_capacity(BATCH),
-            repeated,
             ended: Arc::default(),
-            acks: Acks::new(prefetch),
+            acks: Acks::new(prefetch, repeated),
             ack_at: None,
         }
     }
@@ -128,26 +159,12 @@ impl Consumer {
         Arc::clone(&self.ended)
     }
 
-    /// Takes one delivery in: a probe, a message that the layer has had, or one for the layer.
     fn take(&mut self, delivery: lapin::message::Delivery) {
-        self.acks.received += 1;
-        if let Some(id) = probe_id(&delivery.properties) {
-            self.acks.due += 1;
-            self.shared.arrivals.add_probe(id.to_owned());
-            return;
+        match self.acks.take(delivery) {
+            Arrival::Probe(id) => self.shared.arrivals.add_probe(id),
+            Arrival::Repeated => {}
+            Arrival::Message(message) => self.batch.push(message),
         }
-        // What was put back into the queue stands in front of all that is new.
-        if !delivery.redelivered {
-            self.repeated = 0;
-        } else if self.repeated > 0 {
-            self.repeated -= 1;
-            self.acks.due += 1;
-            return;
-        }
-        self.batch.push(Delivery {
-            body: delivery.data,
-            redelivered: delivery.redelivered,
-        });
     }
 
     fn note_end(&self, error: &lapin::Error) {
@@ -248,13 +265,14 @@ impl Work for Consumer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::probe::KIND;
     use super::*;
 
     #[test]
     fn acks_are_cumulative_and_urgent_when_the_broker_waits() {
         let mut acks = Acks {
             received: 6,
-            ..Acks::new(10)
+            ..Acks::new(10, 0)
         };
         assert_eq!(acks.urgent(), 5);
         assert_eq!(acks.next(), None);
@@ -273,18 +291,67 @@ mod tests {
 
     #[test]
     fn the_smallest_prefetch_acks_each_at_once() {
-        assert_eq!(Acks::new(1).urgent(), 1);
+        assert_eq!(Acks::new(1, 0).urgent(), 1);
     }
 
     #[test]
     fn credit_is_used_up_by_what_the_layer_holds_and_not_by_what_will_be_acked_next() {
         let mut acks = Acks {
             received: 2,
-            ..Acks::new(2)
+            ..Acks::new(2, 0)
         };
         assert!(acks.are_used_up());
         // One of them was a probe.
         acks.due = 1;
         assert!(!acks.are_used_up());
+    }
+
+    fn delivery(redelivered: bool) -> lapin::message::Delivery {
+        let nothing = lapin::types::ShortString::default();
+        lapin::message::Delivery::mock(1, nothing.clone(), nothing, redelivered, b"x".to_vec())
+    }
+
+    #[test]
+    fn a_probe_is_acked_by_itself_so_that_the_smallest_prefetch_is_not_used_up() {
+        let mut acks = Acks::new(1, 0);
+        for tag in 1..=3 {
+            let mut probe = delivery(false);
+            probe.properties = lapin::BasicProperties::default()
+                .with_type(KIND.into())
+                .with_message_id("1-2-0".into());
+            match acks.take(probe) {
+                Arrival::Probe(id) => assert_eq!(id, "1-2-0"),
+                other => panic!("{other:?}"),
+            }
+            assert!(!acks.are_used_up(), "probe {tag} keeps the broker waiting");
+            assert_eq!(acks.next(), Some(tag));
+        }
+        assert!(matches!(acks.take(delivery(false)), Arrival::Message(_)));
+        assert!(acks.are_used_up());
+        assert_eq!(
+            acks.next(),
+            None,
+            "a message is acked when the layer says so"
+        );
+    }
+
+    #[test]
+    fn what_the_broker_flags_as_redelivered_reaches_the_layer_so_unless_it_is_known() {
+        let mut acks = Acks::new(10, 2);
+        let mut take = |redelivered| match acks.take(delivery(redelivered)) {
+            Arrival::Message(message) => Some((message.body, message.redelivered)),
+            Arrival::Repeated => None,
+            Arrival::Probe(id) => panic!("no probe: {id}"),
+        };
+        let message = |redelivered| Some((b"x".to_vec(), redelivered));
+        assert_eq!([take(true), take(true)], [None, None]);
+        assert_eq!(take(true), message(true));
+        assert_eq!(take(false), message(false));
+        assert_eq!(acks.next(), Some(2));
+
+        // What is new comes after all that was put back.
+        let mut acks = Acks::new(10, 2);
+        assert!(matches!(acks.take(delivery(false)), Arrival::Message(_)));
+        assert!(matches!(acks.take(delivery(true)), Arrival::Message(_)));
     }
 }

@@ -64,7 +64,7 @@ async fn keep<L: MakeLink>(link: &mut L, shared: &Shared, mut backoff: Backoff) 
             backoff.reset();
             continue;
         }
-        let pause = pin!(sleep(backoff.next(is_refused, fastrand::f64())));
+        let pause = pin!(sleep(backoff.next(is_refused)));
         if let Either::Left(_) = select(pin!(shared.closing.begun()), pause).await {
             return;
         }

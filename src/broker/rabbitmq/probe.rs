@@ -38,7 +38,7 @@ const FEW: u32 = 10;
 const WHILE_BLOCKED: Duration = Duration::from_millis(250);
 
 /// The AMQP `type` of probes.
-const KIND: &str = "channel-layer.self-check";
+pub(super) const KIND: &str = "channel-layer.self-check";
 
 /// The key by which the groups exchange routes probes to a queue. No group can have it, for its `!`.
 fn key(queue: &str) -> String {

@@ -83,13 +83,28 @@ impl Envelope {
     }
 }
 
-struct Publisher<F, S>
+/// An AMQP channel that is in confirm mode.
+trait Confirms {
+    /// Waits until lapin's I/O thread is between two acks, by the lock that it holds while it
+    /// completes the confirms of one.
+    fn pass_barrier(&self);
+}
+
+impl Confirms for Channel {
+    fn pass_barrier(&self) {
+        // The first poll takes the lock; later ones would wait for confirms.
+        let _ = poll_once(self.wait_for_confirms());
+    }
+}
+
+struct Publisher<C, F, S>
 where
+    C: Confirms,
     F: Future<Output = lapin::Result<Confirmation>>,
-    S: Fn(&Arc<Channel>, &Sent) -> F,
+    S: Fn(&Arc<C>, &Sent) -> F,
 {
     shared: Arc<Shared>,
-    channel: Arc<Channel>,
+    channel: Arc<C>,
     events: Pin<Box<dyn Stream<Item = Event> + Send>>,
     /// Makes a publication into a future whose first poll hands it over.
     send: S,
@@ -211,10 +226,11 @@ async fn publish<W: Work>(task: &Task<W>, stop: &mut watch::Receiver<Stop>) -> O
 
 /// What was taken has an outcome, however the publisher ends: the task may be ended while a session is
 /// being made.
-impl<F, S> Drop for Publisher<F, S>
+impl<C, F, S> Drop for Publisher<C, F, S>
 where
+    C: Confirms,
     F: Future<Output = lapin::Result<Confirmation>>,
-    S: Fn(&Arc<Channel>, &Sent) -> F,
+    S: Fn(&Arc<C>, &Sent) -> F,
 {
     fn drop(&mut self) {
         self.end("the connection was given up");
@@ -249,10 +265,11 @@ fn send(
     }
 }
 
-impl<F, S> Work for Publisher<F, S>
+impl<C, F, S> Work for Publisher<C, F, S>
 where
+    C: Confirms + Send + Sync,
     F: Future<Output = lapin::Result<Confirmation>> + Send,
-    S: Fn(&Arc<Channel>, &Sent) -> F + Send,
+    S: Fn(&Arc<C>, &Sent) -> F + Send,
 {
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<Turn, String> {
         let mut turn = Turn::default();
@@ -287,10 +304,11 @@ where
     }
 }
 
-impl<F, S> Publisher<F, S>
+impl<C, F, S> Publisher<C, F, S>
 where
+    C: Confirms,
     F: Future<Output = lapin::Result<Confirmation>>,
-    S: Fn(&Arc<Channel>, &Sent) -> F,
+    S: Fn(&Arc<C>, &Sent) -> F,
 {
     /// The AMQP channel is closed: tells what became of what has no answer, and lets what was not
     /// processed wait for another one. Returns what the broker says where the groups exchange is gone.
@@ -475,7 +493,7 @@ where
         self.collect();
         while !self.answers.acked.is_empty() {
             let known = self.answers.acked.len();
-            self.pass_barrier();
+            self.channel.pass_barrier();
             // This brings the returns that were still missing, and perhaps new acks, which must
             // wait for a barrier of their own.
             self.collect();
@@ -504,13 +522,6 @@ where
         let answers = &mut self.answers;
         self.in_flight
             .drain(|sent, result| answers.add(sent, result));
-    }
-
-    /// Waits until lapin's I/O thread is between two acks, by the lock that it holds while it
-    /// completes the confirms of one.
-    fn pass_barrier(&self) {
-        // The first poll takes the lock; later ones would wait for confirms.
-        let _ = poll_once(self.channel.wait_for_confirms());
     }
 
     /// Ends what is in flight.
@@ -573,4 +584,137 @@ fn is_of_a_channel(error: &lapin::Error) -> bool {
         return false;
     };
     matches!(said.kind(), AMQPErrorKind::Soft(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use futures_util::stream;
+    use tokio::sync::{mpsc, oneshot};
+
+    use super::*;
+    use crate::broker::Token;
+    use crate::broker::testing::{FakeHost, to};
+    use crate::sync::Mutex;
+
+    /// An AMQP channel that keeps what is published, until the test says what came of it.
+    #[derive(Default)]
+    struct Kept(Mutex<HashMap<Token, oneshot::Sender<Confirmation>>>);
+
+    impl Confirms for Kept {
+        fn pass_barrier(&self) {}
+    }
+
+    impl Kept {
+        fn publish(&self, sent: &Sent) -> Confirming {
+            let (answer, answered) = oneshot::channel();
+            self.0.lock().insert(sent.token, answer);
+            Box::pin(async { Ok(answered.await.unwrap_or(Confirmation::NotRequested)) })
+        }
+
+        /// The broker confirms, which nobody has collected yet.
+        fn ack(&self, token: Token) {
+            let answer = self.0.lock().remove(&token).expect("it was published");
+            answer
+                .send(Confirmation::Ack(None))
+                .expect("it is in flight");
+        }
+
+        fn holds(&self) -> Vec<Token> {
+            let mut tokens: Vec<_> = self.0.lock().keys().copied().collect();
+            tokens.sort_unstable();
+            tokens
+        }
+    }
+
+    type Confirming = Pin<Box<dyn Future<Output = lapin::Result<Confirmation>> + Send>>;
+    type Publish = fn(&Arc<Kept>, &Sent) -> Confirming;
+
+    fn publisher(host: &Arc<FakeHost>) -> Publisher<Kept, Confirming, Publish> {
+        let host: Arc<dyn Host> = Arc::clone(host) as Arc<dyn Host>;
+        let (complaints, _) = mpsc::unbounded_channel();
+        let (inquiry, _) = mpsc::unbounded_channel();
+        Publisher {
+            shared: Arc::new(Shared::new(Arc::downgrade(&host), complaints)),
+            channel: Arc::default(),
+            events: Box::pin(stream::pending()),
+            send: |channel, sent| channel.publish(sent),
+            in_flight: InFlight::new(),
+            is_alone: false,
+            held_until: None,
+            denials: Denials::default(),
+            answers: Answers::new("groups".to_owned()),
+            batch: Vec::new(),
+            waiting: VecDeque::new(),
+            size_limit: None,
+            inquiry,
+            blocked: false,
+        }
+    }
+
+    type Tested = Publisher<Kept, Confirming, Publish>;
+
+    /// A new publication, of which the publisher is told.
+    fn send(publisher: &Tested, host: &FakeHost, token: Token) {
+        host.push(Publication {
+            token,
+            route: to("queue"),
+            body: b"x".to_vec(),
+        });
+        publisher.shared.doorbell.ring();
+    }
+
+    /// After this no publication goes alone.
+    fn proven(publisher: &mut Tested, host: &FakeHost) {
+        send(publisher, host, 1);
+        assert!(publisher.take(host));
+        publisher.channel.ack(1);
+        publisher.settle(host);
+        assert_eq!(host.outcome(1), Some(Outcome::Confirmed));
+    }
+
+    #[test]
+    fn a_confirm_that_nobody_has_collected_when_the_connection_ends_is_told_as_one() {
+        let host = Arc::new(FakeHost::default());
+        let mut publisher = publisher(&host);
+        proven(&mut publisher, &host);
+        for token in 2..=4 {
+            send(&publisher, &host, token);
+        }
+        assert!(publisher.take(&*host));
+        assert_eq!(publisher.channel.holds(), [2, 3, 4]);
+        publisher.channel.ack(2);
+        publisher.channel.ack(4);
+        publisher.end("the connection was cut");
+        assert_eq!(host.outcome(2), Some(Outcome::Confirmed));
+        assert!(matches!(host.outcome(3), Some(Outcome::Unconfirmed(_))));
+        assert_eq!(host.outcome(4), Some(Outcome::Confirmed));
+    }
+
+    #[test]
+    fn nothing_is_taken_or_published_while_the_broker_blocks() {
+        let host = Arc::new(FakeHost::default());
+        let mut publisher = publisher(&host);
+        // The first goes alone, so that the second waits behind it.
+        send(&publisher, &host, 1);
+        send(&publisher, &host, 2);
+        assert!(publisher.take(&*host));
+        assert_eq!(publisher.channel.holds(), [1]);
+        publisher.set_blocked(&*host, true);
+        assert_eq!(host.record().blocked, [true]);
+
+        publisher.channel.ack(1);
+        publisher.settle(&*host);
+        assert_eq!(host.outcome(1), Some(Outcome::Confirmed));
+        send(&publisher, &host, 3);
+        assert!(!publisher.take(&*host));
+        assert!(!publisher.hand_over());
+        assert_eq!(publisher.channel.holds(), [0; 0]);
+
+        publisher.set_blocked(&*host, false);
+        assert!(publisher.take(&*host));
+        assert!(publisher.take(&*host));
+        assert_eq!(publisher.channel.holds(), [2, 3]);
+    }
 }

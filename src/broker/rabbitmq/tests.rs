@@ -306,6 +306,7 @@ async fn a_lost_connection_ends_in_a_new_generation_with_all_bindings() {
         let outcome = peer.outcome(token).await;
         assert!(matches!(outcome, Outcome::Unconfirmed(_)), "{outcome:?}");
         peer.until_generation(generation).await;
+        assert!(peer.record().times_unbound as u64 >= generation - 1);
         peer.record().deliveries.clear();
         for group in ["a", "b"] {
             assert_eq!(peer.sent_to_group(group, b"x").await, Outcome::Confirmed);
