@@ -508,6 +508,22 @@ pub(crate) fn wait_for_socket(
     })
 }
 
+/// Runs `body` in a forked child, as the only thread of it; whether it returned `true` there.
+#[cfg(test)]
+pub(crate) fn in_forked_child(body: impl FnOnce() -> bool) -> bool {
+    // SAFETY: the child runs `body` and ends, without the destructors of its parent.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        // SAFETY: ends this process.
+        unsafe { libc::_exit(i32::from(!matches!(outcome, Ok(true)))) };
+    }
+    let mut status = 0;
+    // SAFETY: our own child, and a place for its status.
+    let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    (ended, status) == (child, 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -668,16 +684,8 @@ mod tests {
     fn forks_are_watched_from_the_time_of_loading() {
         // Each test has its process with nextest; else another may have been here before.
         assert!(WATCHED.load(Ordering::Acquire));
-        // SAFETY: the child only looks at an atomic and ends.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            // SAFETY: ends this process.
-            unsafe { libc::_exit(i32::from(FORKS.load(Ordering::Relaxed) != 1)) };
-        }
-        let mut status = 0;
-        // SAFETY: our own child, and a place for its status.
-        let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
-        assert_eq!((ended, status), (child, 0));
+        assert!(in_forked_child(|| FORKS.load(Ordering::Relaxed) == 1));
+        assert!(!in_forked_child(|| FORKS.load(Ordering::Relaxed) == 0));
     }
 
     #[test]

@@ -181,12 +181,17 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
     use std::time::Duration;
 
     use super::*;
     use crate::config::Config;
-    use crate::layer::Layer;
+    use crate::layer::{Flow, Hooks, Layer, OnLog, OnState, State};
+    use crate::log::Record;
+    use crate::message::Message;
     use crate::stats::Stat;
+    use crate::sync::Mutex;
+    use crate::wire;
 
     #[test]
     fn connections_after_the_first_are_reconnects_and_what_nobody_knows_is_a_sum() {
@@ -253,5 +258,139 @@ mod tests {
                 layer.close(Duration::from_secs(20)).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn deliveries_held_of_a_lost_connection_hold_no_credit_of_the_next() {
+        let mut config = Config::new();
+        config.set("host", "memory://credit").unwrap();
+        for (option, value) in [("local_capacity", "0"), ("stall_after", "0")] {
+            config.set(option, value).unwrap();
+        }
+        let layer = Layer::new(&config).unwrap();
+        layer.wait_ready(Duration::from_secs(20)).unwrap();
+        let channel = layer.new_channel(None).unwrap();
+        let deliver = |generation| {
+            let body = wire::encode(b"\x80", wire::Recipient::Channel(&channel), usize::MAX);
+            let mut batch = vec![Delivery {
+                body: body.unwrap(),
+                redelivered: false,
+            }];
+            layer.shared.deliver(generation, &mut batch)
+        };
+        for held in 1..=3 {
+            assert_eq!(deliver(1), 0);
+            assert_eq!(layer.stat(Stat::DeliveriesHeld), held);
+        }
+        layer.shared.begin_generation(2, "queue");
+        assert_eq!(layer.stat(Stat::DeliveriesHeld), 0);
+        assert_eq!(deliver(2), 0);
+        assert_eq!(layer.stat(Stat::DeliveriesHeld), 1);
+        layer.close(Duration::from_secs(20)).unwrap();
+    }
+
+    type Log = Arc<Mutex<Vec<RecordId>>>;
+
+    struct OnRecord(Log);
+
+    impl OnLog for OnRecord {
+        fn log(&self, record: &Record) {
+            self.0.lock().push(record.id);
+        }
+    }
+
+    /// Panics the first time that it is called.
+    #[derive(Default)]
+    struct PanicsOnce(AtomicBool);
+
+    impl OnState for PanicsOnce {
+        fn state(&self, _: State, _: u64) {
+            let has_panicked = self.0.swap(true, Ordering::Relaxed);
+            assert!(has_panicked, "a panic on purpose");
+        }
+    }
+
+    /// A layer, and the ids of what it logs.
+    fn logging(name: &str, on_state: Option<Arc<dyn OnState>>) -> (Layer, Log) {
+        let log = Log::default();
+        let hooks = Hooks {
+            on_log: Some(Arc::new(OnRecord(Arc::clone(&log)))),
+            on_state,
+            ..Default::default()
+        };
+        let mut config = Config::new();
+        config.set("host", &format!("memory://{name}")).unwrap();
+        let layer = Layer::with_hooks(&config, hooks).unwrap();
+        layer.wait_ready(Duration::from_secs(20)).unwrap();
+        (layer, log)
+    }
+
+    fn until(what: &str, is_so: impl Fn() -> bool) {
+        let begin = Instant::now();
+        while !is_so() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "{what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn times(log: &Log, id: RecordId) -> usize {
+        log.lock().iter().filter(|logged| **logged == id).count()
+    }
+
+    #[test]
+    fn a_receiver_that_panics_ends_and_is_logged_and_the_layer_goes_on() {
+        let (layer, log) = logging("receiver-panics", None);
+        let channel = layer.new_channel(None).unwrap();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let receiver = move |_: &Message| -> Flow {
+            counted.fetch_add(1, Ordering::Relaxed);
+            panic!("a panic on purpose");
+        };
+        layer.receive(&channel, receiver).unwrap();
+        layer.send_json(&channel, r#"{"n": 1}"#).unwrap();
+        until("the receiver ends", || layer.stat(Stat::Receivers) == 0);
+        until("it is logged", || {
+            times(&log, RecordId::ReceiverPanicked) == 1
+        });
+        assert_eq!(Arc::strong_count(&calls), 1, "the receiver was not dropped");
+
+        // The next message is for others.
+        layer.send_json(&channel, "{}").unwrap();
+        assert!(next_is_empty(&layer, &channel));
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+        layer.close(Duration::from_secs(20)).unwrap();
+        assert_eq!(times(&log, RecordId::ReceiverPanicked), 1);
+    }
+
+    #[test]
+    fn the_callback_of_an_async_call_may_panic_and_frees_its_permit() {
+        let (layer, log) = logging("done-panics", None);
+        let channel = layer.new_channel(None).unwrap();
+        let accepted = layer.send_async(&channel, b"\x80", |_| panic!("a panic on purpose"));
+        assert!(accepted.is_ok());
+        until("its permit is free", || layer.stat(Stat::InFlight) == 0);
+        until("it is logged", || {
+            times(&log, RecordId::CallbackPanicked) == 1
+        });
+        let accepted = layer.group_add_async("group", &channel, |_| panic!("a panic on purpose"));
+        assert!(accepted.is_ok());
+        until("it is logged", || {
+            times(&log, RecordId::CallbackPanicked) == 2
+        });
+        assert!(next_is_empty(&layer, &channel));
+        layer.close(Duration::from_secs(20)).unwrap();
+    }
+
+    #[test]
+    fn a_hook_that_panics_is_logged_and_called_again() {
+        let hook = Arc::new(PanicsOnce::default());
+        let (layer, log) = logging("hook-panics", Some(hook));
+        until("it is logged", || {
+            times(&log, RecordId::CallbackPanicked) == 1
+        });
+        // The next change of state, and a record of it.
+        layer.close(Duration::from_secs(20)).unwrap();
+        assert_eq!(times(&log, RecordId::CallbackPanicked), 1);
     }
 }

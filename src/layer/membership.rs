@@ -245,3 +245,85 @@ impl Shared {
         self.change_bindings(changes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::config::Config;
+    use crate::error::ErrorKind;
+    use crate::layer::Layer;
+    use crate::stats::Stat;
+
+    use super::*;
+    use crate::broker::Host;
+
+    fn open(name: &str) -> Layer {
+        let mut config = Config::new();
+        config.set("host", &format!("memory://{name}")).unwrap();
+        let layer = Layer::new(&config).unwrap();
+        layer.wait_ready(Duration::from_secs(20)).unwrap();
+        layer
+    }
+
+    #[test]
+    fn a_membership_that_was_renewed_leaves_no_mailbox_behind() {
+        let layer = open("membership-renewed");
+        let channel = layer.new_channel(None).unwrap();
+        let has_mailbox = || {
+            layer
+                .shared
+                .inbox
+                .local
+                .lock()
+                .mailboxes
+                .key(&channel)
+                .is_some()
+        };
+        for _ in 0..3 {
+            layer.group_add("group", &channel).unwrap();
+        }
+        layer.group_add("other", &channel).unwrap();
+        layer.group_discard("group", &channel).unwrap();
+        assert!(has_mailbox(), "it is a member of one group still");
+        layer.group_discard("other", &channel).unwrap();
+        assert!(!has_mailbox());
+        assert_eq!(layer.stat(Stat::Memberships), 0);
+        layer.close(Duration::from_secs(20)).unwrap();
+    }
+
+    #[test]
+    fn an_add_waits_for_a_group_whose_binding_was_lost_with_the_connection() {
+        let layer = open("membership-lost");
+        let channel = || layer.new_channel(None).unwrap();
+        layer.group_add("group", &channel()).unwrap();
+        assert_eq!(layer.stat(Stat::GroupsBound), 1);
+        let add_without_waiting = || {
+            let _inside = dispatch::enter_callback();
+            layer.group_add("group", &channel())
+        };
+        add_without_waiting().unwrap();
+
+        layer.shared.bindings_lost();
+        assert_eq!(layer.stat(Stat::GroupsBound), 0);
+        let would_wait = add_without_waiting().unwrap_err();
+        assert_eq!(would_wait.kind(), ErrorKind::WouldDeadlock);
+        let (ended, outcome) = std::sync::mpsc::channel();
+        let accepted = layer.group_add_async("group", &channel(), move |result| {
+            ended.send(result).unwrap();
+        });
+        assert!(accepted.is_ok());
+        assert_eq!(layer.shared.inbox.local.lock().waits.len(), 1);
+
+        assert_eq!(layer.shared.bind_all(2), ["group".into()]);
+        assert!(outcome.try_recv().is_err(), "it is not bound yet");
+        let done = vec![("group".into(), BindingChange::Bind)];
+        layer.shared.bindings_changed(2, done);
+        outcome
+            .recv_timeout(Duration::from_secs(20))
+            .unwrap()
+            .unwrap();
+        add_without_waiting().unwrap();
+        layer.close(Duration::from_secs(20)).unwrap();
+    }
+}

@@ -17,6 +17,8 @@ mod own_queues;
 mod receivers;
 mod shared;
 mod shutdown;
+#[cfg(test)]
+mod testing;
 mod timekeeper;
 #[cfg(feature = "tracing")]
 mod tracing_log;
@@ -444,5 +446,32 @@ impl Layer {
     /// Closes the layer if need be and ends what is left; nobody will use it again.
     pub(crate) fn finish(&self) -> Result<(), Error> {
         self.shared.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::in_forked_child;
+
+    #[test]
+    fn a_layer_that_a_forked_child_drops_is_not_closed() {
+        let mut config = Config::new();
+        config.set("host", "memory://dropped-by-a-child").unwrap();
+        let layer = Layer::new(&config).unwrap();
+        layer.wait_ready(Duration::from_secs(20)).unwrap();
+        let shared = Arc::clone(&layer.shared);
+        let mut layer = Some(layer);
+        assert!(in_forked_child(|| {
+            drop(layer.take());
+            shared.is_open()
+        }));
+
+        // What would be closed by that, in the parent:
+        let layer = layer.unwrap();
+        let channel = layer.new_channel(None).unwrap();
+        layer.send_json(&channel, "{}").unwrap();
+        drop(layer);
+        assert!(!shared.is_open());
     }
 }

@@ -690,4 +690,104 @@ mod tests {
         assert!(ended.iter().all(is_closed));
         assert_eq!(counters.get(Stat::SendsUnsent), 5);
     }
+
+    /// Whatever a send comes to, one more is accepted afterwards.
+    #[test]
+    fn a_blocking_send_frees_its_permit_however_it_ends() {
+        let counters = Counters::new();
+        let begin = Instant::now();
+        let late = begin + Duration::from_secs(60);
+        let outbox = Outbox::new(1, Duration::from_secs(5), None);
+        outbox.publishing_changed(true, begin);
+        outbox.link_changed(&BrokerState::Ready(1), begin, &counters);
+        let send = || {
+            let route = Route::Queue("queue".to_owned());
+            outbox.submit_waiting(route, vec![1]).unwrap();
+            assert_eq!(outbox.in_flight(), 1);
+        };
+        let hand_over = || {
+            let mut batch = Vec::new();
+            outbox.take(1, &mut batch);
+            batch.pop().unwrap().token
+        };
+        let ended = |ended: Vec<Ended>, expected: Result<(), ErrorKind>| {
+            let results: Vec<_> = ended
+                .into_iter()
+                .map(|ended| ended.result.map_err(|error| error.kind()))
+                .collect();
+            assert_eq!(results, [expected]);
+            assert_eq!(outbox.in_flight(), 0, "after {expected:?}");
+        };
+        let outcomes = [
+            (Outcome::Confirmed, Ok(())),
+            (Outcome::Full, Err(ErrorKind::Full)),
+            (
+                Outcome::NoChannel("queue!gone".to_owned()),
+                Err(ErrorKind::NoChannel),
+            ),
+            (
+                Outcome::Unconfirmed("cut".to_owned()),
+                Err(ErrorKind::Unconfirmed),
+            ),
+            (
+                Outcome::Unsent("cut".to_owned()),
+                Err(ErrorKind::Disconnected),
+            ),
+        ];
+        for (outcome, expected) in outcomes {
+            send();
+            let mut batch = vec![(hand_over(), outcome)];
+            ended(outbox.outcomes(&mut batch, &counters), expected);
+        }
+
+        send();
+        hand_over();
+        ended(outbox.expire(late, &counters), Err(ErrorKind::Timeout));
+        send();
+        ended(outbox.expire(late, &counters), Err(ErrorKind::Disconnected));
+        send();
+        outbox.set_blocked(true);
+        ended(outbox.expire(late, &counters), Err(ErrorKind::Busy));
+        outbox.set_blocked(false);
+
+        send();
+        outbox.publishing_changed(false, begin);
+        let refused = BrokerState::Refused("wrong password".to_owned());
+        let (unsent, _) = outbox.link_changed(&refused, begin, &counters);
+        ended(unsent, Err(ErrorKind::Refused));
+        outbox.publishing_changed(true, begin);
+        outbox.link_changed(&BrokerState::Ready(2), begin, &counters);
+
+        send();
+        hand_over();
+        let (unsent, _) = outbox.close(begin, &counters);
+        assert!(unsent.is_empty());
+        ended(outbox.end_all(&counters), Err(ErrorKind::Unconfirmed));
+    }
+
+    #[test]
+    fn a_send_that_the_broker_blocks_ends_as_busy_at_its_deadline() {
+        let counters = Counters::new();
+        let begin = Instant::now();
+        let timeout = Duration::from_secs(5);
+        let outbox = Outbox::new(10, timeout, None);
+        outbox.publishing_changed(true, begin);
+        outbox.link_changed(&BrokerState::Ready(1), begin, &counters);
+        outbox.set_blocked(true);
+        let route = Route::Queue("queue".to_owned());
+        let (_, accepted) = outbox.submit_waiting(route, vec![1]).unwrap();
+        let deadline = accepted.deadline;
+        assert!(deadline >= begin + timeout && deadline <= Instant::now() + timeout);
+        assert_eq!(accepted.due, deadline);
+        assert_eq!(outbox.next_due(), Some(deadline));
+        let just_before = deadline - Duration::from_millis(1);
+        assert!(outbox.expire(just_before, &counters).is_empty());
+        let ended = outbox.expire(deadline, &counters);
+        let kinds: Vec<_> = ended
+            .into_iter()
+            .map(|ended| ended.result.unwrap_err().kind())
+            .collect();
+        assert_eq!(kinds, [ErrorKind::Busy]);
+        assert_eq!(bodies(&outbox), [0_u8; 0], "it is never sent");
+    }
 }

@@ -84,6 +84,15 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn open(config: &Config, hooks: Hooks) -> Result<Arc<Self>, Error> {
+        Self::open_on(config, hooks, Self::connect)
+    }
+
+    /// The same on the broker that `connect` makes.
+    pub(super) fn open_on(
+        config: &Config,
+        hooks: Hooks,
+        connect: impl FnOnce(&Arc<Self>, Option<Tls>) -> Arc<dyn Broker>,
+    ) -> Result<Arc<Self>, Error> {
         let process = runtime::process_generation();
         let settings = config.settings()?;
         let tls = Tls::of(&settings)?;
@@ -115,32 +124,37 @@ impl Shared {
             let threads = shared.settings.dispatch_threads;
             shared.dispatcher.start(threads, &shared)?;
         }
-        shared.start(tls);
+        shared.keep_time();
+        // Set once: a layer is opened once.
+        let _ = shared.broker.set(connect(&shared, tls));
         Ok(shared)
     }
 
-    fn start(self: &Arc<Self>, tls: Option<Tls>) {
-        let tokio = self.runtime.handle().clone();
+    fn keep_time(self: &Arc<Self>) {
         let (layer, same) = (Arc::downgrade(self), Arc::downgrade(self));
-        let keeper = tokio.spawn(Arc::clone(&self.timekeeper).run(
-            move |now| layer.upgrade().map(|layer| layer.end_due(now)),
-            move || same.upgrade().map(|layer| layer.next_due()),
-        ));
+        let keeper = self
+            .runtime
+            .handle()
+            .spawn(Arc::clone(&self.timekeeper).run(
+                move |now| layer.upgrade().map(|layer| layer.end_due(now)),
+                move || same.upgrade().map(|layer| layer.next_due()),
+            ));
         self.closing.stops(keeper);
+    }
 
+    fn connect(self: &Arc<Self>, tls: Option<Tls>) -> Arc<dyn Broker> {
+        let tokio = self.runtime.handle().clone();
         let host: Weak<dyn Host> = Arc::downgrade(self) as Weak<dyn Host>;
         let queue = self.own_queues.current().to_string();
-        let broker: Arc<dyn Broker> = match &self.settings.hosts {
+        match &self.settings.hosts {
             Hosts::Memory(name) => Memory::open(name, queue, &self.settings, host, tokio),
             Hosts::Amqp(endpoints) => {
                 RabbitMq::open(endpoints.clone(), queue, &self.settings, tls, host, tokio)
             }
-        };
-        // Set once: a layer is started once.
-        let _ = self.broker.set(broker);
+        }
     }
 
-    /// The broker may call us before `start` has it in hand: then this waits that moment.
+    /// The broker may call us before `open` has it in hand: then this waits that moment.
     pub(super) fn broker(&self) -> &Arc<dyn Broker> {
         self.broker.wait()
     }

@@ -321,8 +321,11 @@ fn left_unconfirmed() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::Host;
     use crate::config::Config;
     use crate::layer::Layer;
+    use crate::layer::testing::Silent;
+    use crate::stats::Stat;
 
     #[test]
     fn sends_that_were_left_unconfirmed_are_told_once_and_not_as_a_late_end() {
@@ -363,5 +366,42 @@ mod tests {
             assert!(!layer.shared.dispatcher.has_promises());
             layer.close(Duration::from_secs(20)).unwrap();
         }
+    }
+
+    #[test]
+    fn every_callback_has_run_when_close_returns_though_the_broker_confirms_nothing() {
+        const SENDS: usize = 100;
+        let (layer, broker) = Silent::open(true, &[]);
+        let (ended, outcomes) = std::sync::mpsc::channel();
+        for _ in 0..SENDS {
+            let ended = ended.clone();
+            let accepted = layer.send_async("queue!channel", b"\x80", move |result| {
+                ended.send(result).unwrap();
+            });
+            assert!(accepted.is_ok());
+        }
+        let timeout = Duration::from_millis(400);
+        let error = layer.close(timeout).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        let kinds: Vec<_> = outcomes
+            .try_iter()
+            .map(|outcome| outcome.unwrap_err().kind())
+            .collect();
+        assert_eq!(kinds, [ErrorKind::Unconfirmed; SENDS]);
+        // A part of the time is kept for the broker, and for callbacks.
+        let left = broker.closed_within.lock().unwrap();
+        assert!(left > timeout / 8 && left < timeout / 2, "{left:?}");
+    }
+
+    #[test]
+    fn a_thread_whose_send_the_broker_blocks_is_told_busy_at_its_deadline() {
+        let (layer, _broker) = Silent::open(false, &[("timeout", "0.2")]);
+        layer.shared.publishers_blocked(true);
+        let begin = Instant::now();
+        let error = layer.send("queue!channel", b"\x80").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy);
+        assert!(begin.elapsed() >= Duration::from_millis(200));
+        assert_eq!(layer.stat(Stat::InFlight), 0);
+        layer.close(Duration::from_secs(20)).unwrap();
     }
 }

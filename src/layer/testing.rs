@@ -1,0 +1,71 @@
+//! A layer on a broker that never answers.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::broker::{
+    BindingChange, BindingEpoch, Broker, BrokerFuture, BrokerState, Generation, Host,
+};
+use crate::config::Config;
+use crate::sync::Mutex;
+
+use super::shared::Shared;
+use super::{Hooks, Layer, Owner};
+
+/// A broker that confirms nothing.
+pub(super) struct Silent {
+    layer: Weak<Shared>,
+    /// Whether it takes publications.
+    takes: bool,
+    /// How long it was given to close.
+    pub(super) closed_within: Mutex<Option<Duration>>,
+}
+
+impl Silent {
+    /// A layer that is connected to it.
+    pub(super) fn open(takes: bool, options: &[(&str, &str)]) -> (Layer, Arc<Self>) {
+        let mut config = Config::new();
+        for (name, value) in options {
+            config.set(name, value).unwrap();
+        }
+        let mut broker = None;
+        let shared = Shared::open_on(&config, Hooks::default(), |shared, _| {
+            let silent = Arc::new(Self {
+                layer: Arc::downgrade(shared),
+                takes,
+                closed_within: Mutex::default(),
+            });
+            broker = Some(Arc::clone(&silent));
+            silent
+        })
+        .unwrap();
+        shared.publishing_changed(true);
+        shared.begin_generation(1, "queue");
+        shared.bind_all(1);
+        shared.state_changed(BrokerState::Ready(1));
+        let layer = Layer {
+            _owner: Arc::new(Owner(Arc::clone(&shared))),
+            shared,
+        };
+        (layer, broker.unwrap())
+    }
+}
+
+impl Broker for Silent {
+    fn publications_waiting(&self) {
+        if self.takes
+            && let Some(layer) = self.layer.upgrade()
+        {
+            layer.take_publications(usize::MAX, &mut Vec::new());
+        }
+    }
+
+    fn resume(&self, _: Generation, _: usize) {}
+
+    fn change_bindings(&self, _: BindingEpoch, _: Vec<(Arc<str>, BindingChange)>) {}
+
+    fn close(&self, timeout: Duration) -> BrokerFuture {
+        *self.closed_within.lock() = Some(timeout);
+        Box::pin(async {})
+    }
+}
