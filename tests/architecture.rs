@@ -298,3 +298,62 @@ fn the_reader_of_imports_sees_an_import_upwards() {
         ]
     );
 }
+
+/// Exports that only hand out or free what a pointer leads to, and run nothing that can panic.
+const UNGUARDED: [&str; 11] = [
+    "layer_abi_version",
+    "layer_error_free",
+    "layer_error_message",
+    "layer_error_status",
+    "layer_message_channel",
+    "layer_message_data",
+    "layer_message_free",
+    "layer_message_group",
+    "layer_message_ref",
+    "layer_status_name",
+    "layer_version",
+];
+
+/// The functions that a file exports to C, and whether each runs in a guard from its first line.
+fn exports(text: &str) -> Vec<(String, bool)> {
+    text.split("#[unsafe(no_mangle)]\n")
+        .skip(1)
+        .map(|export| {
+            let (signature, body) = export.split_once("{\n").unwrap();
+            let (_, name) = signature.split_once("fn ").unwrap();
+            let name = name.split('(').next().unwrap();
+            let body = body.trim_start();
+            let guarded = body.starts_with("guard(") || body.starts_with("guard_value(");
+            (name.to_owned(), guarded)
+        })
+        .collect()
+}
+
+#[test]
+fn every_export_catches_panics_unless_it_is_listed() {
+    let exports: Vec<(String, bool)> = files()
+        .iter()
+        .filter(|(file, _)| file.starts_with("ffi/"))
+        .flat_map(|(_, text)| exports(text))
+        .collect();
+    let header = fs::read_to_string(root().join("include/channel_layer.h")).unwrap();
+    for (name, _) in &exports {
+        assert!(header.contains(&format!("{name}(")), "{name} is no export");
+    }
+    assert!(exports.len() > 35, "only {} were found", exports.len());
+    let unguarded: BTreeSet<&str> = exports
+        .iter()
+        .filter(|(_, guarded)| !guarded)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(unguarded, UNGUARDED.into());
+}
+
+#[test]
+fn the_reader_of_exports_sees_which_is_guarded() {
+    let text = "#[unsafe(no_mangle)]\n#[must_use]\npub extern \"C\" fn layer_a(\n    x: i32,\n) -> i32 {\n    \
+                guard(error, || {\n#[unsafe(no_mangle)]\npub extern \"C\" fn layer_b() {\n    let x = \
+                guard(error, || 1);\n}\n";
+    let expected = [("layer_a".to_owned(), true), ("layer_b".to_owned(), false)];
+    assert_eq!(exports(text), expected);
+}

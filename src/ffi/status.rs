@@ -203,3 +203,32 @@ pub extern "C" fn layer_status_name(status: i32) -> *const c_char {
         .map_or(c"LAYER_UNKNOWN", |known| known.name())
         .as_ptr()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_inside_a_call_becomes_an_internal_error() {
+        let mut error = ptr::null_mut();
+        let status = guard(&raw mut error, || panic!("a panic on purpose"));
+        assert_eq!(status, layer_status_t::LAYER_INTERNAL);
+        // SAFETY: a failed call has written an error, which is freed once.
+        let of_error = unsafe {
+            let status = layer_error_status(error);
+            layer_error_free(error);
+            status
+        };
+        assert_eq!(of_error, layer_status_t::LAYER_INTERNAL);
+        let without_error = guard(ptr::null_mut(), || panic!("a panic on purpose"));
+        assert_eq!(without_error, layer_status_t::LAYER_INTERNAL);
+    }
+
+    #[test]
+    fn a_panic_inside_a_call_that_reports_no_error_gives_its_fallback() {
+        assert_eq!(guard_value(-1, || panic!("a panic on purpose")), -1);
+        assert_eq!(guard_value(-1, || 5), 5);
+    }
+}
