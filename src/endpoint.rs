@@ -453,4 +453,27 @@ mod tests {
             let _ = parse(&format!("amqp://{text}"));
         }
     }
+
+    /// A '/', '?' or '#' that is not percent-encoded ends what is taken for user, password and host, so
+    /// that a part of the password is read as the host, the port or the vhost.
+    #[test]
+    fn no_error_shows_a_part_of_a_password_that_is_not_encoded() {
+        for url in [
+            "amqp://user:S3CR3T/word@host",
+            "amqp://user:S3CR3T/S3CR3T@host/vhost",
+            "amqp://user:pass/S3CR3T@host",
+            "amqp://user:S3CR3T?word@host",
+            "amqp://user:S3CR3T#word@host",
+            "amqp://user:S3CR3T,word@host",
+            "amqp://user:S3CR3T:word/@host",
+            "amqp://user:[S3CR3T/word@host",
+            "amqp://user:%zzS3CR3T@host",
+            "amqp://S3CR3T word",
+            "S3CR3T://user:S3CR3T@host",
+        ] {
+            let error = parse(url).unwrap_err();
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains(SECRET), "{url}: {shown}");
+        }
+    }
 }

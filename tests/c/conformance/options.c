@@ -100,6 +100,13 @@ CASE(a_bad_host_is_invalid_and_its_password_stays_secret) {
         "amqp://user:sesame@host/,http://user:sesame@host/",
         "amqp://user:sesame@host/,",
         "amqp://user:%zzsesame@host/",
+        /* Not percent-encoded, so that a part of the password is read as something else. */
+        "amqp://user:sesame/word@host",
+        "amqp://user:pass/sesame@host",
+        "amqp://user:sesame?word@host",
+        "amqp://user:sesame#word@host",
+        "amqp://user:sesame,word@host",
+        "amqp://user:[sesame/word@host",
         "memory://",
         "memory://a b",
         "memory://a,amqp://user:sesame@host/",
