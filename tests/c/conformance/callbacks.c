@@ -135,6 +135,41 @@ CASE(a_waiting_call_in_an_event_callback_would_deadlock) {
     check_unchanged(inside);
 }
 
+static void give_events(layer_config_t *config, struct inside *inside, struct probe *events[3]) {
+    static const char *const names[] = {"log", "state", "isolation"};
+    for (size_t i = 0; i < 3; i++) {
+        events[i] = probe_new(names[i]);
+        events[i]->on_destroy = wait_in_event;
+        events[i]->context = inside;
+    }
+    CHECK_OK(on_log(config, events[0]));
+    CHECK_OK(on_state(config, events[1]));
+    CHECK_OK(on_isolation(config, events[2]));
+}
+
+CASE(a_waiting_call_in_the_destroy_of_an_event_callback_would_deadlock) {
+    struct inside *inside = inside_new("1");
+    for (unsigned i = 0; i < 2; i++) {
+        layer_config_t *config = new_config(DEFAULTS);
+        struct probe *events[3];
+        give_events(config, inside, events);
+        if (i == 0) { /* The config is the last that has them, then the layer. */
+            free_config(config);
+        } else {
+            layer_t *layer = open_with(config);
+            CHECK_OK(layer_wait_ready(layer, 20000, ERR));
+            free_config(config);
+            free_layer(layer);
+        }
+        for (size_t j = 0; j < 3; j++) {
+            WAIT_DESTROYS(events[j], 1);
+        }
+    }
+    check_unchanged(inside);
+    CHECK_OK(send_number(inside->layer, inside->channel, 1)); /* And outside it can wait again. */
+    CHECK_PULL(inside->layer, inside->channel, 1);
+}
+
 static int32_t poll_in_receive(struct probe *probe, layer_status_t status,
                                const layer_message_t *message) {
     (void)message;

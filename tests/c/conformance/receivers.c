@@ -178,6 +178,38 @@ CASE(cancel_waits_for_the_call_that_runs_and_then_destroys) {
     CHECK_STAT(layer, LAYER_STAT_RECEIVERS, 0);
 }
 
+CASE(each_of_two_cancels_of_one_receiver_waits_for_the_call_that_runs) {
+    enum { CANCELS = 2 };
+    layer_t *layer = open_layer(DEFAULTS);
+    const char *channel = new_channel(layer);
+    struct probe *probe = probe_new("receiver");
+    struct stay *stay = stay_new(probe);
+    uint64_t id = 0;
+    CHECK_OK(receive(layer, channel, probe, &id));
+    CHECK_OK(send_number(layer, channel, 1));
+    GATE_WAIT(stay->inside);
+    struct cancelling *cancels = case_alloc(CANCELS * sizeof *cancels);
+    struct thread *threads[CANCELS];
+    for (size_t i = 0; i < CANCELS; i++) {
+        cancels[i] = (struct cancelling){.layer = layer, .receiver = id, .probe = probe};
+        threads[i] = spawn(cancel, &cancels[i]);
+    }
+    WAIT_FOR(cancels[0].calling && cancels[1].calling, "not both threads have called");
+    harness_pause(0.2); /* Neither may end meanwhile. */
+    for (size_t i = 0; i < CANCELS; i++) {
+        CHECK(!thread_ended(threads[i]), "cancel %zu did not wait for the call that runs", i);
+    }
+    CHECK_SEEN(probe, destroys, 0);
+    gate_open(stay->go_on);
+    for (size_t i = 0; i < CANCELS; i++) {
+        join(threads[i]);
+        CHECK(cancels[i].status == LAYER_OK, "%s", layer_status_name(cancels[i].status));
+    }
+    CHECK_SEEN(probe, destroys, 1);
+    CHECK_SEEN(probe, calls, 1);
+    CHECK_STAT(layer, LAYER_STAT_RECEIVERS, 0);
+}
+
 CASE(cancel_of_a_call_that_does_not_end_times_out_and_holds) {
     layer_t *layer = open_layer("timeout", "0.3", "dispatch_threads", "2");
     const char *channel = new_channel(layer);
