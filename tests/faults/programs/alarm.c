@@ -70,6 +70,9 @@ int main(int argc, char **argv) {
     layer_status_t status = LAYER_BUSY;
     (void)WAIT((status = send_number(sender, channel, 0, NULL)) == LAYER_OK, 20);
     TELL("send_afterwards", status);
+    /* Whatever sends came to, their permits are free again. */
+    (void)WAIT(stat_of(sender, LAYER_STAT_IN_FLIGHT) == 0, 5);
+    printf("in_flight %d\n", (int)stat_of(sender, LAYER_STAT_IN_FLIGHT));
     TELL("close_afterwards", layer_close(sender, 5000, NULL));
     layer_free(sender);
     layer_free(receiver);

@@ -360,6 +360,17 @@ static void fence(void) {
     }
 }
 
+/* Of all layers. */
+static uint64_t permits_taken(void) {
+    uint64_t taken = 0;
+    for (unsigned i = 0; i < load.layers; i++) {
+        uint64_t value;
+        must(layer_stat(layers[i], LAYER_STAT_IN_FLIGHT, &value, NULL), NULL, "layer_stat");
+        taken += value;
+    }
+    return taken;
+}
+
 static void enter_statistics(void) {
     for (unsigned i = 0; i < load.layers; i++) {
         for (unsigned which = LAYER_STAT_SENDS_CONFIRMED; which <= LAYER_STAT_DELIVERIES_HELD;
@@ -464,6 +475,8 @@ int main(int argc, char **argv) {
     (void)WITHIN(15, atomic_load(&in_flight) == 0);
     if (!amid) {
         fence();
+        /* The permit of a send is free a moment after its callback has returned. */
+        (void)WITHIN(5, permits_taken() == 0);
         enter_statistics();
         close_layers(5000);
     }
