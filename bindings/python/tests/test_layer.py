@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import multiprocessing
+import resource
 import signal
 import threading
+import time
 
 import pytest
 
@@ -15,10 +17,12 @@ from channel_layer import (
     ForkedError,
     InvalidError,
     LogLevel,
+    Stat,
     State,
     TimedOutError,
     _callbacks,
 )
+from channel_layer._library import waiting
 from conftest import WAIT
 
 # --- receiving and its cancellation ---------------------------------------------------------
@@ -80,6 +84,29 @@ async def test_a_task_cancelled_after_it_was_woken_leaves_its_message(open_layer
         await first
     assert cancelled == [True]
     assert (await layer.receive(channel, WAIT))["n"] == 1
+
+
+async def test_a_message_that_comes_while_its_handler_is_cancelled_stays(layer, monkeypatch):
+    channel = layer.new_channel()
+    handled, offered = [], []
+    receiver = layer.handle(channel, handled.append)
+    cancel_in_library = waiting.layer_receive_cancel
+
+    def cancel_late(*arguments):
+        # The handler is gone, and the library does not know yet.
+        layer.blocking.send(channel, {"n": 1})
+        deadline = time.monotonic() + WAIT
+        while layer.stat(Stat.BACKLOG) == 0:
+            assert time.monotonic() < deadline
+        layer.poll()
+        offered.append(layer.stat(Stat.RECEIVERS) == 0)  # it has declined, and so ended
+        return cancel_in_library(*arguments)
+
+    monkeypatch.setattr(waiting, "layer_receive_cancel", cancel_late)
+    receiver.cancel()
+    assert offered == [True]
+    assert (await layer.receive(channel, WAIT))["n"] == 1
+    assert handled == []
 
 
 async def test_several_that_wait_share_the_messages(open_layer):
@@ -366,6 +393,30 @@ def test_coroutines_need_a_loop(layer):
     coroutine = layer.send(layer.new_channel(), {})
     with pytest.raises(RuntimeError, match="event loop"):
         coroutine.send(None)
+
+
+def resident():
+    """The memory of this process, in bytes."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+def test_messages_that_nobody_refers_to_are_freed(opened):
+    """What C keeps of a message is memory that the garbage collector does not see."""
+    layer = opened(host="memory://freed")
+    channel = layer.new_channel()
+    pad = bytes(10_000)
+
+    def receive(count):
+        for _ in range(count):
+            layer.blocking.send(channel, {"pad": pad})
+            assert layer.blocking.receive(channel, WAIT)["pad"] == pad
+
+    receive(2_000)
+    before = resident()
+    receive(10_000)
+    gc.collect()
+    assert resident() - before < 40_000_000  # all of them would take 100 MB
 
 
 def test_a_message_outlives_its_layer():

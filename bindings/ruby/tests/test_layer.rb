@@ -38,6 +38,62 @@ class TestLayer < Minitest::Test
     raises(ArgumentError, "dispatch") { ChannelLayer.open(dispatch: "thread") }
   end
 
+  # How many objects the library may still call; it is for tests, and no part of the API.
+  def kept
+    ChannelLayer.const_get(:Callbacks).kept
+  end
+
+  def test_a_call_that_is_refused_keeps_nothing
+    layer = open_layer
+    closed = open_layer
+    channel = layer.new_channel
+    closed_channel = closed.new_channel
+    closed.close
+    before = kept
+    10.times do
+      raises(ChannelLayer::Invalid) { layer.receive("another!channel") { flunk } }
+      raises(ChannelLayer::Invalid) { layer.send_async("no mark", {}) }
+      raises(ChannelLayer::Invalid) { layer.send_packed_async(channel, "no message".b) }
+      raises(ChannelLayer::Closed) { closed.receive(closed_channel) { flunk } }
+      raises(ChannelLayer::Closed) { closed.send_async(closed_channel, {}) }
+      assert_raises(TypeError) { layer.send_async(7, {}) }
+      assert_raises(TypeError) { layer.receive(7) { flunk } }
+    end
+    assert_equal before, kept
+    # What is taken is kept, until it has ended.
+    receiver = layer.receive(channel) { flunk }
+    assert_equal before + 1, kept
+    receiver.cancel
+    assert_equal before, kept
+  end
+
+  # A message is a part of C's memory, which the collector does not see.
+  def test_messages_that_nobody_refers_to_are_freed
+    told, status = ruby(<<~RUBY)
+      require "channel_layer"
+      layer = ChannelLayer.open(host: "memory://freed", local_capacity: 2_000, remote_capacity: 2_000)
+      channel = layer.new_channel
+      pad = "x" * 10_000
+      grown = lambda do |count|
+        count.times do |n|
+          layer.send_async(channel, { "n" => n, "pad" => pad })
+          layer.receive_next(channel, timeout: 20)
+        end
+        GC.start
+        File.read("/proc/self/statm").split[1].to_i * 4096
+      end
+      first = grown.call(2_000)
+      last = grown.call(8_000)
+      layer.close
+      puts "grown by \#{last - first}"
+    RUBY
+    assert_predicate status, :success?, told
+    grown = told[/grown by (-?\d+)/, 1]
+    refute_nil grown, told
+    # All of them would take 80 MB.
+    assert_operator grown.to_i, :<, 30_000_000
+  end
+
   def test_symbols_arrive_as_strings_and_encodings_as_types
     layer = open_layer
     channel = layer.new_channel
