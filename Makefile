@@ -62,7 +62,8 @@ $(STAMP): $(SOURCES) packaging/build_release.sh packaging/static_archive.sh $(wi
 
 demo: build ## run a chat on the library; HOST=amqp://… runs it between two processes
 	@$(CC) -std=c11 -Wall -Wextra -Werror -g -pthread -Iinclude bindings/c/examples/chat.c \
-		-o $(DEBUG)/chat -L$(DEBUG) -lchannel_layer -Wl,-rpath,"$$(cd $(DEBUG) && pwd)"
+		-o $(DEBUG)/chat.$$PPID -L$(DEBUG) -lchannel_layer -Wl,-rpath,"$$(cd $(DEBUG) && pwd)" \
+		&& mv -f $(DEBUG)/chat.$$PPID $(DEBUG)/chat # in one step, since another run may be starting it
 	@$(DEBUG)/chat $(HOST)
 
 test: deps ## install what is missing and run all tests; STAGES="c interop" runs only those

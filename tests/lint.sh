@@ -29,7 +29,7 @@ fi
 
 # In the version that the tests of the binding name, and without all else that they need.
 ruff() {
-    local pinned=${CARGO_TARGET_DIR:-target}/ruff.txt environment
+    local pinned=${CHANNEL_LAYER_TEST_OUTPUT:-${CARGO_TARGET_DIR:-target}}/ruff.txt environment
     mkdir -p "$(dirname "$pinned")" &&
         grep '^ruff==' bindings/python/tests/requirements.txt >"$pinned" &&
         environment=$(tests/interop/environment.sh lint-venv "$pinned") || return

@@ -15,7 +15,6 @@ parts=(broker conformance)
 cargo=${CARGO:-cargo}
 python=${PYTHON:-python3}
 target=${CARGO_TARGET_DIR:-target}
-logs=${CHANNEL_LAYER_TEST_LOGS:-$target/test-logs}
 chosen=("$@")
 [ ${#chosen[@]} -gt 0 ] || chosen=("${stages[@]}")
 
@@ -38,6 +37,22 @@ if [ -z "${CHANNEL_LAYER_TEST_AMQP:-}" ]; then
     echo "run.sh: CHANNEL_LAYER_TEST_AMQP names no broker; start this by 'make test'" >&2
     exit 2
 fi
+
+# What the stages write, apart from what cargo builds: below the target folder; where another run in
+# this tree writes there, in a folder of this run's own, which is kept only if a stage fails.
+own_output=
+if [ -z "${CHANNEL_LAYER_TEST_OUTPUT:-}" ]; then
+    mkdir -p "$target" || exit 1
+    CHANNEL_LAYER_TEST_OUTPUT=$target
+    exec {running}>"$target/test-run.lock"
+    if ! flock --nonblock "$running"; then
+        own_output=$(mktemp -d "$target/test-run.XXXXXX") || exit 1
+        CHANNEL_LAYER_TEST_OUTPUT=$own_output
+        echo "another run of the tests is under way here: this one writes to $own_output"
+    fi
+    export CHANNEL_LAYER_TEST_OUTPUT
+fi
+logs=${CHANNEL_LAYER_TEST_LOGS:-$CHANNEL_LAYER_TEST_OUTPUT/test-logs}
 mkdir -p "$logs" || exit 1
 
 # --- stages ---------------------------------------------------------------------------------
@@ -434,4 +449,5 @@ if [ "$failures" -ne 0 ]; then
     echo "make test: $failures of ${#chosen[@]} stages failed, after $SECONDS s"
     exit 1
 fi
+[ -z "$own_output" ] || rm -rf "$own_output"
 echo "make test: all ${#chosen[@]} stages are in order, after $SECONDS s"

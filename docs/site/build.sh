@@ -12,7 +12,7 @@ if ! command -v doxygen >/dev/null; then
     echo "build.sh: doxygen is missing; the Debian package doxygen has it" >&2
     exit 1
 fi
-work=${CARGO_TARGET_DIR:-target}/docs-build
+work=${CHANNEL_LAYER_TEST_OUTPUT:-${CARGO_TARGET_DIR:-target}}/docs-build
 environment=$(tests/interop/environment.sh docs-venv docs/site/requirements.txt)
 export PYTHON="$environment/bin/python"
 

@@ -16,7 +16,7 @@ cd "$(dirname "$0")/../.." || exit 1
 
 target=${CARGO_TARGET_DIR:-target}
 library=$target/debug
-output=$target/c-tests
+output=${CHANNEL_LAYER_TEST_OUTPUT:-$target}/c-tests
 limit=${CHANNEL_LAYER_C_TEST_SECONDS:-300}
 example_limit=$((limit * 2 / 5))
 read -ra cc <<<"${CC:-cc}"

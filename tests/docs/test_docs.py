@@ -31,8 +31,9 @@ URL = os.environ["CHANNEL_LAYER_TEST_AMQP"]
 PYTHON_OF_THE_SITE = os.environ["CHANNEL_LAYER_TEST_INTEROP"]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", "target")).resolve()
 LIBRARY = TARGET / "debug"
-PAGES = TARGET / "docs"
-PROGRAMS = TARGET / "docs-examples"
+OUTPUT = Path(os.environ.get("CHANNEL_LAYER_TEST_OUTPUT", TARGET)).resolve()
+PAGES = OUTPUT / "docs"
+PROGRAMS = OUTPUT / "docs-examples"
 EXAMPLES = ROOT / "docs" / "examples"
 WAIT = 60  # seconds for what is sure to come
 STATE_READY = api.read()["enums"]["layer_state_t"]["values"]["LAYER_STATE_READY"]
@@ -170,7 +171,8 @@ class Tree:
 
     def build(self):
         return run(self.root / "docs/site/build.sh", self.target / "docs", cwd=self.root,
-                   env={**os.environ, "CARGO_TARGET_DIR": str(self.target)})
+                   env={**os.environ, "CARGO_TARGET_DIR": str(self.target),
+                        "CHANNEL_LAYER_TEST_OUTPUT": str(self.target)})
 
 
 class Pages(Case):
@@ -236,7 +238,7 @@ class Pages(Case):
     def test_link_to_nothing_that_is_not_there(self):
         broken, outside = links.check(PAGES)
         self.assertEqual(broken, [])
-        (TARGET / "docs-links.txt").write_text("\n".join(outside) + "\n", encoding="utf-8")
+        (OUTPUT / "docs-links.txt").write_text("\n".join(outside) + "\n", encoding="utf-8")
         print("links to the outside, which are not followed:", *outside, sep="\n    ")
         for link in outside:
             self.assertRegex(link, "^https://")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
+OUTPUT = Path(os.environ.get("CHANNEL_LAYER_TEST_OUTPUT", TARGET)).resolve()
 
 
 class BuildError(Exception):
@@ -37,7 +38,7 @@ def _compile(name, sources, flags, shared, linked):
     library = library_folder()
     if not (library / "libchannel_layer.so").exists():
         raise BuildError(f"there is no {library}/libchannel_layer.so; run `make build` first")
-    output = TARGET / "faults" / library.name
+    output = OUTPUT / "faults" / library.name
     output.mkdir(parents=True, exist_ok=True)
     program = output / (f"{name}.so" if shared else name)
     command = [

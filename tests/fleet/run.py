@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MEMBERS = Path(__file__).resolve().parent / "members"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 LIBRARY = Path(os.environ.get("CHANNEL_LAYER_TEST_LIBRARY", TARGET / "debug")).resolve()
-OUTPUT = TARGET / "fleet"
+OUTPUT = Path(os.environ.get("CHANNEL_LAYER_TEST_OUTPUT", TARGET)).resolve() / "fleet"
 
 JOIN_SECONDS = 60  # a Go program or a Django site starts in one or two
 ANSWER_SECONDS = 30

@@ -8,6 +8,7 @@ cd "$suite/../.."
 
 target=${CARGO_TARGET_DIR:-target}
 library=$target/debug
+output=${CHANNEL_LAYER_TEST_OUTPUT:-$target}
 read -ra cc <<<"${CC:-cc}"
 
 if [ ! -e "$library/libchannel_layer.so" ]; then
@@ -17,7 +18,7 @@ fi
 
 build() { # build SOURCE PROGRAM: prints the program's absolute path
     # Chained, since `set -e` does not reach into a command substitution.
-    "${cc[@]}" -std=c11 -Wall -Wextra -Werror -O1 -g -pthread -Iinclude "$1" -o "$target/$2" \
+    "${cc[@]}" -std=c11 -Wall -Wextra -Werror -O1 -g -pthread -Iinclude "$1" -o "$output/$2" \
         -L"$library" -lchannel_layer -Wl,-rpath,"$(cd "$library" && pwd)" &&
-        echo "$(cd "$target" && pwd)/$2"
+        echo "$(cd "$output" && pwd)/$2"
 }

@@ -24,7 +24,8 @@ beside_a_node() { # beside_a_node VERSION STAGE...
         echo "rabbitmq4: this is no RabbitMQ $version; see tests/rabbitmq4/make_root.sh" >&2
         exit 1
     fi
-    export CHANNEL_LAYER_TEST_LOGS=${CARGO_TARGET_DIR:-target}/test-logs/rabbitmq-$version
+    local output=${CHANNEL_LAYER_TEST_OUTPUT:-${CARGO_TARGET_DIR:-target}}
+    export CHANNEL_LAYER_TEST_LOGS=$output/test-logs/rabbitmq-$version
     # What differs between versions are answers, not races: a tenth of these shows as much.
     export CHANNEL_LAYER_TEST_RACES=${CHANNEL_LAYER_TEST_RACES:-500}
     export CHANNEL_LAYER_C_TEST_BROKERS=rabbitmq

@@ -16,18 +16,21 @@ requirements=bindings/python/tests/requirements.txt
 environment=$(PYTHON=$interpreter tests/interop/environment.sh "$environment_name" "$requirements") || exit 1
 environment=$(cd "$environment" && pwd)
 python=$environment/bin/python
-results=$environment/results.xml
+results=$(mktemp) || exit 1
+trap 'rm -f "$results"' EXIT
 
-# What the wheel asks for, for a fresh environment.
+# What the wheel asks for, for a fresh environment. Another run may want them too.
 wheels=$environment/wheels
+exec 9>"$environment/wheels.lock"
+flock 9
 if [ ! -e "$wheels/complete" ]; then
     grep -E '^(msgpack|channels|Django)==' "$requirements" >"$environment/wheels.txt"
     timeout 300 "$python" -m pip download --quiet --disable-pip-version-check --dest "$wheels" \
         --requirement "$environment/wheels.txt" || exit 1
     touch "$wheels/complete"
 fi
+exec 9>&-
 
-rm -f "$results"
 export CHANNEL_LAYER_LIBRARY=$CHANNEL_LAYER_TEST_LIBRARY
 export CHANNEL_LAYER_TEST_WHEELS=$wheels
 export PYTHONPATH=$PWD/bindings/python/src
@@ -46,7 +49,7 @@ try:
     total, failed, errors, skipped = (
         int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped")
     )
-except FileNotFoundError:  # it was ended before it could write them
+except (FileNotFoundError, xml.etree.ElementTree.ParseError):  # it was ended before it could write them
     total, failed, errors, skipped = 1, 1, 0, 0
 passed = total - failed - errors - skipped
 print(f"{passed} passed, {failed + errors} failed" + (f", {skipped} skipped" if skipped else ""))

@@ -27,7 +27,8 @@ fi
 if [ -z "${CHANNEL_LAYER_TEST_AMQP:-}" ]; then
     exec "$default" tests/fixture/rabbitmq.py run -- "$here/versions.sh" "$@"
 fi
-logs=$(mkdir -p "$target/test-logs" && cd "$target/test-logs" && pwd) || exit 1
+logs=${CHANNEL_LAYER_TEST_OUTPUT:-$target}/test-logs
+logs=$(mkdir -p "$logs" && cd "$logs" && pwd) || exit 1
 CHANNEL_LAYER_TEST_LIBRARY=${CHANNEL_LAYER_TEST_LIBRARY:-$(cd "$target/debug" && pwd)} || exit 1
 if [ -z "${CHANNEL_LAYER_TEST_API:-}" ]; then
     CHANNEL_LAYER_TEST_API=$logs/api.json
