@@ -201,11 +201,11 @@ mod tests {
     use crate::sync::Mutex;
 
     #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<String>>>);
+    struct Log(Arc<Mutex<Vec<RecordId>>>);
 
     impl OnLog for Log {
         fn log(&self, record: &Record) {
-            self.0.lock().push(record.message.clone());
+            self.0.lock().push(record.id);
         }
     }
 
@@ -242,7 +242,7 @@ mod tests {
             .0
             .lock()
             .iter()
-            .filter(|line| line.contains("delivered before"))
+            .filter(|id| **id == RecordId::RedeliveredDropped)
             .count();
         assert_eq!(warnings, 1);
     }
