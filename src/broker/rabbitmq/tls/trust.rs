@@ -202,6 +202,16 @@ mod tests {
         }
 
         fn certificate(&self) -> CertificateDer<'static> {
+            self.signed(|_| vec![0; 64])
+        }
+
+        fn signed_by(&self, issuer: &Arc<dyn SigningKey>) -> CertificateDer<'static> {
+            let signer = issuer.choose_scheme(&[SignatureScheme::ED25519]);
+            let signer = signer.expect("a key of Ed25519");
+            self.signed(|said| signer.sign(said).expect("a signature"))
+        }
+
+        fn signed(&self, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> CertificateDer<'static> {
             let extension = |id: u8, value: &[u8]| {
                 let id = der(0x06, &[&[0x55, 0x1d, id]]);
                 der(SEQUENCE, &[&id, &der(0x04, &[value])])
@@ -230,7 +240,8 @@ mod tests {
                     &der(0xa3, &[&der(SEQUENCE, &[&extensions])]),
                 ],
             );
-            der(SEQUENCE, &[&said, ED25519, &der(0x03, &[&[0; 65]])]).into()
+            let signature = der(0x03, &[&[0], &sign(&said)]);
+            der(SEQUENCE, &[&said, ED25519, &signature]).into()
         }
     }
 
@@ -324,6 +335,33 @@ mod tests {
                 "{outcome:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_name_of_a_certificate_that_a_trusted_ca_has_signed_counts() {
+        let verifier = trusting(&Said::of(key(1)).certificate());
+        let name = ServerName::try_from("broker").expect("a name");
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(IN_2030));
+        let verified = |host, issuer| {
+            let said = Said {
+                ca: false,
+                host,
+                ..Said::of(key(2))
+            };
+            verifier.verify_server_cert(&said.signed_by(&key(issuer)), &[], &name, &[], now)
+        };
+        assert!(verified("broker", 1).is_ok());
+        let of_another = verified("other", 1);
+        assert!(
+            matches!(
+                of_another,
+                Err(rustls::Error::InvalidCertificate(
+                    CertificateError::NotValidForNameContext { .. }
+                ))
+            ),
+            "{of_another:?}"
+        );
+        assert!(verified("broker", 3).is_err(), "another has signed it");
     }
 
     /// A client's certificate may lie in the same file as what is trusted.
