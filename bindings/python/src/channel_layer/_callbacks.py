@@ -4,6 +4,11 @@ userdata is a number, by which the Python object is found in a table here. So C 
 pointer to a Python object: nothing can dangle, a late call finds nothing, and no `destroy` is
 needed, which C might run on a thread of its own, and no foreign thread shall enter the interpreter.
 A table gives an entry up when its last call comes or its owner takes it out, whichever is first.
+
+No exception can pass through C. What users' functions raise is theirs to hear of: an `Exception`
+goes where their kind of function says, anything else (`KeyboardInterrupt`, `SystemExit`) is kept
+and raised once C has returned, by `raise_interruption`. A signal's handler runs wherever the main
+thread is, so that it may also raise in the middle of a function here: that one then starts again.
 """
 
 from __future__ import annotations
@@ -11,22 +16,28 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import itertools
+import opcode
 import sys
 import weakref
+from threading import get_ident
 
 from . import _declarations
+from ._completion import Completion
 from ._library import lent_error
 from .errors import Flow
 
 tokens = itertools.count(1)  # 0 would come back as None
-outcomes = {}  # token: the future of an async call
-arrivals = {}  # token: the future of a coroutine that waits for a message
+outcomes = {}  # token: what waits for the outcome of an async call, a future or a Completion
+arrivals = {}  # token: what waits for a message, the same
 receivers = {}  # token: a Receiver
-layers = weakref.WeakValueDictionary()  # token: a Layer, for its hooks
+hooks = weakref.WeakValueDictionary()  # token: the Hooks of a layer
 
 running_loop = asyncio._get_running_loop  # None where there is none; it is part of asyncio's API
 DECLINE = int(Flow.DECLINE)
-FOREIGN = 1000  # added to the status of an arrival that another thread than its loop's was told of
+FOREIGN = 1000  # added to the status of an arrival that another thread than its own was told of
+
+_interruptions = {}  # thread: the exceptions to be raised there once C has returned
+_inside = set()  # the threads that run a user's function, called by C
 
 
 def settle(future, value, error=None) -> None:
@@ -38,13 +49,23 @@ def settle(future, value, error=None) -> None:
         future.set_exception(error)
 
 
-def resolve(future, value, error=None) -> None:
-    """Settles a future from any thread: whoever polls runs the callbacks of every event loop."""
-    loop = future.get_loop()
+def resolve(waiter, value, error=None) -> None:
+    """Settles what waits, from any thread: whoever polls runs the callbacks of all that wait."""
+    if isinstance(waiter, Completion):
+        waiter.settle(value, error)
+        return
+    loop = waiter.get_loop()
     if loop is running_loop():
-        settle(future, value, error)
+        settle(waiter, value, error)
     else:
-        call_in(loop, settle, future, value, error)
+        call_in(loop, settle, waiter, value, error)
+
+
+def is_own(waiter) -> bool:
+    """Whether what waits belongs to this thread."""
+    if isinstance(waiter, Completion):
+        return waiter.is_own()
+    return waiter.get_loop() is running_loop()
 
 
 def call_in(loop, function, *arguments) -> bool:
@@ -58,57 +79,145 @@ def call_in(loop, function, *arguments) -> bool:
     return True
 
 
-@_declarations.callback_type("layer_done_cb")
-def _done(token, status, error):
-    future = outcomes.pop(token)
-    resolve(future, None, lent_error(status, error) if status else None)
+def is_inside() -> bool:
+    """Whether this thread runs a user's function that C has called, where C refuses to wait."""
+    return get_ident() in _inside
 
 
-@_declarations.callback_type("layer_receive_cb")
-def _arrived(token, status, _message):
+def keep_interruption(problem: BaseException) -> None:
+    """Keeps an exception until C has returned."""
+    _interruptions.setdefault(get_ident(), []).append(problem)
+
+
+def raise_interruption() -> None:
+    """Raises what could not pass through C, after each call that may run callbacks."""
+    if _interruptions:
+        kept = _interruptions.pop(get_ident(), None)
+        if kept:
+            # The others are shown as what was raised before it.
+            for before, after in zip(kept[1:], kept):
+                if after.__context__ is None:
+                    after.__context__ = before
+            raise kept[0]
+
+
+def call_user(function, *arguments):
+    """Calls a user's function."""
+    thread = get_ident()
+    _inside.add(thread)
+    try:
+        return function(*arguments)
+    finally:
+        _inside.discard(thread)
+
+
+def _starting_in_its_try(function):
+    """A function that begins with `try`, in which nothing can be raised before that.
+
+    CPython 3.11 and newer look for signals as a function begins, in the instruction RESUME, outside
+    any `try` in it. ctypes then prints the exception of a signal's handler and drops it with the
+    callback's arguments. Of a RESUME that says 2, after a `yield from`, they do not look.
+    """
+    resume = opcode.opmap.get("RESUME")
+    code = bytearray(function.__code__.co_code)
+    if resume is not None:
+        at = next(at for at in range(0, len(code), 2) if code[at] == resume)
+        code[at + 1] = 2
+        function.__code__ = function.__code__.replace(co_code=bytes(code))
+    return function
+
+
+def _callback(kind: str, interrupted):
+    """Makes a callback of a function. Where an exception comes out of it, `interrupted` is called
+    with it and the arguments, and its result is the callback's."""
+
+    def make(function):
+        @_declarations.callback_type(kind)
+        @_starting_in_its_try
+        def callback(*arguments):
+            try:
+                return function(*arguments)
+            except BaseException as problem:
+                return interrupted(problem, *arguments)
+
+        return callback
+
+    return make
+
+
+def _done_again(problem, token, status, error) -> None:
+    keep_interruption(problem)
+    _settle_outcome(token, status, error)
+
+
+def _settle_outcome(token, status, error) -> None:
+    waiter = outcomes.get(token)
+    if waiter is not None:
+        resolve(waiter, None, lent_error(status, error) if status else None)
+        outcomes.pop(token, None)
+
+
+_done = _callback("layer_done_cb", _done_again)(_settle_outcome)
+
+
+def _arrived_again(problem, token, status, _message) -> int:
+    keep_interruption(problem)
+    return _settle_arrival(token, status, _message)
+
+
+def _settle_arrival(token, status, _message) -> int:
     # The message is left where it is, first in its channel: the coroutine takes it when it runs.
     # Had it been cancelled by then, a message that was taken here would be lost.
-    future = arrivals.pop(token, None)
-    if future is not None:
-        own = future.get_loop() is running_loop()
-        resolve(future, status if own else status + FOREIGN)
+    waiter = arrivals.get(token)
+    if waiter is not None:
+        resolve(waiter, status if is_own(waiter) else status + FOREIGN)
+        arrivals.pop(token, None)
     return DECLINE
 
 
-@_declarations.callback_type("layer_receive_cb")
+_arrived = _callback("layer_receive_cb", _arrived_again)(_settle_arrival)
+
+
+def _handler_interrupted(problem, token, _status, _message) -> int:
+    keep_interruption(problem)
+    receiver = receivers.get(token)
+    if receiver is not None:
+        receiver.interrupted(problem)
+    return DECLINE  # what it was about to take stays in the channel
+
+
+@_callback("layer_receive_cb", _handler_interrupted)
 def _handled(token, status, message):
     receiver = receivers.get(token)
-    return DECLINE if receiver is None else receiver._called(status, message)
+    return DECLINE if receiver is None else receiver.called(status, message)
 
 
-@_declarations.callback_type("layer_state_cb")
+def _hook_interrupted(problem, *_) -> None:
+    if isinstance(problem, Exception):
+        sys.excepthook(type(problem), problem, problem.__traceback__)  # there is no caller to tell
+    else:
+        keep_interruption(problem)
+
+
+@_callback("layer_state_cb", _hook_interrupted)
 def _state(token, state, generation):
-    layer = layers.get(token)
-    if layer is not None:
-        try:
-            layer._state_changed(state, generation)
-        except Exception:
-            sys.excepthook(*sys.exc_info())  # of the user's function; there is no caller to tell
+    owner = hooks.get(token)
+    if owner is not None:
+        owner.state_changed(state, generation)
 
 
-@_declarations.callback_type("layer_log_cb")
+@_callback("layer_log_cb", _hook_interrupted)
 def _log(token, level, id, target, message):
-    layer = layers.get(token)
-    if layer is not None:
-        try:
-            layer._logged(level, id.decode(), target.decode(), message.decode("utf-8", "replace"))
-        except Exception:
-            sys.excepthook(*sys.exc_info())
+    owner = hooks.get(token)
+    if owner is not None:
+        owner.logged(level, id.decode(), target.decode(), message.decode("utf-8", "replace"))
 
 
-@_declarations.callback_type("layer_isolation_cb")
+@_callback("layer_isolation_cb", _hook_interrupted)
 def _isolation(token, event, channel, count):
-    layer = layers.get(token)
-    if layer is not None:
-        try:
-            layer._isolated(event, None if channel is None else channel.decode(), count)
-        except Exception:
-            sys.excepthook(*sys.exc_info())
+    owner = hooks.get(token)
+    if owner is not None:
+        owner.isolated(event, None if channel is None else channel.decode(), count)
 
 
 def _address(callback) -> int:

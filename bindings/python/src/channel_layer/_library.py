@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from . import _declarations
+from ._unique import Unique
 from .errors import ChannelLayerError, InvalidError, Status, error_of
 
 NAME = "libchannel_layer.so.0"
@@ -75,7 +76,7 @@ def status_name(status: int) -> str:
     return quick.layer_status_name(status).decode()
 
 
-class Failure:
+class Failure(Unique):
     """Where a C call puts its error: a pointer to hand in, and the exception made from it."""
 
     __slots__ = ("at", "cell")
@@ -121,6 +122,6 @@ def text(value, what: str) -> bytes:
 
 def milliseconds(seconds) -> int:
     """A timeout in seconds as C takes it; rounded up, so that no wait is cut to none."""
-    if seconds is None or seconds < 0:
-        raise InvalidError("a timeout is a number of seconds, 0 or more")
+    if seconds is None or not seconds >= 0:  # as NaN is not
+        raise InvalidError(f"a timeout is a number of seconds, 0 or more, not {seconds!r}")
     return min(int(-(-seconds * 1000 // 1)), 0xFFFFFFFF) if seconds < 1e7 else 0xFFFFFFFF

@@ -12,6 +12,7 @@ import ssl
 import weakref
 
 from ._process import identity, in_forked_child
+from ._unique import Unique
 
 HASHED_NAME = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # of a certificate in a folder for OpenSSL
 LONGEST_RECORD = 16384  # bytes of a TLS record
@@ -136,7 +137,7 @@ def authorities_of(context: ssl.SSLContext) -> str:
     )
 
 
-class TextFile:
+class TextFile(Unique):
     """A text as a file without a name, which lives as long as its owner does, in one process.
 
     The library reads its files again for each connection. One in a folder for temporary files would

@@ -18,7 +18,6 @@ import threading
 from channels.exceptions import ChannelFull, StopConsumer
 from channels.layers import BaseChannelLayer
 
-from ._library import quick
 from ._process import identity, in_forked_child
 from ._ssl_context import TextFile, authorities_of
 from .errors import (
@@ -35,7 +34,6 @@ from .errors import (
     UnconfirmedError,
 )
 from .layer import Layer
-from .message import take_packed, unpack
 
 logger = logging.getLogger(__name__)
 
@@ -289,13 +287,10 @@ class RabbitmqChannelLayer(BaseChannelLayer):
         taken nothing."""
         self._specific(channel)
         try:
-            message = await self.layer._take(channel)
+            message = await self.layer.receive(channel)
         except (ClosedError, DiscardedError):
             raise StopConsumer from None
-        try:
-            return unpack(take_packed(message))
-        finally:
-            quick.layer_message_free(message)
+        return message.data
 
     async def group_add(self, group, channel):
         """Adds a channel of this process to a group. While there is no connection it is logged that

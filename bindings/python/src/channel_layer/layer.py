@@ -5,50 +5,34 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import inspect
-import os
-import sys
-import threading
-import weakref
 
 from . import _callbacks
-from ._callbacks import FOREIGN, call_in, outcomes, resolve, running_loop, settle, tokens
+from ._callbacks import FOREIGN, outcomes, settle, tokens
 from ._declarations import CONSTANTS
+from ._handle import Handle
+from ._hooks import Hooks
 from ._library import DEFAULT_TIMEOUT, Failure, check, milliseconds, quick, text, waiting
-from ._process import identity
+from ._loops import Loops
+from ._unique import Unique
 from .blocking import Blocking
 from .errors import (
     ClosedError,
     DiscardedError,
-    ForkedError,
     InvalidError,
-    Isolation,
-    LogLevel,
     Stat,
     State,
     Status,
     TimedOutError,
 )
-from .message import Message, pack
+from .message import Message, pack, take
 from .receiver import Receiver
 
 OK, BUSY, TIMEOUT = int(Status.OK), int(Status.BUSY), int(Status.TIMEOUT)
 CANCELLED = int(Status.CANCELLED)
-POLL_BATCH = 256  # callbacks in one turn of an event loop, so that its other tasks get theirs
 TURNS = 64  # messages that are received at once before others of the event loop get a turn
 
 
-def option_text(name: str, value) -> str:
-    """An option as C takes it: text, numbers, paths."""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float, os.PathLike)):
-        raise TypeError(
-            f"option {name} is a str, a number or a path, not {type(value).__name__}: {value!r}"
-        )
-    if isinstance(value, float) and abs(value) < 1e300:  # not as 1e-05; nan and inf are refused
-        return f"{value:.9f}".rstrip("0").rstrip(".")
-    return str(os.fspath(value) if isinstance(value, os.PathLike) else value)
-
-
-class Layer:
+class Layer(Unique):
     """An open channel layer: one queue on the broker, with any number of channels.
 
     Options are those of the library, as `Layer(host="amqp://...", expiry=30)`; those that are None
@@ -74,144 +58,36 @@ class Layer:
         if str(options.get("dispatch", "poll")) != "poll":
             raise InvalidError("option dispatch: only `poll` is possible in Python")
         options["dispatch"] = "poll"
-        self._on_log = on_log
-        self._on_state = on_state
-        self._on_isolation = on_isolation
-        self._state_waiters = set()
-        self._loops = weakref.WeakSet()
-        self._loop_seen = None
-        self._lock = threading.Lock()
+        self._handle = Handle(options, Hooks(on_log, on_state, on_isolation))
+        self._loops = Loops(self._handle)
         self._turns = 0
-        self._timeout = DEFAULT_TIMEOUT
-        self._token = next(tokens)
-        _callbacks.layers[self._token] = self
-        self._layer = None
-        self._layer = self._open(options)
-        self._fd = quick.layer_fd(self._layer)
-        self._process = identity()
-
-    def _open(self, options) -> int:
-        failure = Failure()
-        config = quick.layer_config_new()
-        if not config:
-            raise MemoryError
-        try:
-            for name, value in options.items():
-                if value is None:
-                    continue
-                value = option_text(name, value)
-                check(
-                    quick.layer_config_set(
-                        config, text(name, "option"), text(value, f"option {name}"), failure.at
-                    ),
-                    failure,
-                )
-                if name == "timeout":
-                    self._timeout = float(value)
-            check(
-                quick.layer_config_on_state(
-                    config, _callbacks.STATE, self._token, None, failure.at
-                ),
-                failure,
-            )
-            if self._on_log is not None:
-                check(
-                    quick.layer_config_on_log(
-                        config, _callbacks.LOG, self._token, None, failure.at
-                    ),
-                    failure,
-                )
-            if self._on_isolation is not None:
-                check(
-                    quick.layer_config_on_isolation(
-                        config, _callbacks.ISOLATION, self._token, None, failure.at
-                    ),
-                    failure,
-                )
-            layer = ctypes.c_void_p()
-            check(waiting.layer_new(config, ctypes.byref(layer), failure.at), failure)
-            return layer.value
-        finally:
-            quick.layer_config_free(config)
-
-    def __del__(self, finalizing=sys.is_finalizing) -> None:
-        # The C layer is freed once nobody can reach this, so that no thread can be inside a call on
-        # it or about to make one. Of garbage that refers to itself other finalizers may follow, as
-        # of a coroutine that was never finished: they then hand NULL to C, which refuses it.
-        layer = self.__dict__.get("_layer")
-        self._layer = None
-        if layer is not None and not finalizing():  # at exit the system does it, at once
-            waiting.layer_close(layer, 0, None)
-            waiting.layer_free(layer)
 
     @property
     def blocking(self) -> Blocking:
         """The forms that block their thread, for threads without an event loop."""
-        return Blocking(self)
+        return Blocking(self._handle, self._loops)
 
     # --- event loops ------------------------------------------------------------------------
-
-    def _loop(self):
-        """The running loop, which watches the layer's descriptor from here on."""
-        loop = running_loop()
-        if loop is None:
-            raise RuntimeError("there is no running event loop; `layer.blocking` needs none")
-        if loop is not self._loop_seen:
-            self._watch(loop)
-        return loop
-
-    def _watch(self, loop) -> None:
-        with self._lock:
-            if loop not in self._loops:
-                if self._fd < 0 or identity() != self._process:
-                    self.state()  # which says so, of a layer from before a fork
-                    raise ForkedError("the layer was opened before this process was forked")
-                loop.add_reader(self._fd, self._on_readable, loop)
-                self._loops.add(loop)
-            self._loop_seen = loop
-
-    def _on_readable(self, loop) -> None:
-        if quick.layer_poll(self._layer, POLL_BATCH, 0, None, None) != OK:
-            # Closed and nothing is due any more, or from before a fork.
-            loop.remove_reader(self._fd)
 
     def poll(self, timeout: float = 0.0) -> int:
         """Runs what is due on this thread, waiting up to `timeout` seconds for the first; returns
         how many callbacks ran. Only a program without an event loop needs it, for its `on_log`,
         `on_state` and `on_isolation`. Raises `ClosedError` once the layer is closed and nothing is
         due."""
-        failure, ran = Failure(), ctypes.c_size_t()
-        bound = milliseconds(timeout)
-        status = waiting.layer_poll(self._layer, 0, bound, ctypes.byref(ran), failure.at)
-        check(status, failure)
-        return ran.value
-
-    def _state_changed(self, state: int, generation: int) -> None:
-        with self._lock:
-            waiters = list(self._state_waiters)
-        for future in waiters:
-            resolve(future, None)
-        if self._on_state is not None:
-            self._on_state(State(state), generation)
-
-    def _logged(self, level: int, id: str, target: str, message: str) -> None:
-        if self._on_log is not None:
-            self._on_log(LogLevel(level), id, target, message)
-
-    def _isolated(self, event: int, channel: str | None, count: int) -> None:
-        if self._on_isolation is not None:
-            self._on_isolation(Isolation(event), channel, count)
+        return self.blocking.poll(timeout)
 
     async def _outcome(self, function, *arguments):
         """Makes an async C call and awaits its outcome. Of a task that is cancelled meanwhile the
         call goes on; its outcome is told to nobody."""
-        loop = self._loop()
+        loop = self._loops.running()
         deadline = None
         while True:
             token = next(tokens)
             outcomes[token] = future = loop.create_future()
             failure = Failure()
-            status = function(self._layer, *arguments, _callbacks.DONE, token, None, failure.at)
+            status = function(
+                self._handle.pointer, *arguments, _callbacks.DONE, token, None, failure.at
+            )
             if status == OK:
                 return await future
             del outcomes[token]
@@ -222,7 +98,7 @@ class Layer:
             # hold them all, or where the broker blocks: so it asks again, ever more seldom.
             now = loop.time()
             if deadline is None:
-                deadline, pause = now + self._timeout, 0.001
+                deadline, pause = now + self._handle.timeout, 0.001
             if now >= deadline:
                 raise error
             await asyncio.sleep(min(pause, deadline - now))
@@ -235,17 +111,16 @@ class Layer:
 
     async def wait_ready(self, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Waits until both connections stand and every group is bound; `TimedOutError` else."""
-        loop = self._loop()
+        loop = self._loops.running()
         milliseconds(timeout)
         deadline = loop.time() + timeout
         while True:
             future = loop.create_future()
-            with self._lock:
-                self._state_waiters.add(future)
+            self._handle.hooks.wait(future)
             timer = None
             try:
                 failure = Failure()
-                status = waiting.layer_wait_ready(self._layer, 0, failure.at)
+                status = waiting.layer_wait_ready(self._handle.pointer, 0, failure.at)
                 if status == OK:
                     return
                 error = failure.error(status)
@@ -258,19 +133,18 @@ class Layer:
             finally:
                 if timer is not None:
                     timer.cancel()
-                with self._lock:
-                    self._state_waiters.discard(future)
+                self._handle.hooks.stop_waiting(future)
 
     def state(self) -> State:
         """The state of the layer now."""
         failure, state = Failure(), ctypes.c_int32()
-        check(quick.layer_state(self._layer, ctypes.byref(state), failure.at), failure)
+        check(quick.layer_state(self._handle.pointer, ctypes.byref(state), failure.at), failure)
         return State(state.value)
 
     def stat(self, which) -> int:
         """A counter or gauge, by its `Stat`."""
         failure, value = Failure(), ctypes.c_uint64()
-        status = quick.layer_stat(self._layer, int(which), ctypes.byref(value), failure.at)
+        status = quick.layer_stat(self._handle.pointer, int(which), ctypes.byref(value), failure.at)
         check(status, failure)
         return value.value
 
@@ -288,12 +162,12 @@ class Layer:
         )
         given, length, failure = text(pairs, "labels"), ctypes.c_size_t(), Failure()
         status = quick.layer_stats_prometheus(
-            self._layer, given, None, 0, ctypes.byref(length), failure.at
+            self._handle.pointer, given, None, 0, ctypes.byref(length), failure.at
         )
         check(status, failure)
         room = ctypes.create_string_buffer(length.value + 1)
         status = quick.layer_stats_prometheus(
-            self._layer, given, room, len(room), ctypes.byref(length), failure.at
+            self._handle.pointer, given, room, len(room), ctypes.byref(length), failure.at
         )
         check(status, failure)
         return room.value.decode()
@@ -305,7 +179,7 @@ class Layer:
         failure, size = Failure(), CONSTANTS["LAYER_NAME_SIZE"]
         name = ctypes.create_string_buffer(size)
         status = quick.layer_new_channel(
-            self._layer, text(prefix, "prefix") or None, name, size, failure.at
+            self._handle.pointer, text(prefix, "prefix") or None, name, size, failure.at
         )
         check(status, failure)
         return name.value.decode()
@@ -313,7 +187,9 @@ class Layer:
     def channel_discard(self, channel: str) -> None:
         """Gives a channel up: drops its memberships, messages and receivers. Never waits."""
         failure = Failure()
-        status = quick.layer_channel_discard(self._layer, text(channel, "channel"), failure.at)
+        status = quick.layer_channel_discard(
+            self._handle.pointer, text(channel, "channel"), failure.at
+        )
         check(status, failure)
 
     async def group_add(self, group: str, channel: str) -> None:
@@ -326,7 +202,7 @@ class Layer:
         """Removes a channel from a group. Never waits; the broker follows."""
         failure = Failure()
         status = quick.layer_group_discard(
-            self._layer, text(group, "group"), text(channel, "channel"), failure.at
+            self._handle.pointer, text(group, "group"), text(channel, "channel"), failure.at
         )
         check(status, failure)
 
@@ -355,24 +231,15 @@ class Layer:
 
     # --- receiving --------------------------------------------------------------------------
 
-    def _look(self, name: bytes) -> int:
-        """Takes the first message that waits in a channel; 0 where none does."""
-        failure, message = Failure(), ctypes.c_void_p()
-        status = quick.layer_receive_next(self._layer, name, 0, ctypes.byref(message), failure.at)
-        if status == OK:
-            return message.value
-        error = failure.error(status)
-        if status != TIMEOUT:
-            raise error
-        return 0
+    async def receive(self, channel: str, timeout=None) -> Message:
+        """The next message of a channel of this layer.
 
-    async def _take(self, channel: str, timeout=None) -> int:
-        """The next C message of a channel.
-
-        Between a message's leaving its channel and the return there is no await, so that no
-        cancellation can come between: a cancelled call has taken nothing.
+        `timeout`: seconds, or None to wait for as long as it takes; then `TimedOutError`. Of a call
+        that is cancelled or timed out no message is lost. Several that wait share the messages.
         """
-        loop = self._loop()
+        # Between a message's leaving its channel and the return there is no await, so that no
+        # cancellation can come between: a cancelled call has taken nothing.
+        loop = self._loops.running()
         name = text(channel, "channel")
         deadline = None if timeout is None else loop.time() + milliseconds(timeout) / 1000
         self._turns += 1
@@ -380,8 +247,8 @@ class Layer:
             self._turns = 0
             await asyncio.sleep(0)
         while True:
-            message = self._look(name)
-            if message:
+            message = take(self._handle, name)
+            if message is not None:
                 return message
             left = None if deadline is None else deadline - loop.time()
             if left is not None and left <= 0:
@@ -394,7 +261,13 @@ class Layer:
         token, receiver, failure = next(tokens), ctypes.c_uint64(), Failure()
         _callbacks.arrivals[token] = future
         status = quick.layer_receive(
-            self._layer, name, _callbacks.ARRIVED, token, None, ctypes.byref(receiver), failure.at
+            self._handle.pointer,
+            name,
+            _callbacks.ARRIVED,
+            token,
+            None,
+            ctypes.byref(receiver),
+            failure.at,
         )
         if status != OK:
             del _callbacks.arrivals[token]
@@ -410,28 +283,20 @@ class Layer:
             # Where another thread ran the callback it may not have left C yet, which then has the
             # first message in its hands: who looked now would find the second.
             if waits or ended >= FOREIGN or ended == TIMEOUT:
-                waiting.layer_receive_cancel(self._layer, receiver.value, None)
+                waiting.layer_receive_cancel(self._handle.pointer, receiver.value, None)
         ended %= FOREIGN
         if ended == CANCELLED:
             raise DiscardedError(f"channel {name.decode()} was discarded while it was waited on")
-
-    async def receive(self, channel: str, timeout=None) -> Message:
-        """The next message of a channel of this layer.
-
-        `timeout`: seconds, or None to wait for as long as it takes; then `TimedOutError`. Of a call
-        that is cancelled or timed out no message is lost. Several that wait share the messages.
-        """
-        return Message(await self._take(channel, timeout))
 
     async def messages(self, channel: str):
         """`async for message in layer.messages(channel)`, until the layer is closed or the channel
         discarded."""
         while True:
             try:
-                message = await self._take(channel)
+                message = await self.receive(channel)
             except (ClosedError, DiscardedError):
                 return
-            yield Message(message)
+            yield message
 
     def handle(self, channel: str, handler) -> Receiver:
         """Has `handler(message)` called for each message of a channel, in order, in the running
@@ -444,7 +309,9 @@ class Layer:
             raise TypeError("a handler is a plain function; `async for` awaits for each message")
         if not callable(handler):
             raise TypeError(f"a handler is a function, not {type(handler).__name__}")
-        return Receiver(self, self._loop(), text(channel, "channel"), handler)
+        return Receiver(
+            self._handle, self._loops, self._loops.running(), text(channel, "channel"), handler
+        )
 
     # --- the end ----------------------------------------------------------------------------
 
@@ -464,12 +331,3 @@ class Layer:
 
     def __exit__(self, *_) -> None:
         self.blocking.close()
-
-    def _unwatch(self) -> None:
-        with self._lock:
-            loops = list(self._loops)
-            self._loops.clear()
-            self._loop_seen = None
-        for loop in loops:
-            if not loop.is_closed():
-                call_in(loop, loop.remove_reader, self._fd)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
+from collections.abc import Mapping
 
 import msgpack
 
 from ._library import Failure, check, quick
-from .errors import InvalidError
+from .errors import InvalidError, Status
+
+OK, TIMEOUT = int(Status.OK), int(Status.TIMEOUT)
 
 
 def pack(message) -> bytes:
@@ -16,9 +20,9 @@ def pack(message) -> bytes:
     What the broker's other side could not read (a reserved key, a number beyond 64 bits, a set) is
     an error here or in the library.
     """
-    if isinstance(message, dict):
+    if isinstance(message, (dict, Mapping)):
         try:
-            return msgpack.packb(message)
+            return msgpack.packb(message if isinstance(message, dict) else dict(message))
         except (ValueError, OverflowError) as problem:
             raise InvalidError(f"the message cannot be packed: {problem}") from problem
     if isinstance(message, (bytes, bytearray, memoryview)):
@@ -32,29 +36,25 @@ def unpack(packed: bytes) -> dict:
     return msgpack.unpackb(packed, strict_map_key=False, unicode_errors="surrogateescape")
 
 
-def take_packed(message: int) -> bytes:
-    """The MessagePack of a C message."""
-    length = ctypes.c_size_t()
-    data = quick.layer_message_data(message, ctypes.byref(length))
-    return ctypes.string_at(data, length.value)
+class Message(Mapping):
+    """A received message, as a mapping of its keys. It outlives its layer; `data` is the dict,
+    decoded when first asked for.
 
-
-class Message:
-    """A received message. It outlives its layer; `data` is the dict, decoded when first asked for.
-
-    `message["key"]`, `message.get("key")` and `"key" in message` read `data`.
+    `copy`, `deepcopy` and `pickle` make a dict of it, which has no `channel` and `group`.
     """
 
-    __slots__ = ("_data", "_message")
+    __slots__ = ("_cell", "_data")
 
-    def __init__(self, message: int) -> None:
-        self._message = message
+    def __init__(self, pointer=None) -> None:
+        self._cell = ctypes.c_void_p(pointer)
         self._data = None
 
     @property
     def packed(self) -> bytes:
         """The message as MessagePack."""
-        return take_packed(self._message)
+        length = ctypes.c_size_t()
+        data = quick.layer_message_data(self._cell, ctypes.byref(length))
+        return ctypes.string_at(data, length.value)
 
     @property
     def data(self) -> dict:
@@ -67,37 +67,82 @@ class Message:
     def json(self) -> str:
         """The message as JSON text; raises `InvalidError` where it holds what JSON cannot."""
         failure, json = Failure(), ctypes.c_char_p()
-        check(quick.layer_message_json(self._message, ctypes.byref(json), failure.at), failure)
+        check(quick.layer_message_json(self._cell, ctypes.byref(json), failure.at), failure)
         return json.value.decode()
 
     @property
     def channel(self) -> str:
         """The full name of the channel that it was delivered on."""
-        return quick.layer_message_channel(self._message).decode()
+        return quick.layer_message_channel(self._cell).decode()
 
     @property
     def group(self):
         """The group that it was sent to, or None."""
-        group = quick.layer_message_group(self._message)
+        group = quick.layer_message_group(self._cell)
         return None if group is None else group.decode()
 
     @property
     def type(self):
         """The value of the key "type" where it is a string without NUL, else None."""
-        kind = quick.layer_message_type(self._message)
+        kind = quick.layer_message_type(self._cell)
         return None if kind is None else kind.decode("utf-8", "surrogateescape")
 
     def __getitem__(self, key):
         return self.data[key]
 
-    def __contains__(self, key):
-        return key in self.data
+    def __iter__(self):
+        return iter(self.data)
 
-    def get(self, key, default=None):
-        return self.data.get(key, default)
+    def __reversed__(self):
+        return reversed(self.data)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __contains__(self, key) -> bool:
+        return key in self.data
 
     def __repr__(self) -> str:
         return f"<channel_layer.Message on {self.channel}: {self.data!r}>"
 
+    # A copy of the pointer would be freed twice.
+    def __copy__(self) -> dict:
+        return dict(self.data)
+
+    def __deepcopy__(self, memo) -> dict:
+        return copy.deepcopy(self.data, memo)
+
+    def __reduce__(self):
+        return dict, (self.data,)
+
+    def __reduce_ex__(self, _protocol):
+        return self.__reduce__()
+
     def __del__(self, free=quick.layer_message_free) -> None:
-        free(self._message)
+        free(self._cell)
+
+
+def take(handle, channel: bytes, milliseconds: int = 0, library=quick) -> Message | None:
+    """Takes the first message of a channel, waiting for one; None where none came.
+
+    Where a signal's handler raises once C has given the message away, it is put back, so that it is
+    not lost.
+    """
+    message = handle.take_back(channel)
+    if message is not None:
+        return message
+    message, failure = Message(), Failure()
+    try:
+        status = library.layer_receive_next(
+            handle.pointer, channel, milliseconds, ctypes.byref(message._cell), failure.at
+        )
+        if status == OK:
+            return message
+        error = failure.error(status)
+        if status != TIMEOUT:
+            raise error
+        return None
+    except BaseException:
+        if message._cell:
+            handle.put_back(channel, message)
+        raise

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING
 
 from . import _callbacks
-from ._callbacks import call_in, resolve, running_loop, tokens
+from ._callbacks import call_in, call_user, resolve, running_loop, tokens
 from ._library import Failure, check, quick, waiting
+from ._loops import Loops
+from ._unique import Unique
 from .errors import ClosedError, Flow, Status
 from .message import Message
-
-if TYPE_CHECKING:
-    from .layer import Layer
 
 OK = int(Status.OK)
 
 
-class Receiver:
+class Receiver(Unique):
     """A handler of a channel, from `Layer.handle`.
 
     `ended` is a future of its event loop: None once its user has ended it, `Status.CANCELLED` or
-    `Status.CLOSED` where the layer did, or the exception that the handler raised.
+    `Status.CLOSED` where the layer did, or the exception that the handler raised. One that is no
+    `Exception`, as `KeyboardInterrupt`, is raised in the event loop too, and the message of that
+    call stays in its channel.
     """
 
-    def __init__(self, layer: Layer, loop, name: bytes, handler) -> None:
-        self._layer = layer
+    def __init__(self, handle, loops: Loops, loop, name: bytes, handler) -> None:
+        self._handle = handle
+        self._loops = loops
         self._loop = loop
         self._name = name
         self._handler = handler
@@ -36,10 +37,16 @@ class Receiver:
         self._begin()
 
     def _begin(self) -> None:
+        kept = self._handle.take_back(self._name)
+        if kept is not None:
+            # It was before all that C has.
+            self._handle.put_back(self._name, kept)
+            self._loop.call_soon(self._take_kept)
+            return
         failure, number = Failure(), ctypes.c_uint64()
         _callbacks.receivers[self._token] = self
         status = quick.layer_receive(
-            self._layer._layer,
+            self._handle.pointer,
             self._name,
             _callbacks.HANDLED,
             self._token,
@@ -52,7 +59,22 @@ class Receiver:
             raise failure.error(status)
         self._number = number.value
 
-    def _called(self, status: int, message) -> int:
+    def _take_kept(self) -> None:
+        """Handles a message that was put back, then begins again."""
+        kept = self._handle.take_back(self._name) if self._active else None
+        if kept is not None:
+            try:
+                flow = self._handled(kept)
+            except BaseException as problem:
+                self._handle.put_back(self._name, kept)
+                self.interrupted(problem)
+                raise
+            if flow == Flow.DECLINE:
+                self._handle.put_back(self._name, kept)
+        self._begin_again()
+
+    def called(self, status: int, message) -> int:
+        """What C calls: with a message, or at the end."""
         if self._loop is not running_loop():
             # Another loop polls. The message stays where it is until ours has a turn.
             if status == OK:
@@ -64,8 +86,11 @@ class Receiver:
         if status != OK:
             self._end(Status(status))
             return Flow.STOP
+        return self._handled(Message(quick.layer_message_ref(message)))
+
+    def _handled(self, message: Message) -> int:
         try:
-            flow = self._handler(Message(quick.layer_message_ref(message)))
+            flow = call_user(self._handler, message)
             flow = Flow.CONTINUE if flow is None else Flow(flow)
         except Exception as error:
             self._end(error=error)
@@ -74,16 +99,23 @@ class Receiver:
             self._end()
         return flow
 
+    def interrupted(self, problem: BaseException) -> None:
+        """Ends the receiver with what came out of its handler and is no `Exception`."""
+        self._end(error=problem)
+
     def _resume(self) -> None:
         """Begins again in our own loop, and runs what is due before another loop does."""
+        self._begin_again()
+        if self._active:
+            self._loops.on_readable(self._loop)
+
+    def _begin_again(self) -> None:
         if not self._active:
             return
         try:
             self._begin()
         except ClosedError:
             self._end(Status.CLOSED)
-            return
-        self._layer._on_readable(self._loop)
 
     def _end(self, how=None, error=None) -> None:
         self._active = False
@@ -97,5 +129,5 @@ class Receiver:
             return
         self._end()
         failure = Failure()
-        status = waiting.layer_receive_cancel(self._layer._layer, self._number, failure.at)
+        status = waiting.layer_receive_cancel(self._handle.pointer, self._number, failure.at)
         check(status, failure)

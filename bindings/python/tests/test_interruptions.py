@@ -1,0 +1,332 @@
+"""What is raised where nobody calls: by a signal's handler, or out of a user's function."""
+
+import asyncio
+import contextlib
+import ctypes
+import math
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+
+import pytest
+
+import channel_layer
+from channel_layer import InvalidError, TimedOutError, _callbacks
+from channel_layer._library import Failure, check, quick
+from conftest import WAIT
+
+EVERY = [KeyboardInterrupt, SystemExit, asyncio.CancelledError]
+
+
+class Broken(BaseException):
+    """What a program may have of its own."""
+
+
+# --- out of a user's function ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [*EVERY, Broken])
+def test_what_a_handler_raises_leaves_the_loop_and_its_message_stays(kind, layer):
+    channel = layer.new_channel()
+    told = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
+
+        def handler(message):
+            raise kind("mine")
+
+        receiver = layer.handle(channel, handler)
+        await layer.send(channel, {"n": 1})
+        await asyncio.wait([receiver.ended], timeout=WAIT)
+        raise receiver.ended.exception()
+
+    with pytest.raises(kind):
+        asyncio.run(main())
+    # asyncio hands on those that end a program, and has the others handled.
+    assert [type(each) for each in told] == ([] if kind in EVERY[:2] else [kind])
+    assert layer.blocking.receive(channel, WAIT) == {"n": 1}
+
+
+@pytest.mark.parametrize("kind", [*EVERY, Broken])
+def test_what_a_hook_raises_comes_out_of_poll(kind, opened):
+    def on_state(state, generation):
+        raise kind
+
+    layer = opened(host=f"memory://{uuid.uuid4().hex}", on_state=on_state)
+    with pytest.raises(kind):
+        while True:
+            assert layer.poll(WAIT) > 0
+    layer._handle.hooks.on_state = None
+
+
+def test_of_two_that_are_raised_the_first_comes_out_and_shows_the_other(layer):
+    first, second = KeyboardInterrupt("first"), Broken("second")
+    for each in (first, second):
+        _callbacks.keep_interruption(each)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        layer.poll()
+    assert caught.value is first and first.__context__ is second
+    layer.poll()  # once
+
+
+# --- a signal's handler, in the middle of a callback ----------------------------------------
+
+
+def trip(layer):
+    """Has SIGINT arrive in C, between two callbacks: the interpreter sees it as the next begins."""
+    arrive = ctypes.cast(ctypes.pythonapi.PyErr_SetInterrupt, ctypes.c_void_p).value
+    failure = Failure()
+    channel = layer.new_channel().encode()
+    packed = b"\x80"
+    check(
+        quick.layer_send_async(
+            layer._handle.pointer, channel, packed, len(packed), arrive, None, None, failure.at
+        ),
+        failure,
+    )
+
+
+def until_due(layer, count):
+    """Waits until that many callbacks are due, without running any."""
+    deadline = time.monotonic() + WAIT
+    while layer.stat(channel_layer.Stat.SENDS_CONFIRMED) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def interrupts():
+    """Python's own handler of SIGINT, which raises KeyboardInterrupt."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_outcome_is_not_lost_to_a_signal(layer, interrupts, capfd):
+    layer.blocking.wait_ready(WAIT)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        trip(layer)
+        sending = asyncio.ensure_future(layer.send(layer.new_channel(), {}))
+        loop.call_soon(until_due, layer, 2)
+        await sending
+
+    loop = asyncio.new_event_loop()
+    try:
+        task = loop.create_task(main())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(task)
+        loop.run_until_complete(asyncio.wait_for(task, WAIT))
+    finally:
+        loop.close()
+    assert not _callbacks.outcomes
+    assert capfd.readouterr().err == ""  # nothing was dropped on the way
+
+
+def test_an_arrival_is_not_lost_to_a_signal(layer, interrupts, capfd):
+    layer.blocking.wait_ready(WAIT)
+    channel = layer.new_channel()
+
+    async def main():
+        receiving = asyncio.ensure_future(layer.receive(channel))
+        await asyncio.sleep(0)
+        trip(layer)
+        sending = asyncio.ensure_future(layer.send(channel, {"n": 1}))
+        await asyncio.sleep(0)
+        until_due(layer, 2)
+        await sending
+        return await receiving
+
+    loop = asyncio.new_event_loop()
+    try:
+        task = loop.create_task(main())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(task)
+        assert loop.run_until_complete(asyncio.wait_for(task, WAIT)) == {"n": 1}
+    finally:
+        loop.close()
+    assert not _callbacks.arrivals
+    assert capfd.readouterr().err == ""
+
+
+def test_a_message_on_its_way_to_a_handler_is_not_lost_to_a_signal(layer, interrupts, capfd):
+    layer.blocking.wait_ready(WAIT)
+    channel, got = layer.new_channel(), []
+    loop = asyncio.new_event_loop()
+
+    async def start():
+        receiver = layer.handle(channel, got.append)
+        trip(layer)
+        sending = asyncio.ensure_future(layer.send(channel, {"n": 1}))
+        await asyncio.sleep(0)
+        until_due(layer, 2)
+        await sending
+        return receiver
+
+    try:
+        task = loop.create_task(start())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(task)
+        loop.run_until_complete(asyncio.wait_for(task, WAIT))
+    finally:
+        loop.close()
+    if not got:  # the signal came as this was called
+        got.append(layer.blocking.receive(channel, WAIT))
+    assert got == [{"n": 1}]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_message_that_c_has_given_away_is_not_lost_to_a_signal(layer):
+    channel = layer.new_channel()
+    for n in range(3):
+        layer.blocking.send(channel, {"n": n})
+    receive_next = quick.layer_receive_next
+
+    class Interrupted:
+        """C, and a signal as it returns."""
+
+        @staticmethod
+        def layer_receive_next(*arguments):
+            receive_next(*arguments)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        channel_layer.message.take(layer._handle, channel.encode(), 0, Interrupted)
+    assert layer.blocking.receive(channel, WAIT) == {"n": 0}
+    with pytest.raises(KeyboardInterrupt):
+        channel_layer.message.take(layer._handle, channel.encode(), 0, Interrupted)
+
+    async def main():
+        assert await asyncio.wait_for(layer.receive(channel), WAIT) == {"n": 1}
+        with pytest.raises(KeyboardInterrupt):
+            channel_layer.message.take(layer._handle, channel.encode(), 0, Interrupted)
+        got, all_there = [], asyncio.get_running_loop().create_future()
+
+        def handler(message):
+            got.append(message["n"])
+            if len(got) == 2:
+                all_there.set_result(None)
+
+        receiver = layer.handle(channel, handler)
+        await layer.send(channel, {"n": 3})
+        await asyncio.wait_for(all_there, WAIT)
+        receiver.cancel()
+        assert got == [2, 3]
+
+    asyncio.run(main())
+    assert layer._handle.take_back(channel.encode()) is None
+
+
+# --- a call that blocks ---------------------------------------------------------------------
+
+BLOCKED = """
+import os, signal, sys, time
+import channel_layer
+
+def main(host, call):
+    # Nobody listens there, so that nothing is ever confirmed or ready.
+    layer = channel_layer.Layer(host=host, timeout=60)
+    channel = layer.new_channel() if call == "receive" else "q!c"
+    print("waits", flush=True)
+    begin = time.monotonic()
+    {call}
+
+try:
+    main(*sys.argv[1:])
+except KeyboardInterrupt:
+    print("interrupted", time.time(), flush=True)
+    os._exit(0)  # it shall not wait for the layer to close
+"""
+CALLS = {
+    "receive": "layer.blocking.receive(channel)",
+    "receive_with_a_timeout": "layer.blocking.receive(layer.new_channel(), 60)",
+    "send": "layer.blocking.send(channel, {})",
+    "group_send": "layer.blocking.group_send('g', {})",
+    "group_add": "layer.blocking.group_add('g', layer.new_channel())",
+    "wait_ready": "layer.blocking.wait_ready(60)",
+    "poll": "[layer.poll(60) for _ in range(1000)]",
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_that_blocks_sees_ctrl_c_at_once(call):
+    code = BLOCKED.replace("{call}", CALLS[call])
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, "amqp://127.0.0.1:1/", call.split("_")[0]],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert child.stdout.readline() == "waits\n"
+        # It is to be inside the call: the kernel says so of a process that waits.
+        deadline = time.monotonic() + WAIT
+        with open(f"/proc/{child.pid}/stat", encoding="ascii") as stat:
+            while stat.read().split()[2] != "S":
+                assert time.monotonic() < deadline
+                stat.seek(0)
+        sent = time.time()
+        child.send_signal(signal.SIGINT)
+        word, at = child.stdout.readline().split()
+        assert word == "interrupted" and child.wait(WAIT) == 0
+        assert float(at) - sent < 0.2
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def test_a_call_that_blocks_in_another_thread_waits_in_c(layer):
+    channel, got = layer.new_channel(), []
+    thread = threading.Thread(target=lambda: got.append(layer.blocking.receive(channel, WAIT)))
+    thread.start()
+    layer.blocking.send(channel, {"n": 1})
+    thread.join(WAIT)
+    assert got == [{"n": 1}]
+
+
+def test_a_main_thread_that_blocks_is_woken_by_whoever_polls(layer):
+    channel, stop = layer.new_channel(), threading.Event()
+
+    def poll():
+        while not stop.is_set():
+            with contextlib.suppress(channel_layer.ClosedError):
+                layer.poll(0.01)
+
+    threads = [threading.Thread(target=poll) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        began = time.monotonic()
+        for n in range(200):
+            layer.blocking.send(channel, {"n": n})
+            assert layer.blocking.receive(channel, WAIT) == {"n": n}
+        assert time.monotonic() - began < 200 * 0.1
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(WAIT)
+
+
+@pytest.mark.parametrize("timeout", [math.nan, -1, -math.inf])
+def test_a_timeout_that_is_no_time_is_refused(timeout, layer):
+    channel = layer.new_channel()
+    for call in (
+        lambda: layer.poll(timeout),
+        lambda: layer.blocking.receive(channel, timeout),
+        lambda: layer.blocking.wait_ready(timeout),
+        lambda: layer.blocking.close(timeout),
+        lambda: asyncio.run(layer.receive(channel, timeout)),
+        lambda: asyncio.run(layer.wait_ready(timeout)),
+        lambda: asyncio.run(layer.close(timeout)),
+    ):
+        with pytest.raises(ValueError, match="timeout"):
+            call()
+    with pytest.raises(TimedOutError):
+        layer.blocking.receive(channel, 0)
+    assert issubclass(InvalidError, ValueError)
