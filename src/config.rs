@@ -11,11 +11,12 @@ use crate::endpoint::{self, Hosts, Scheme};
 use crate::error::Error;
 use crate::name;
 
-pub(crate) use self::settings::{Dispatch, Settings, Tls};
+pub(crate) use self::settings::{Dispatch, Pem, Settings, Tls};
 pub use self::table::{OptionKind, OptionSpec, options, options_as_json, options_as_markdown};
 
 use self::table::{
-    CHANNEL_CAPACITY, HOST, LOCAL_EXPIRY, MAX_LOCAL_EXPIRY, OPTIONS, PREFETCH_COUNT, TOTAL_CAPACITY,
+    CHANNEL_CAPACITY, HOST, LOCAL_EXPIRY, MAX_LOCAL_EXPIRY, OPTIONS, PREFETCH_COUNT, TLS_CA_PEM,
+    TOTAL_CAPACITY,
 };
 
 /// Defaults, before `local_capacity` is looked at.
@@ -89,8 +90,8 @@ impl Config {
         }
         if settings.tls != Tls::default() && is_all_plain(&settings.hosts) {
             return Err(Error::invalid(
-                "options 'tls_ca_file', 'tls_cert_file', 'tls_key_file': set, but no URL of option \
-                 'host' begins with amqps://, so that nothing would be encrypted; write amqps:// \
+                "options 'tls_ca_file', 'tls_ca_pem', 'tls_cert_file', 'tls_key_file': set, but no \
+                 URL of option 'host' begins with amqps://, so that nothing would be encrypted; write amqps:// \
                  (and the port for TLS, usually 5671), or unset them",
             ));
         }
@@ -119,6 +120,7 @@ impl fmt::Debug for Config {
             match *name {
                 // The parsed form hides the password.
                 HOST => map.entry(name, &endpoint::parse(value).ok()),
+                TLS_CA_PEM => map.entry(name, &Pem(value.clone())),
                 _ => map.entry(name, value),
             };
         }

@@ -1,5 +1,6 @@
 //! All options as a layer uses them.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,16 +15,35 @@ pub(crate) enum Dispatch {
     Poll,
 }
 
+/// PEM as the value of an option. A private key that was given by mistake is not to be printed.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Pem(pub(crate) String);
+
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of PEM", self.0.len())
+    }
+}
+
 /// The files for `amqps://`: read when a layer is opened, to see that they are good, and again for
 /// each connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tls {
-    /// Certificate authorities to trust.
+    /// Certificates to trust.
     pub(crate) ca_file: Option<PathBuf>,
+    /// The same as text; both may be set.
+    pub(crate) ca_pem: Option<Pem>,
     /// The client's certificate chain; set exactly if `key_file` is.
     pub(crate) cert_file: Option<PathBuf>,
     /// The client's private key.
     pub(crate) key_file: Option<PathBuf>,
+}
+
+impl Tls {
+    /// Whether options name the certificates to trust, instead of those of the system.
+    pub(crate) fn names_certificates(&self) -> bool {
+        self.ca_file.is_some() || self.ca_pem.is_some()
+    }
 }
 
 /// All options as a layer uses them.

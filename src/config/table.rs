@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::settings::{Dispatch, Settings};
+use super::settings::{Dispatch, Pem, Settings};
 use crate::endpoint;
 use crate::error::Error;
 use crate::name::{self, Quoted};
@@ -174,6 +174,7 @@ impl fmt::Debug for OptionSpec {
 
 // The names that more than the table needs.
 pub(super) const HOST: &str = "host";
+pub(super) const TLS_CA_PEM: &str = "tls_ca_pem";
 pub(super) const PREFETCH_COUNT: &str = "prefetch_count";
 pub(super) const LOCAL_EXPIRY: &str = "local_expiry";
 pub(super) const CHANNEL_CAPACITY: &str = "channel_capacity";
@@ -387,6 +388,19 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         doc: "Certificates that `amqps://` trusts, of CAs or of brokers themselves, and no others.",
         apply: |_, value, to| {
             to.tls.ca_file = Some(PathBuf::from(value));
+            Ok(())
+        },
+    },
+    OptionSpec {
+        name: TLS_CA_PEM,
+        kind: OptionKind::Text("certificates in PEM"),
+        default: "",
+        unset: "those of `tls_ca_file`",
+        doc: "The same as `tls_ca_file`, as text instead of a file; with both, the certificates of \
+              both are trusted.",
+        apply: |_, value, to| {
+            // Whether it is PEM is seen where the files are read.
+            to.tls.ca_pem = Some(Pem(value.to_owned()));
             Ok(())
         },
     },

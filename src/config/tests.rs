@@ -97,6 +97,7 @@ fn every_option_can_be_set() {
         ("dispatch_threads", "4"),
         ("queue_name", "test.queue"),
         ("tls_ca_file", "/ca.pem"),
+        ("tls_ca_pem", "some PEM"),
         ("tls_cert_file", "cert.pem"),
         ("tls_key_file", "key.pem"),
     ]);
@@ -122,6 +123,7 @@ fn every_option_can_be_set() {
     assert_eq!(settings.dispatch_threads, 4);
     assert_eq!(settings.queue_name.as_deref(), Some("test.queue"));
     assert_eq!(settings.tls.ca_file, Some(PathBuf::from("/ca.pem")));
+    assert_eq!(settings.tls.ca_pem, Some(Pem("some PEM".to_owned())));
     assert_eq!(settings.tls.cert_file, Some(PathBuf::from("cert.pem")));
     assert_eq!(settings.tls.key_file, Some(PathBuf::from("key.pem")));
 }
@@ -310,9 +312,31 @@ fn a_certificate_needs_its_key() {
 }
 
 #[test]
+fn no_text_of_a_certificate_or_key_is_in_a_debug_print() {
+    let mut config = Config::new();
+    config.set("host", "amqps://h").unwrap();
+    config.set("tls_ca_pem", "s3cr3t").unwrap();
+    let settings = config.settings().unwrap();
+    for text in [format!("{config:?}"), format!("{settings:?}")] {
+        assert!(text.contains("6 bytes of PEM"), "{text}");
+        assert!(!text.contains("s3cr3t"), "{text}");
+    }
+}
+
+#[test]
+fn certificates_to_trust_are_named_by_a_file_or_as_text() {
+    assert!(!with(&[("host", "amqps://h")]).tls.names_certificates());
+    for name in ["tls_ca_file", "tls_ca_pem"] {
+        let settings = with(&[("host", "amqps://h"), (name, "x")]);
+        assert!(settings.tls.names_certificates(), "{name}");
+    }
+}
+
+#[test]
 fn tls_options_need_a_host_that_they_are_for() {
     let files = [
         ("tls_ca_file", "/ca.pem"),
+        ("tls_ca_pem", "PEM"),
         ("tls_cert_file", "/cert.pem"),
         ("tls_key_file", "/key.pem"),
     ];
@@ -420,10 +444,10 @@ fn a_failed_set_keeps_what_was_there() {
 #[test]
 fn the_table_is_in_order() {
     let mut names: Vec<&str> = options().iter().map(|spec| spec.name).collect();
-    assert_eq!(names.len(), 24);
+    assert_eq!(names.len(), 25);
     names.sort_unstable();
     names.dedup();
-    assert_eq!(names.len(), 24);
+    assert_eq!(names.len(), 25);
     for spec in options() {
         assert_ne!(
             spec.default.is_empty(),

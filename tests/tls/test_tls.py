@@ -438,6 +438,52 @@ class TheFileOfTheBrokersOwnCertificate(ShowsCertificates):
         self.assert_refused(self.trusting(server.file), "serverAuth")
 
 
+class TheTextOfCertificates(ShowsCertificates):
+    """tls_ca_pem: certificates to trust, as text."""
+
+    def text(self, authority):
+        return authority.file.read_text(encoding="ascii")
+
+    def options(self, **more):
+        return {"host": WORLD.open.tls_url(user=USER, host="localhost"), **more}
+
+    def test_is_trusted(self):
+        self.assert_works(self.options(tls_ca_pem=self.text(WORLD.authority)))
+
+    def test_is_trusted_as_the_brokers_own_certificate(self):
+        server = WORLD.authority.server(by="itself", extensions=AS_OPENSSL_MAKES_THEM)
+        WORLD.open.change_certificate(server)
+        self.assert_works(self.options(tls_ca_pem=self.text(server)))
+
+    def test_is_trusted_beside_a_file_and_the_file_beside_it(self):
+        one, other = WORLD.authority, WORLD.stranger
+        for file, text in ((one, other), (other, one)):
+            with self.subTest(file=file):
+                self.assert_works(
+                    self.options(tls_ca_file=file.file, tls_ca_pem=self.text(text)))
+
+    def test_of_another_authority_is_refused(self):
+        self.assert_refused(self.options(tls_ca_pem=self.text(WORLD.stranger)),
+                            "option tls_ca_pem alone")
+        self.assert_refused(
+            self.options(tls_ca_pem=self.text(WORLD.stranger), tls_ca_file=WORLD.stranger.file),
+            "option tls_ca_pem alone", str(WORLD.stranger.file))
+
+    def test_is_trusted_instead_of_the_authorities_of_the_system(self):
+        self.assert_refused(self.options(tls_ca_pem=self.text(WORLD.stranger)), "alone",
+                            environment={"SSL_CERT_FILE": str(WORLD.authority.file)})
+
+    def test_that_is_no_certificate_is_refused_and_never_shown(self):
+        key = WORLD.client.key.read_text(encoding="ascii")
+        for text in (key, "s3cr3t", key.replace("PRIVATE KEY", "CERTIFICATE")):
+            peer = self.open({"host": "amqps://nobody.invalid", "tls_ca_pem": text})
+            self.assertEqual(peer.opened["status"], "LAYER_INVALID", peer.opened)
+            self.assertIn("'tls_ca_pem'", peer.opened["error"])
+            said = peer.opened["error"] + peer.log
+            self.assertNotIn("s3cr3t", said)
+            self.assertEqual(secrets_in(said, [WORLD.client.key]), [])
+
+
 class TheClient(Case):
     """Whom the broker takes us for."""
 

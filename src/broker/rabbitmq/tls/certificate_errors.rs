@@ -12,11 +12,26 @@ use super::algorithms::{self, VERIFIABLE};
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Trusted<'a> {
     System,
-    File {
-        file: &'a Path,
-        /// How many of its certificates cannot be parsed.
+    /// The certificates that options name, and no others.
+    Named {
+        /// Option `tls_ca_file`.
+        file: Option<&'a Path>,
+        /// Whether option `tls_ca_pem` is set.
+        pem: bool,
+        /// How many of the certificates cannot be parsed.
         unreadable: usize,
     },
+}
+
+/// Where the certificates are that options name.
+fn places(file: Option<&Path>, pem: bool) -> String {
+    match file {
+        None => "option tls_ca_pem".to_owned(),
+        Some(file) => {
+            let of_both = if pem { " and in option tls_ca_pem" } else { "" };
+            format!("'{}' (option tls_ca_file){of_both}", file.display())
+        }
+    }
 }
 
 impl Display for Trusted<'_> {
@@ -24,14 +39,15 @@ impl Display for Trusted<'_> {
         match *self {
             Self::System => f.write_str(
                 "trusted are the CAs of this system; for a CA of your own or a self-signed \
-                 certificate set option tls_ca_file",
+                 certificate set option tls_ca_file or tls_ca_pem",
             ),
-            Self::File { file, unreadable } => {
-                write!(
-                    f,
-                    "trusted are the certificates in '{}' alone (option tls_ca_file)",
-                    file.display()
-                )?;
+            Self::Named {
+                file,
+                pem,
+                unreadable,
+            } => {
+                let places = places(file, pem);
+                write!(f, "trusted are the certificates in {places} alone")?;
                 match unreadable {
                     0 => Ok(()),
                     count => write!(f, ", of which {count} cannot be parsed"),
@@ -153,10 +169,9 @@ fn explain_webpki(error: &webpki::Error, host: &str, trusted: Trusted<'_>) -> St
                      tls_ca_file"
                         .to_owned()
                 }
-                Trusted::File { file, .. } => format!(
-                    "to trust it nevertheless, put this very certificate into '{}' (option \
-                     tls_ca_file), where it is not",
-                    file.display()
+                Trusted::Named { file, pem, .. } => format!(
+                    "to trust it nevertheless, put this very certificate into {}, where it is not",
+                    places(file, pem && file.is_none())
                 ),
             };
             format!(
@@ -366,8 +381,9 @@ mod tests {
     use super::*;
 
     fn file() -> Trusted<'static> {
-        Trusted::File {
-            file: Path::new("/the/ca.pem"),
+        Trusted::Named {
+            file: Some(Path::new("/the/ca.pem")),
+            pem: false,
             unreadable: 0,
         }
     }
@@ -599,14 +615,29 @@ mod tests {
         let text = explain(
             &issuer,
             "broker",
-            Trusted::File {
-                file: Path::new("/the/ca.pem"),
+            Trusted::Named {
+                file: Some(Path::new("/the/ca.pem")),
+                pem: false,
                 unreadable: 3,
             },
         );
         assert!(text.contains("of which 3 cannot be parsed"), "{text}");
+        assert!(!text.contains("tls_ca_pem"), "{text}");
         let ca = webpki_error(webpki::Error::CaUsedAsEndEntity);
         assert!(explain(&ca, "broker", Trusted::System).contains("by option tls_ca_file"));
+        for (file, in_file) in [(None, false), (Some(Path::new("/the/ca.pem")), true)] {
+            let trusted = Trusted::Named {
+                file,
+                pem: true,
+                unreadable: 0,
+            };
+            let text = explain(&issuer, "broker", trusted);
+            assert!(text.contains("option tls_ca_pem alone"), "{text}");
+            assert_eq!(text.contains("'/the/ca.pem' (option tls_ca_file)"), in_file);
+            let text = explain(&ca, "broker", trusted);
+            assert_eq!(text.contains("option tls_ca_file"), in_file, "{text}");
+            assert_eq!(text.contains("option tls_ca_pem"), !in_file, "{text}");
+        }
     }
 
     #[test]

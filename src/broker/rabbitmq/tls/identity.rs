@@ -9,7 +9,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, SignatureScheme};
 
-use super::{algorithms, files};
+use super::algorithms;
+use super::files::{self, Source};
 use crate::error::Error;
 
 /// The client's certificate, and whether a broker wanted to see one.
@@ -49,14 +50,14 @@ pub(super) fn read(
     key_file: &Path,
     provider: &CryptoProvider,
 ) -> Result<Arc<CertifiedKey>, Error> {
-    let chain = files::certificates("tls_cert_file", cert_file)?;
+    let chain = files::certificates("tls_cert_file", Source::File(cert_file))?;
     let key = files::private_key(key_file)?;
     let kind = algorithms::private_key(&key);
     match CertifiedKey::from_der(chain, key, provider) {
         Ok(identity) => Ok(Arc::new(identity)),
         Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(files::bad(
             "tls_key_file",
-            key_file,
+            Source::File(key_file),
             &format!(
                 "is not the key of '{}' (option 'tls_cert_file'), where the client's own \
                  certificate must come first",
@@ -65,10 +66,14 @@ pub(super) fn read(
         )),
         Err(rustls::Error::InvalidCertificate(_)) => Err(files::bad(
             "tls_cert_file",
-            cert_file,
+            Source::File(cert_file),
             "begins with a certificate that cannot be read",
         )),
-        Err(_) => Err(files::bad("tls_key_file", key_file, &unusable(kind))),
+        Err(_) => Err(files::bad(
+            "tls_key_file",
+            Source::File(key_file),
+            &unusable(kind),
+        )),
     }
 }
 

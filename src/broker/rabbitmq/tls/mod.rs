@@ -27,7 +27,7 @@ use tokio_rustls::client::TlsStream;
 use self::certificate_errors::Trusted;
 use self::explain::Handshake;
 use self::identity::ClientIdentity;
-use self::trust::FileVerifier;
+use self::trust::NamedVerifier;
 use super::failure::{Failure, is_hang_up};
 use super::socket::Tcp;
 use crate::config;
@@ -40,7 +40,7 @@ use crate::error::Error;
 pub(crate) struct Tls {
     files: config::Tls,
     provider: Arc<CryptoProvider>,
-    /// The authorities of the system; `None` where `tls_ca_file` is in their place.
+    /// The authorities of the system; `None` where options name others in their place.
     ///
     /// Read once, on the thread of the caller: finding them takes milliseconds and reads the
     /// environment, which is not safe beside a host that changes it.
@@ -65,9 +65,10 @@ impl Tls {
             return Ok(None);
         }
         let provider = Arc::new(ring::default_provider());
-        let system = match settings.tls.ca_file {
-            Some(_) => None,
-            None => Some(trust::system(&provider)?),
+        let system = if settings.tls.names_certificates() {
+            None
+        } else {
+            Some(trust::system(&provider)?)
         };
         let tls = Self {
             files: settings.tls.clone(),
@@ -81,14 +82,13 @@ impl Tls {
     /// Reads the files, so that certificates can be renewed under a running layer.
     pub(super) fn read(&self) -> Result<Connector, Error> {
         let mut unreadable = 0;
-        let verifier: Arc<dyn ServerCertVerifier> = match (&self.files.ca_file, &self.system) {
-            (Some(file), _) => {
-                let (verifier, ignored) = FileVerifier::read(file, &self.provider)?;
+        let verifier: Arc<dyn ServerCertVerifier> = match &self.system {
+            Some(system) => Arc::clone(system) as Arc<dyn ServerCertVerifier>,
+            None => {
+                let (verifier, ignored) = NamedVerifier::read(&self.files, &self.provider)?;
                 unreadable = ignored;
                 Arc::new(verifier)
             }
-            (None, Some(system)) => Arc::clone(system) as Arc<dyn ServerCertVerifier>,
-            (None, None) => trust::system(&self.provider)?,
         };
         let certificate = match (&self.files.cert_file, &self.files.key_file) {
             (Some(cert), Some(key)) => Some(identity::read(cert, key, &self.provider)?),
@@ -117,7 +117,7 @@ pub(super) struct Connector {
     config: Arc<ClientConfig>,
     client: Arc<ClientIdentity>,
     files: config::Tls,
-    /// How many certificates of `tls_ca_file` are none that can be trusted.
+    /// How many certificates that options name are none that can be trusted.
     unreadable: usize,
 }
 
@@ -150,12 +150,14 @@ impl Connector {
             endpoint,
             certificate_wanted: self.client.was_asked(),
             cert_file: self.files.cert_file.as_deref(),
-            trusted: match self.files.ca_file.as_deref() {
-                None => Trusted::System,
-                Some(file) => Trusted::File {
-                    file,
+            trusted: if self.files.names_certificates() {
+                Trusted::Named {
+                    file: self.files.ca_file.as_deref(),
+                    pem: self.files.ca_pem.is_some(),
                     unreadable: self.unreadable,
-                },
+                }
+            } else {
+                Trusted::System
             },
         };
         handshake.explain(error)

@@ -1,13 +1,13 @@
 //! Which certificates of brokers are trusted: those that a trusted CA has signed, and those that
-//! stand in `tls_ca_file` themselves.
+//! `tls_ca_file` and `tls_ca_pem` name themselves.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{
-    WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor, verify_server_name,
+    VerifierBuilderError, WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor,
+    verify_server_name,
 };
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -16,10 +16,9 @@ use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureSc
 use rustls_platform_verifier::Verifier;
 
 use super::certificate_errors::is_ca;
-use super::files;
+use super::files::{self, Source};
+use crate::config;
 use crate::error::Error;
-
-const OPTION: &str = "tls_ca_file";
 
 /// Trusts what the system's CAs have signed.
 pub(super) fn system(provider: &Arc<CryptoProvider>) -> Result<Arc<Verifier>, Error> {
@@ -28,51 +27,64 @@ pub(super) fn system(provider: &Arc<CryptoProvider>) -> Result<Arc<Verifier>, Er
         Err(error) => Err(Error::invalid(format!(
             "this system has no certificate authorities to check a broker with ({error}): install \
              them (on Debian the package ca-certificates), or name those to trust by option \
-             'tls_ca_file'"
+             'tls_ca_file' or 'tls_ca_pem'"
         ))),
     }
 }
 
-/// Trusts the certificates of `tls_ca_file`.
+/// Trusts the certificates that options name, and no others.
 #[derive(Debug)]
-pub(super) struct FileVerifier {
+pub(super) struct NamedVerifier {
     authorities: Arc<WebPkiServerVerifier>,
     certificates: Vec<CertificateDer<'static>>,
 }
 
-impl FileVerifier {
-    /// Reads the file; the second is the number of certificates in it that cannot be parsed.
+impl NamedVerifier {
+    /// Reads what the options name; the second is the number of certificates that cannot be
+    /// parsed.
     pub(super) fn read(
-        file: &Path,
+        options: &config::Tls,
         provider: &Arc<CryptoProvider>,
     ) -> Result<(Self, usize), Error> {
-        let certificates = files::certificates(OPTION, file)?;
-        Self::new(certificates, provider).map_err(|what| files::bad(OPTION, file, &what))
+        let file = options.ca_file.as_deref().map(Source::File);
+        let pem = options.ca_pem.as_ref().map(|pem| Source::Value(&pem.0));
+        let (mut roots, mut certificates, mut unreadable) = (RootCertStore::empty(), Vec::new(), 0);
+        for (option, source) in [("tls_ca_file", file), ("tls_ca_pem", pem)] {
+            let Some(source) = source else { continue };
+            let named = files::certificates(option, source)?;
+            // Bundles tend to have one that is odd.
+            let (usable, odd) = roots.add_parsable_certificates(named.iter().cloned());
+            if usable == 0 {
+                let what = "holds no certificate that can be read";
+                return Err(files::bad(option, source, what));
+            }
+            certificates.extend(named);
+            unreadable += odd;
+        }
+        let verifier = Self::new(roots, certificates, provider).map_err(|error| {
+            Error::invalid(format!(
+                "the certificates of options 'tls_ca_file' and 'tls_ca_pem' cannot be used: {error}"
+            ))
+        })?;
+        Ok((verifier, unreadable))
     }
 
     fn new(
+        roots: RootCertStore,
         certificates: Vec<CertificateDer<'static>>,
         provider: &Arc<CryptoProvider>,
-    ) -> Result<(Self, usize), String> {
-        let mut roots = RootCertStore::empty();
-        // Bundles tend to have one that is odd.
-        let (_, unreadable) = roots.add_parsable_certificates(certificates.iter().cloned());
-        if roots.is_empty() {
-            return Err("holds no certificate that can be read".to_owned());
-        }
+    ) -> Result<Self, VerifierBuilderError> {
         let authorities =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-                .build()
-                .map_err(|error| format!("cannot be used: {error}"))?;
-        let verifier = Self {
+                .build()?;
+        Ok(Self {
             authorities,
             certificates,
-        };
-        Ok((verifier, unreadable))
+        })
     }
 }
 
-impl ServerCertVerifier for FileVerifier {
+impl ServerCertVerifier for NamedVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -155,6 +167,7 @@ fn verify_pinned(
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
     use rustls::crypto::ring;
     use rustls::pki_types::PrivateKeyDer;
     use rustls::server::{ClientHello, ResolvesServerCert};
@@ -245,12 +258,11 @@ mod tests {
         }
     }
 
-    fn trusting(certificate: &CertificateDer<'static>) -> FileVerifier {
+    fn trusting(certificate: &CertificateDer<'static>) -> NamedVerifier {
         let provider = Arc::new(ring::default_provider());
-        let (verifier, unreadable) =
-            FileVerifier::new(vec![certificate.clone()], &provider).expect("a verifier");
-        assert_eq!(unreadable, 0);
-        verifier
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone()).expect("a certificate");
+        NamedVerifier::new(roots, vec![certificate.clone()], &provider).expect("a verifier")
     }
 
     /// What comes of a certificate that is trusted as it is, at a time in seconds.
@@ -269,6 +281,71 @@ mod tests {
     const IN_2020: u64 = 1_577_836_800;
     const IN_2030: u64 = 1_900_000_000;
     const AFTER_2099: u64 = 4_102_444_800;
+
+    /// A certificate as PEM.
+    fn pem(certificate: &CertificateDer<'_>) -> String {
+        let base64 = base64::engine::general_purpose::STANDARD.encode(certificate);
+        format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
+    }
+
+    #[test]
+    fn certificates_of_the_file_and_of_the_text_are_trusted_together() {
+        let provider = Arc::new(ring::default_provider());
+        let (one, other) = (
+            Said::of(key(1)).certificate(),
+            Said::of(key(2)).certificate(),
+        );
+        let file = std::env::temp_dir().join(format!("channel-layer-{}.pem", std::process::id()));
+        std::fs::write(&file, pem(&one)).expect("a file");
+        let both = config::Tls {
+            ca_file: Some(file.clone()),
+            ca_pem: Some(config::Pem(pem(&other))),
+            ..config::Tls::default()
+        };
+        let text = config::Tls {
+            ca_file: None,
+            ..both.clone()
+        };
+        let read = |options: &config::Tls| NamedVerifier::read(options, &provider);
+        let (of_both, of_text) = (read(&both), read(&text));
+        std::fs::remove_file(&file).expect("the file");
+        let (of_both, unreadable) = of_both.expect("a verifier");
+        assert_eq!(
+            (&of_both.certificates, unreadable),
+            (&vec![one, other.clone()], 0)
+        );
+        assert_eq!(of_text.expect("a verifier").0.certificates, [other]);
+    }
+
+    #[test]
+    fn text_that_holds_no_certificate_is_refused_and_never_shown() {
+        let provider = Arc::new(ring::default_provider());
+        for (text, words) in [
+            ("s3cr3t", "holds no certificate in PEM"),
+            (
+                "-----BEGIN CERTIFICATE-----\ns3cr3t",
+                "without its '-----END'",
+            ),
+            (
+                "-----BEGIN CERTIFICATE-----\n!s3cr3t\n-----END CERTIFICATE-----\n",
+                "not base64",
+            ),
+            (
+                &pem(&CertificateDer::from(b"s3cr3t".to_vec())),
+                "can be read",
+            ),
+        ] {
+            let options = config::Tls {
+                ca_pem: Some(config::Pem(text.to_owned())),
+                ..config::Tls::default()
+            };
+            let error = NamedVerifier::read(&options, &provider).expect_err(words);
+            let error = error.to_string();
+            assert!(error.contains("option 'tls_ca_pem'"), "{error}");
+            assert!(error.contains(words), "{error}");
+            assert!(!error.contains("s3cr3t"), "{error}");
+        }
+    }
 
     #[test]
     fn a_pinned_certificate_is_trusted_whoever_has_signed_it() {
