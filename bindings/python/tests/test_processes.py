@@ -1,19 +1,24 @@
-"""Programs of their own: the README's, an exit with an open layer; and a broker's restart."""
+"""Programs of their own: the README's, an exit with an open layer; a broker's restart; a loop whose
+executor is full."""
 
 import asyncio
 import itertools
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import channel_layer
 from channel_layer import BusyError, DisconnectedError, TimedOutError, UnconfirmedError
-from conftest import WAIT, in_thread
+from conftest import WAIT, in_thread, soon
 
 HERE = Path(__file__).resolve().parent
 EXIT = """
@@ -111,3 +116,104 @@ async def test_messages_flow_again_after_the_broker_was_restarted_under_load(how
     await layer.close()
     await asyncio.wait_for(receiver, WAIT)
     assert [number for number, times in got.items() if times > 1] == []
+
+
+# --- without the executor of a loop ---------------------------------------------------------
+
+
+class Full(ThreadPoolExecutor):
+    """An executor that has no thread left."""
+
+    def __init__(self):
+        super().__init__(max_workers=1)
+        self.release = threading.Event()
+        self.submit(self.release.wait)
+
+    def close(self):
+        self.release.set()
+        self.shutdown()
+
+
+@pytest.fixture
+async def full():
+    """The running loop's executor is full for as long as the test runs."""
+    executor = Full()
+    asyncio.get_running_loop().set_default_executor(executor)
+    yield
+    executor.close()
+
+
+async def test_json_is_sent_while_the_executor_is_full(full, open_layer):
+    layer = open_layer()
+    channel = layer.new_channel()
+    await soon(layer.group_add("executor", channel))
+    await soon(layer.send(channel, '{"n": 1}'))
+    await soon(layer.group_send("executor", '{"n": 2}'))
+    assert [await soon(layer.receive(channel)) for _ in range(2)] == [{"n": 1}, {"n": 2}]
+    with pytest.raises(channel_layer.InvalidError):
+        await layer.send(channel, "[1]")
+
+
+async def test_a_layer_is_closed_while_the_executor_is_full(full, open_layer):
+    layer = open_layer()
+    await soon(layer.wait_ready())
+    await soon(layer.close())
+    assert layer.state() is channel_layer.State.CLOSED
+    await soon(layer.close())  # again is fine
+
+
+async def test_json_keeps_its_time_limit_while_the_executor_is_full(full, opened):
+    layer = opened(host="amqp://127.0.0.1:1/", timeout=0.2)  # nobody listens there
+    began = time.monotonic()
+    with pytest.raises(channel_layer.DisconnectedError):
+        await soon(layer.send("queue!channel", "{}"))
+    assert 0.2 <= time.monotonic() - began < 5
+
+
+async def test_a_close_keeps_its_time_limit_with_a_broker_that_does_not_answer(full, opened):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and says nothing
+        layer = opened(host=f"amqp://127.0.0.1:{silent.getsockname()[1]}/", connect_timeout=60)
+        began = time.monotonic()
+        try:
+            await soon(layer.close(0.5))
+        except channel_layer.TimedOutError:
+            pass
+        assert time.monotonic() - began < 5
+        assert layer.state() is channel_layer.State.CLOSED
+
+
+async def test_every_one_that_closes_a_layer_at_once_is_told_when_it_is_closed(open_layer):
+    layer = open_layer()
+    await soon(layer.wait_ready())
+    closes = [layer.close() for _ in range(5)]
+    closes += [in_thread(lambda: asyncio.run(layer.close())) for _ in range(3)]
+    closes += [in_thread(layer.blocking.close) for _ in range(2)]
+    assert await soon(asyncio.gather(*closes)) == [None] * 10
+
+
+AT_EXIT = """
+import asyncio, atexit, os
+import channel_layer
+
+layer = channel_layer.Layer(host=os.environ["CHANNEL_LAYER_TEST_AMQP"])
+channel = layer.new_channel()
+
+async def last():
+    await layer.send(channel, '{"n": 1}')
+    print((await layer.receive(channel, 20))["n"])
+    await layer.close()
+    print(layer.state().name)
+
+atexit.register(lambda: asyncio.run(last()))
+"""
+
+
+def test_at_exit_json_is_sent_and_a_layer_is_closed():
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EXIT],
+        timeout=2 * WAIT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("1\nCLOSED\n", "", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import threading
 import weakref
@@ -22,6 +23,7 @@ class Loops(Unique):
         self._loops = weakref.WeakSet()
         self._seen = None  # the loop that was here last
         self._lock = threading.Lock()
+        self._closers = 0  # that wait for the layer to be closed
 
     def running(self):
         """The running loop, which watches from here on."""
@@ -51,14 +53,29 @@ class Loops(Unique):
     def on_readable(self, loop) -> None:
         """Runs what is due, in a loop."""
         if not self._handle.run_due():
+            with self._lock:
+                self._loops.discard(loop)  # it watches again if it asks for something
+                self._seen = None
             loop.remove_reader(self._handle.fd)
 
-    def unwatch(self) -> None:
-        """Has no loop watch any more."""
+    @contextlib.contextmanager
+    def closing(self):
+        """While the layer is closed. Once it is, and nobody waits for that any more, no loop has to
+        watch. Where closing ran out of time, something may still come."""
         with self._lock:
-            loops = list(self._loops)
-            self._loops.clear()
-            self._seen = None
+            self._closers += 1
+        is_closed = False
+        try:
+            yield
+            is_closed = True
+        finally:
+            with self._lock:
+                self._closers -= 1
+                ends = is_closed and self._closers == 0
+                loops = list(self._loops) if ends else []
+                if ends:
+                    self._loops.clear()
+                    self._seen = None
         for loop in loops:
             if not loop.is_closed():
                 call_in(loop, loop.remove_reader, self._handle.fd)

@@ -59,7 +59,8 @@ class Blocking(Unique):
         """As `Layer.send`."""
         name = text(channel, "channel")
         if isinstance(message, str):
-            self._call_json(waiting.layer_send_json, name, message)
+            json = text(message, "JSON")
+            self._call(waiting.layer_send_json, quick.layer_send_json_async, name, json)
         else:
             packed = pack(message)
             self._call(waiting.layer_send, quick.layer_send_async, name, packed, len(packed))
@@ -68,16 +69,13 @@ class Blocking(Unique):
         """As `Layer.group_send`."""
         name = text(group, "group")
         if isinstance(message, str):
-            self._call_json(waiting.layer_group_send_json, name, message)
+            json = text(message, "JSON")
+            self._call(waiting.layer_group_send_json, quick.layer_group_send_json_async, name, json)
         else:
             packed = pack(message)
             self._call(
                 waiting.layer_group_send, quick.layer_group_send_async, name, packed, len(packed)
             )
-
-    def _call_json(self, call, name: bytes, json: str) -> None:
-        failure = Failure()
-        check(call(self._handle.pointer, name, text(json, "JSON"), failure.at), failure)
 
     def group_add(self, group: str, channel: str) -> None:
         """As `Layer.group_add`."""
@@ -92,7 +90,9 @@ class Blocking(Unique):
         """Makes a C call that waits for the broker: in C, or here."""
         handle, failure = self._handle, Failure()
         if is_inside() or not must_watch():
-            check(blocking(handle.pointer, *arguments, failure.at), failure)
+            status = blocking(handle.pointer, *arguments, failure.at)
+            raise_interruption()  # layer_close runs what is due
+            check(status, failure)
             return
         deadline = None
         while True:
@@ -184,10 +184,6 @@ class Blocking(Unique):
 
     def close(self, timeout: float = DEFAULT_TIMEOUT) -> None:
         """As `Layer.close`."""
-        failure = Failure()
         bound = milliseconds(timeout)
-        status = waiting.layer_close(self._handle.pointer, bound, failure.at)
-        if status != Status.FORKED:
-            self._loops.unwatch()
-        raise_interruption()
-        check(status, failure)
+        with self._loops.closing():
+            self._call(waiting.layer_close, quick.layer_close_async, bound)

@@ -104,9 +104,6 @@ class Layer(Unique):
             await asyncio.sleep(min(pause, deadline - now))
             pause = min(pause * 2, 0.05)
 
-    async def _in_thread(self, function, *arguments):
-        return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
-
     # --- state ------------------------------------------------------------------------------
 
     async def wait_ready(self, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -211,11 +208,14 @@ class Layer(Unique):
     async def send(self, channel: str, message) -> None:
         """Sends a message to a channel and awaits the broker's confirm.
 
-        `message`: a dict; or bytes, as MessagePack; or str, as JSON (which takes a thread of the
-        loop's executor). Raises what is in `channel_layer.errors`.
+        `message`: a dict; or bytes, as MessagePack; or str, as JSON. Raises what is in
+        `channel_layer.errors`.
         """
         if isinstance(message, str):
-            return await self._in_thread(self.blocking.send, channel, message)
+            await self._outcome(
+                quick.layer_send_json_async, text(channel, "channel"), text(message, "JSON")
+            )
+            return
         name, packed = text(channel, "channel"), pack(message)
         await self._outcome(quick.layer_send_async, name, packed, len(packed))
 
@@ -225,7 +225,10 @@ class Layer(Unique):
         `FullError`: at least one member process refused it; the others have it.
         """
         if isinstance(message, str):
-            return await self._in_thread(self.blocking.group_send, group, message)
+            await self._outcome(
+                quick.layer_group_send_json_async, text(group, "group"), text(message, "JSON")
+            )
+            return
         name, packed = text(group, "group"), pack(message)
         await self._outcome(quick.layer_group_send_async, name, packed, len(packed))
 
@@ -316,9 +319,12 @@ class Layer(Unique):
     # --- the end ----------------------------------------------------------------------------
 
     async def close(self, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """Closes the layer within `timeout` seconds; undelivered messages are dropped. Whatever it
-        raises, the layer is closed. Closing again is fine."""
-        await self._in_thread(self.blocking.close, timeout)
+        """Closes the layer within `timeout` seconds; undelivered messages are dropped. Closing
+        again is fine. `TimedOutError`: the layer is closed all the same, and something of it ends
+        later. Of a task that is cancelled meanwhile, closing goes on."""
+        bound = milliseconds(timeout)
+        with self._loops.closing():
+            await self._outcome(quick.layer_close_async, bound)
 
     async def __aenter__(self) -> Layer:
         return self
