@@ -91,12 +91,32 @@ def trip(layer):
     )
 
 
-def until_due(layer, count):
-    """Waits until that many callbacks are due, without running any."""
+def until(layer, stat, value):
+    """Waits for a statistic, without running any callback."""
     deadline = time.monotonic() + WAIT
-    while layer.stat(channel_layer.Stat.SENDS_CONFIRMED) < count:
+    while layer.stat(channel_layer.Stat[stat]) < value:
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def interrupt(loop, coroutine):
+    """Runs a coroutine until a signal's handler raises out of its loop; then to its end."""
+    task = loop.create_task(coroutine)
+    alarm = loop.call_later(WAIT, loop.stop)  # where what it waits for was lost
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(task)
+    alarm.cancel()
+    return loop.run_until_complete(asyncio.wait_for(task, WAIT))
+
+
+@pytest.fixture
+def two():
+    """A layer, and another one on the same broker: the outcomes of its sends are its own."""
+    host = f"memory://{uuid.uuid4().hex}"
+    with channel_layer.Layer(host=host) as layer, channel_layer.Layer(host=host) as other:
+        for each in (layer, other):
+            each.blocking.wait_ready(WAIT)
+        yield layer, other
 
 
 @pytest.fixture
@@ -107,78 +127,59 @@ def interrupts():
     signal.signal(signal.SIGINT, before)
 
 
-def test_an_outcome_is_not_lost_to_a_signal(layer, interrupts, capfd):
-    layer.blocking.wait_ready(WAIT)
+@pytest.fixture
+def loop():
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+def test_an_outcome_is_not_lost_to_a_signal(two, loop, interrupts, capfd):
+    layer, _ = two
 
     async def main():
-        loop = asyncio.get_running_loop()
         trip(layer)
         sending = asyncio.ensure_future(layer.send(layer.new_channel(), {}))
-        loop.call_soon(until_due, layer, 2)
+        await asyncio.sleep(0)
+        until(layer, "SENDS_CONFIRMED", 2)
         await sending
 
-    loop = asyncio.new_event_loop()
-    try:
-        task = loop.create_task(main())
-        with pytest.raises(KeyboardInterrupt):
-            loop.run_until_complete(task)
-        loop.run_until_complete(asyncio.wait_for(task, WAIT))
-    finally:
-        loop.close()
+    interrupt(loop, main())
     assert not _callbacks.outcomes
     assert capfd.readouterr().err == ""  # nothing was dropped on the way
 
 
-def test_an_arrival_is_not_lost_to_a_signal(layer, interrupts, capfd):
-    layer.blocking.wait_ready(WAIT)
+def test_an_arrival_is_not_lost_to_a_signal(two, loop, interrupts, capfd):
+    layer, other = two
     channel = layer.new_channel()
 
     async def main():
         receiving = asyncio.ensure_future(layer.receive(channel))
         await asyncio.sleep(0)
         trip(layer)
-        sending = asyncio.ensure_future(layer.send(channel, {"n": 1}))
-        await asyncio.sleep(0)
-        until_due(layer, 2)
-        await sending
+        other.blocking.send(channel, {"n": 1})
+        until(layer, "BACKLOG", 2)
         return await receiving
 
-    loop = asyncio.new_event_loop()
-    try:
-        task = loop.create_task(main())
-        with pytest.raises(KeyboardInterrupt):
-            loop.run_until_complete(task)
-        assert loop.run_until_complete(asyncio.wait_for(task, WAIT)) == {"n": 1}
-    finally:
-        loop.close()
+    assert interrupt(loop, main()) == {"n": 1}
     assert not _callbacks.arrivals
     assert capfd.readouterr().err == ""
 
 
-def test_a_message_on_its_way_to_a_handler_is_not_lost_to_a_signal(layer, interrupts, capfd):
-    layer.blocking.wait_ready(WAIT)
-    channel, got = layer.new_channel(), []
-    loop = asyncio.new_event_loop()
+def test_a_message_on_its_way_to_a_handler_is_not_lost_to_a_signal(two, loop, interrupts, capfd):
+    layer, other = two
+    channel = layer.new_channel()
 
-    async def start():
-        receiver = layer.handle(channel, got.append)
+    async def main():
+        receiver = layer.handle(channel, lambda message: None)
         trip(layer)
-        sending = asyncio.ensure_future(layer.send(channel, {"n": 1}))
-        await asyncio.sleep(0)
-        until_due(layer, 2)
-        await sending
-        return receiver
+        other.blocking.send(channel, {"n": 1})
+        until(layer, "BACKLOG", 2)
+        await asyncio.wait([receiver.ended])
+        return receiver.ended.exception()
 
-    try:
-        task = loop.create_task(start())
-        with pytest.raises(KeyboardInterrupt):
-            loop.run_until_complete(task)
-        loop.run_until_complete(asyncio.wait_for(task, WAIT))
-    finally:
-        loop.close()
-    if not got:  # the signal came as this was called
-        got.append(layer.blocking.receive(channel, WAIT))
-    assert got == [{"n": 1}]
+    assert type(interrupt(loop, main())) is KeyboardInterrupt
+    assert layer.blocking.receive(channel, WAIT) == {"n": 1}
     assert capfd.readouterr().err == ""
 
 
@@ -272,8 +273,9 @@ def test_a_call_that_blocks_sees_ctrl_c_at_once(call):
                 stat.seek(0)
         sent = time.time()
         child.send_signal(signal.SIGINT)
-        word, at = child.stdout.readline().split()
-        assert word == "interrupted" and child.wait(WAIT) == 0
+        output, _ = child.communicate(timeout=WAIT)
+        word, at = output.split()
+        assert word == "interrupted" and child.returncode == 0
         assert float(at) - sent < 0.2
     finally:
         child.kill()

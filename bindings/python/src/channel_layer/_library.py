@@ -32,11 +32,25 @@ WAITING = (
 BOTH = ("layer_poll", "layer_receive_next")
 
 
+def refuse_subinterpreter() -> None:
+    """Callbacks from C find their interpreter by their thread, which is the main one: ctypes would
+    hang or crash in another."""
+    current, main = (
+        ctypes.PYFUNCTYPE(ctypes.c_void_p)((f"PyInterpreterState_{name}", ctypes.pythonapi))
+        for name in ("Get", "Main")
+    )
+    if current() != main():
+        raise ImportError(
+            "channel_layer cannot be used in a subinterpreter, only in the main interpreter of a "
+            "process (with mod_wsgi: WSGIApplicationGroup %{GLOBAL})"
+        )
+
+
 def candidates():
     """Where the library may be: as the environment says, in the package, in the system."""
-    folder = os.environ.get("CHANNEL_LAYER_LIBRARY")
-    if folder:
-        path = Path(folder)
+    given = os.environ.get("CHANNEL_LAYER_LIBRARY")
+    if given:
+        path = Path(given)
         return [str(path / NAME if path.is_dir() else path)]
     packaged = Path(__file__).with_name(NAME)
     return [str(packaged)] if packaged.exists() else [NAME]
@@ -51,10 +65,11 @@ def load():
             problems.append(str(problem))
     raise ImportError(
         f"channel_layer: cannot load {NAME}: {'; '.join(problems)}. Install the wheel that holds "
-        "it or the library itself, or name its folder in CHANNEL_LAYER_LIBRARY"
+        "it or the library itself, or name its file or folder in CHANNEL_LAYER_LIBRARY"
     )
 
 
+refuse_subinterpreter()
 path, quick, waiting = load()
 _declarations.declare(quick, [n for n in _declarations.FUNCTIONS if n not in WAITING])
 _declarations.declare(waiting, WAITING + BOTH)
