@@ -83,22 +83,27 @@ async def test_authorities_given_as_text_are_trusted(world, new):
     await assert_works(new(world.open, context))
 
 
-async def test_an_authority_that_the_system_has_in_a_folder_is_trusted(
+async def test_an_authority_that_the_system_has_in_a_folder_is_trusted_without_a_context(
     world, new, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
     shutil.copy(world.authority.file, tmp_path / "authority.pem")
     subprocess.run(["openssl", "rehash", tmp_path], timeout=WAIT, check=True)
-    await assert_works(new(world.open, ssl.create_default_context()))
+    await assert_works(new(world.open, None))
+    with pytest.raises(ValueError, match="leave ssl_context out"):
+        new(world.open, ssl.create_default_context())
+
+
+async def test_authorities_given_as_text_by_option_are_trusted(world, new):
+    text = world.authority.file.read_text("ascii")
+    await assert_works(new(world.open, None, tls_ca_pem=text))
 
 
 @pytest.mark.parametrize("whose", ["another authority's", "the system's"])
 async def test_no_other_authority_is_trusted(whose, world, new, caplog):
     context = (
-        ssl.create_default_context()
-        if whose == "the system's"
-        else ssl.create_default_context(cafile=world.stranger.file)
+        None if whose == "the system's" else ssl.create_default_context(cafile=world.stranger.file)
     )
     assert "trusted CA" in await warning_of_a_send(new(world.open, context), caplog)
 
@@ -191,8 +196,8 @@ def revocable(context):
         (revocable, "revocation"),
     ],
 )
-def test_what_a_context_cannot_have_is_refused(change, words):
-    context = ssl.create_default_context()
+def test_what_a_context_cannot_have_is_refused(change, words, world):
+    context = world.context()
     RabbitmqChannelLayer(host="amqps://localhost/", ssl_context=context)
     change(context)
     with pytest.raises(ValueError, match=words):
@@ -204,7 +209,7 @@ def test_a_context_whose_authorities_cannot_be_read_is_refused(world, tmp_path):
     of_a_folder = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     of_a_folder.load_verify_locations(capath=str(tmp_path))
     of_the_server_alone = ssl.create_default_context(cafile=world.authority.server().file)
-    for context, words in ((of_a_folder, "capath"), (of_the_server_alone, "no authorities")):
+    for context, words in ((of_a_folder, "folder"), (of_the_server_alone, "no authorities")):
         with pytest.raises(ValueError, match=words) as caught:
             RabbitmqChannelLayer(host="amqps://localhost/", ssl_context=context)
         assert "tls_ca_file" in str(caught.value)
@@ -220,10 +225,13 @@ def test_a_host_without_encryption_is_refused(host):
 
 
 def test_authorities_from_two_places_are_refused(world):
-    with pytest.raises(ValueError, match="both ssl_context and tls_ca_file"):
-        RabbitmqChannelLayer(
-            host="amqps://localhost/", ssl_context=world.context(), tls_ca_file=world.authority.file
-        )
+    for name in ("tls_ca_file", "tls_ca_pem"):
+        with pytest.raises(ValueError, match=f"both ssl_context and {name}"):
+            RabbitmqChannelLayer(
+                host="amqps://localhost/",
+                ssl_context=world.context(),
+                **{name: world.authority.file},
+            )
 
 
 def test_what_is_no_context_is_a_type_error():

@@ -191,6 +191,19 @@ async def test_every_one_that_closes_a_layer_at_once_is_told_when_it_is_closed(o
     assert await soon(asyncio.gather(*closes)) == [None] * 10
 
 
+async def test_a_loop_watches_until_the_last_that_closes_is_told(layer):
+    await soon(layer.wait_ready())
+    loop, loops = asyncio.get_running_loop(), layer._loops
+    with loops.closing():
+        with loops.closing():
+            pass
+        await asyncio.sleep(0.01)
+        assert loop.remove_reader(layer._handle.fd)
+        loop.add_reader(layer._handle.fd, loops.on_readable, loop)
+    await asyncio.sleep(0.01)
+    assert not loop.remove_reader(layer._handle.fd)
+
+
 AT_EXIT = """
 import asyncio, atexit, os
 import channel_layer

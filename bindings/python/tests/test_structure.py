@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import channel_layer
-from channel_layer import Message, _completion, _handle, _library, _ssl_context
+from channel_layer import Message, _completion, _handle, _library
 from channel_layer._unique import Unique
 
 PACKAGE = Path(channel_layer.__file__).parent
@@ -114,7 +114,6 @@ async def made(layer):
             channel_layer.blocking.Blocking: lambda: layer.blocking,
             _handle.Handle: lambda: layer._handle,
             _handle.Config: lambda: _handle.Config({}, layer._handle.hooks),
-            _ssl_context.TextFile: lambda: _ssl_context.TextFile("text"),
             _handle.Hooks: lambda: layer._handle.hooks,
             type(layer._loops): lambda: layer._loops,
         }

@@ -19,7 +19,7 @@ from channels.exceptions import ChannelFull, StopConsumer
 from channels.layers import BaseChannelLayer
 
 from ._process import identity, in_forked_child
-from ._ssl_context import TextFile, authorities_of
+from ._ssl_context import authorities_of
 from .errors import (
     BusyError,
     ClosedError,
@@ -73,7 +73,6 @@ class _Own:
 
     def __init__(self) -> None:
         self.layer = None
-        self.authorities = None  # the file of its authorities
         self.lock = threading.Lock()
 
 
@@ -93,7 +92,8 @@ class RabbitmqChannelLayer(BaseChannelLayer):
     `local_expiry` says otherwise. `group_expiry`: a number of seconds; None or "never": memberships
     do not expire.
 
-    `ssl_context`: its authorities are taken over, as they are when this is made. A client
+    `ssl_context`: the authorities that it shows by `get_ca_certs()` when this is made are trusted,
+    and no others; one that shows none is refused. A client
     certificate cannot be read out of it: give `tls_cert_file` and `tls_key_file`. Ciphers are the
     library's own.
 
@@ -134,7 +134,6 @@ class RabbitmqChannelLayer(BaseChannelLayer):
             group_expiry="never" if group_expiry is None else group_expiry,
             groups_exchange=groups_exchange,
         )
-        self._authorities = None
         if prefetch_count is None:
             if not isinstance(local_capacity, int) or local_capacity < 1:
                 raise ValueError(f"local_capacity is a number above 0, not {local_capacity!r}")
@@ -144,10 +143,11 @@ class RabbitmqChannelLayer(BaseChannelLayer):
             options["local_capacity"] = local_capacity
             options["prefetch_count"] = prefetch_count
         if ssl_context is not None:
-            if options.get("tls_ca_file") is not None:
-                raise ValueError("CONFIG has both ssl_context and tls_ca_file")
+            for name in ("tls_ca_file", "tls_ca_pem"):
+                if options.get(name) is not None:
+                    raise ValueError(f"CONFIG has both ssl_context and {name}")
             _check_hosts_of_context(host)
-            self._authorities = authorities_of(ssl_context)
+            options["tls_ca_pem"] = authorities_of(ssl_context)
         self._options = options
         self._owns = {}  # process: what it has
         self._closed = False
@@ -184,11 +184,7 @@ class RabbitmqChannelLayer(BaseChannelLayer):
             if self._closed:
                 raise StopConsumer
             if own.layer is None:
-                options = self._options
-                if self._authorities is not None:
-                    own.authorities = TextFile(self._authorities)
-                    options = {**options, "tls_ca_file": own.authorities.path}
-                own.layer = Layer(on_log=_log, **options)
+                own.layer = Layer(on_log=_log, **self._options)
             return own.layer
 
     async def close(self):
