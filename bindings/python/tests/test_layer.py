@@ -182,7 +182,7 @@ class LoopThread:
 
 
 def test_two_loops_share_one_queue_and_each_gets_what_it_waits_for(open_layer):
-    layer = open_layer(remote_capacity=1000)
+    layer = open_layer(remote_capacity=1000, stall_after=0)  # however slow the machine is
     loops = [LoopThread(), LoopThread()]
     channels = [layer.new_channel(), layer.new_channel()]
     assert channels[0].split("!")[0] == channels[1].split("!")[0]
