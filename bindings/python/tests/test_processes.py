@@ -18,6 +18,7 @@ import pytest
 
 import channel_layer
 from channel_layer import BusyError, DisconnectedError, TimedOutError, UnconfirmedError
+from channel_layer._library import waiting
 from conftest import WAIT, in_thread, soon
 
 HERE = Path(__file__).resolve().parent
@@ -202,6 +203,15 @@ async def test_a_loop_watches_until_the_last_that_closes_is_told(layer):
         loop.add_reader(layer._handle.fd, loops.on_readable, loop)
     await asyncio.sleep(0.01)
     assert not loop.remove_reader(layer._handle.fd)
+
+
+async def test_a_loop_that_saw_the_end_of_a_layer_is_told_when_it_closes_it(layer):
+    await soon(layer.wait_ready())
+    loop = asyncio.get_running_loop()
+    assert waiting.layer_close(layer._handle.pointer, WAIT * 1000, None) == 0
+    layer._loops.on_readable(loop)  # as when its descriptor is readable
+    assert not loop.remove_reader(layer._handle.fd)
+    await soon(layer.close())
 
 
 AT_EXIT = """
