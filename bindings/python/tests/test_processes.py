@@ -205,6 +205,17 @@ async def test_a_loop_watches_until_the_last_that_closes_is_told(layer):
     assert not loop.remove_reader(layer._handle.fd)
 
 
+async def test_a_layer_is_closed_twice_in_a_row(layer):
+    async def twice():
+        await layer.wait_ready()
+        for _ in range(2):
+            await layer.close()
+
+    await soon(asyncio.ensure_future(twice()))
+    await asyncio.sleep(0.01)
+    assert not asyncio.get_running_loop().remove_reader(layer._handle.fd)
+
+
 async def test_a_loop_that_saw_the_end_of_a_layer_is_told_when_it_closes_it(layer):
     await soon(layer.wait_ready())
     loop = asyncio.get_running_loop()

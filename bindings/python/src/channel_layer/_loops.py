@@ -78,4 +78,9 @@ class Loops(Unique):
                     self._seen = None
         for loop in loops:
             if not loop.is_closed():
-                call_in(loop, loop.remove_reader, self._handle.fd)
+                call_in(loop, self._stop, loop)
+
+    def _stop(self, loop) -> None:
+        with self._lock:
+            if loop not in self._loops:  # it may have come again meanwhile, to close again
+                loop.remove_reader(self._handle.fd)
