@@ -66,7 +66,7 @@ class Handle(Unique):
     about to make one.
     """
 
-    def __init__(self, options: dict, hooks: Hooks) -> None:
+    def __init__(self, options: dict, hooks: Hooks, default=None) -> None:
         self._cell = ctypes.c_void_p()
         options = {name: value for name, value in options.items() if value is not None}
         config, failure = Config(options, hooks), Failure()
@@ -74,6 +74,7 @@ class Handle(Unique):
         check(status, failure)
         self.pointer = self._cell.value
         self.hooks = hooks  # they live as long as C may call them
+        self.default = default  # converts what MessagePack does not have, or is None
         self.fd = quick.layer_fd(self.pointer)
         self.process = identity()
         self.timeout = float(options.get("timeout", DEFAULT_TIMEOUT))  # of sends, in seconds

@@ -11,9 +11,10 @@ from ._callbacks import FOREIGN, arrivals, is_inside, outcomes, raise_interrupti
 from ._completion import LOOK_AGAIN, Completion, must_watch
 from ._library import DEFAULT_TIMEOUT, Failure, check, milliseconds, quick, text, waiting
 from ._loops import Loops
+from ._packing import pack
 from ._unique import Unique
 from .errors import DiscardedError, Status, TimedOutError
-from .message import Message, pack, take
+from .message import Message, take
 
 OK, BUSY, TIMEOUT = int(Status.OK), int(Status.BUSY), int(Status.TIMEOUT)
 CANCELLED = int(Status.CANCELLED)
@@ -62,7 +63,7 @@ class Blocking(Unique):
             json = text(message, "JSON")
             self._call(waiting.layer_send_json, quick.layer_send_json_async, name, json)
         else:
-            packed = pack(message)
+            packed = pack(message, self._handle.default)
             self._call(waiting.layer_send, quick.layer_send_async, name, packed, len(packed))
 
     def group_send(self, group: str, message) -> None:
@@ -72,7 +73,7 @@ class Blocking(Unique):
             json = text(message, "JSON")
             self._call(waiting.layer_group_send_json, quick.layer_group_send_json_async, name, json)
         else:
-            packed = pack(message)
+            packed = pack(message, self._handle.default)
             self._call(
                 waiting.layer_group_send, quick.layer_group_send_async, name, packed, len(packed)
             )

@@ -13,6 +13,7 @@ from ._handle import Handle
 from ._hooks import Hooks
 from ._library import DEFAULT_TIMEOUT, Failure, check, milliseconds, quick, text, waiting
 from ._loops import Loops
+from ._packing import pack
 from ._unique import Unique
 from .blocking import Blocking
 from .errors import (
@@ -24,7 +25,7 @@ from .errors import (
     Status,
     TimedOutError,
 )
-from .message import Message, pack, take
+from .message import Message, take
 from .receiver import Receiver
 
 OK, BUSY, TIMEOUT = int(Status.OK), int(Status.BUSY), int(Status.TIMEOUT)
@@ -52,13 +53,18 @@ class Layer(Unique):
     With `Isolation.LOST`, `channel` (None: several channels that are not reported separately) has
     lost its `count` newest messages since the last such call. With `Isolation.ENDED`, channels have
     lost `count` messages in all. `channel` is None except with `LOST`.
+
+    `default(value)` is called for a value in a message that MessagePack does not have, as a UUID or
+    a datetime, and returns what is sent instead; or it raises TypeError, as that of `json.dumps`.
     """
 
-    def __init__(self, *, on_log=None, on_state=None, on_isolation=None, **options) -> None:
+    def __init__(
+        self, *, on_log=None, on_state=None, on_isolation=None, default=None, **options
+    ) -> None:
         if str(options.get("dispatch", "poll")) != "poll":
             raise InvalidError("option dispatch: only `poll` is possible in Python")
         options["dispatch"] = "poll"
-        self._handle = Handle(options, Hooks(on_log, on_state, on_isolation))
+        self._handle = Handle(options, Hooks(on_log, on_state, on_isolation), default)
         self._loops = Loops(self._handle)
         self._turns = 0
 
@@ -216,7 +222,7 @@ class Layer(Unique):
                 quick.layer_send_json_async, text(channel, "channel"), text(message, "JSON")
             )
             return
-        name, packed = text(channel, "channel"), pack(message)
+        name, packed = text(channel, "channel"), pack(message, self._handle.default)
         await self._outcome(quick.layer_send_async, name, packed, len(packed))
 
     async def group_send(self, group: str, message) -> None:
@@ -229,7 +235,7 @@ class Layer(Unique):
                 quick.layer_group_send_json_async, text(group, "group"), text(message, "JSON")
             )
             return
-        name, packed = text(group, "group"), pack(message)
+        name, packed = text(group, "group"), pack(message, self._handle.default)
         await self._outcome(quick.layer_group_send_async, name, packed, len(packed))
 
     # --- receiving --------------------------------------------------------------------------
@@ -240,6 +246,10 @@ class Layer(Unique):
         `timeout`: seconds, or None to wait for as long as it takes; then `TimedOutError`. Of a call
         that is cancelled or timed out no message is lost. Several that wait share the messages.
         """
+        return await self._next(channel, timeout, None)
+
+    async def _next(self, channel: str, timeout, notices):
+        """The next message of a channel, or the next of `notices` for it, which are a dict."""
         # Between a message's leaving its channel and the return there is no await, so that no
         # cancellation can come between: a cancelled call has taken nothing.
         loop = self._loops.running()
@@ -250,16 +260,18 @@ class Layer(Unique):
             self._turns = 0
             await asyncio.sleep(0)
         while True:
-            message = take(self._handle, name)
+            message = None if notices is None else notices.take(channel)
+            if message is None:
+                message = take(self._handle, name)
             if message is not None:
                 return message
             left = None if deadline is None else deadline - loop.time()
             if left is not None and left <= 0:
                 raise TimedOutError(f"no message came to {channel} within {timeout} s")
-            await self._arrival(loop, name, left)
+            await self._arrival(loop, name, left, notices)
 
-    async def _arrival(self, loop, name: bytes, timeout) -> None:
-        """Waits until there may be a message in a channel."""
+    async def _arrival(self, loop, name: bytes, timeout, notices) -> None:
+        """Waits until there may be a message in a channel, or a notice for it."""
         future = loop.create_future()
         token, receiver, failure = next(tokens), ctypes.c_uint64(), Failure()
         _callbacks.arrivals[token] = future
@@ -278,8 +290,12 @@ class Layer(Unique):
         timer = None if timeout is None else loop.call_later(timeout, settle, future, TIMEOUT)
         ended = FOREIGN
         try:
+            if notices is not None:
+                notices.wait(name.decode(), future)
             ended = await future
         finally:
+            if notices is not None:
+                notices.stop_waiting(name.decode(), future)
             if timer is not None:
                 timer.cancel()
             waits = _callbacks.arrivals.pop(token, None) is not None

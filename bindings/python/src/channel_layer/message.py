@@ -1,4 +1,4 @@
-"""Messages: packing what is sent, and reading what was received."""
+"""Messages that were received."""
 
 from __future__ import annotations
 
@@ -9,25 +9,9 @@ from collections.abc import Mapping
 import msgpack
 
 from ._library import Failure, check, quick
-from .errors import InvalidError, Status
+from .errors import Status
 
 OK, TIMEOUT = int(Status.OK), int(Status.TIMEOUT)
-
-
-def pack(message) -> bytes:
-    """A dict as MessagePack; bytes are taken as MessagePack already.
-
-    What the broker's other side could not read (a reserved key, a number beyond 64 bits, a set) is
-    an error here or in the library.
-    """
-    if isinstance(message, (dict, Mapping)):
-        try:
-            return msgpack.packb(message if isinstance(message, dict) else dict(message))
-        except (ValueError, OverflowError) as problem:
-            raise InvalidError(f"the message cannot be packed: {problem}") from problem
-    if isinstance(message, (bytes, bytearray, memoryview)):
-        return bytes(message)
-    raise TypeError(f"a message is a dict, or bytes of MessagePack, not {type(message).__name__}")
 
 
 def unpack(packed: bytes) -> dict:
