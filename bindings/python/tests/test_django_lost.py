@@ -56,6 +56,27 @@ async def test_a_lost_connection_is_logged_and_made_again(how, node, caplog):
         await layer.close()
 
 
+async def test_consumers_get_a_message_of_a_lost_connection_and_one_of_its_return(node):
+    layer = RabbitmqChannelLayer(
+        host=node.url("asgi"), on_disconnect="layer.lost", on_reconnect="layer.back"
+    )
+    try:
+        await layer.layer.wait_ready(WAIT)
+        channel = await layer.new_channel()
+        receiving = asyncio.ensure_future(layer.receive(channel))
+        await asyncio.sleep(0)
+        await in_thread(node.kill9)
+        assert await soon(receiving) == {"type": "layer.lost", "generation": 1}
+        receiving = asyncio.ensure_future(layer.receive(channel))
+        await in_thread(node.start)
+        assert await soon(receiving) == {"type": "layer.back", "generation": 2}
+        assert layer.generation() == 2
+        await layer.send(channel, {"n": 1})
+        assert await soon(layer.receive(channel)) == {"n": 1}
+    finally:
+        await layer.close()
+
+
 async def test_a_channel_whose_process_is_gone_is_logged(amqp, caplog):
     caplog.set_level(logging.INFO)
     layer, gone = RabbitmqChannelLayer(host=amqp), RabbitmqChannelLayer(host=amqp)
