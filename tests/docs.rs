@@ -198,6 +198,42 @@ fn each_row_of_what_happens_when_names_tests_that_exist() {
 }
 
 #[test]
+fn each_row_of_the_specification_names_tests_that_exist_or_says_why_there_is_none() {
+    let page = read("docs/specification.md");
+    let table = between(
+        &page,
+        "<!-- specification -->",
+        "<!-- end of specification -->",
+    );
+    let tests = sources("tests/c/conformance", &["c"])
+        + &sources("src/layer", &["rs"])
+        + &sources("bindings/python/tests", &["py"]);
+    let mut count = 0;
+    for row in table.lines().skip(2) {
+        let columns: Vec<_> = row.split(" |").collect();
+        let [_, this_layer, names, ""] = columns[..] else {
+            panic!("this row has not three columns: {row}");
+        };
+        let names: Vec<_> = names.split('`').skip(1).step_by(2).collect();
+        assert!(
+            !names.is_empty() || this_layer.trim_start().starts_with("No rule"),
+            "this row names no test: {row}"
+        );
+        for name in names {
+            let exists = ["CASE({}", "CASE_WHEN({}", "def {}(", "fn {}("]
+                .iter()
+                .any(|form| tests.contains(&form.replace("{}", name)));
+            assert!(exists, "there is no test '{name}', which the page names");
+            count += 1;
+        }
+    }
+    assert!(
+        count >= 60,
+        "the tests of the table were not found: {count}"
+    );
+}
+
+#[test]
 fn the_header_and_the_changelog_have_this_version() {
     let version = env!("CARGO_PKG_VERSION");
     assert!(
