@@ -425,11 +425,16 @@ impl EventFd {
             let seen = flags(shown);
             set == 0 && seen >= 0 && (seen ^ wanted) & libc::O_APPEND == 0
         };
+        if before < 0 {
+            return false;
+        }
         let with_flag = before | libc::O_APPEND;
-        before >= 0
-            && [with_flag, before, with_flag, before]
-                .into_iter()
-                .fold(true, |intact, wanted| follows(wanted) && intact)
+        let mut intact = true;
+        // All of them, so that the flags are in the end what they were.
+        for wanted in [with_flag, before, with_flag, before] {
+            intact &= follows(wanted);
+        }
+        intact
     }
 
     /// Closes `raw`, unless that is another file by now.
