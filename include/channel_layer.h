@@ -829,8 +829,9 @@ layer_status_t layer_group_send_async(const layer_t *layer,
 // `layer_send_json` without waiting: the outcome goes to `done`.
 //
 // `channel`, `json`: borrowed until the call returns. The rules of `layer_send_json` hold for the
-// text; one that is not allowed is `LAYER_INVALID` here, and never an outcome. All else as
-// `layer_send_async`.
+// text; one that is not allowed is `LAYER_INVALID` here, and never an outcome.
+//
+// All else as `layer_send_async`.
 LAYER_MUST_USE
 layer_status_t layer_send_json_async(const layer_t *layer,
                                      const char *channel,

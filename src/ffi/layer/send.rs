@@ -178,8 +178,9 @@ pub unsafe extern "C" fn layer_group_send_async(
 /// `layer_send_json` without waiting: the outcome goes to `done`.
 ///
 /// `channel`, `json`: borrowed until the call returns. The rules of `layer_send_json` hold for the
-/// text; one that is not allowed is `LAYER_INVALID` here, and never an outcome. All else as
-/// `layer_send_async`.
+/// text; one that is not allowed is `LAYER_INVALID` here, and never an outcome.
+///
+/// All else as `layer_send_async`.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn layer_send_json_async(
