@@ -11,6 +11,7 @@ class Broadcast
     @mutex = Mutex.new
     @layer = nil
     @pid = nil
+    @queues = []
   end
 
   # Sends a Hash to every subscriber of a stream, in every process.
@@ -18,16 +19,26 @@ class Broadcast
     layer.group_send(stream, message)
   end
 
-  # A queue that gets what is broadcast on the stream, until the block ends.
+  # A queue that gets what is broadcast on the stream, until the block ends. It is closed with the
+  # process.
   def subscribe(stream)
     layer = self.layer
     channel = layer.new_channel("stream.")
     queue = Thread::Queue.new
+    @mutex.synchronize { @queues << queue }
     layer.receive(channel) { |message| queue << message }
     layer.group_add(stream, channel)
     yield queue
   ensure
-    layer.channel_discard(channel) if channel
+    @mutex.synchronize { @queues.delete(queue) }
+    layer.channel_discard(channel) if channel && layer.state != :closed
+  end
+
+  # Ends all subscriptions of this process, and closes its layer.
+  def close
+    layer, queues = @mutex.synchronize { [@layer, @queues.dup] }
+    queues.each(&:close)
+    layer&.close(timeout: 1)
   end
 
   private
@@ -38,8 +49,19 @@ class Broadcast
       if @pid != Process.pid
         @layer = ChannelLayer.open(**@options)
         @pid = Process.pid
+        @queues = []
+        close_at_term
       end
       @layer
+    end
+  end
+
+  # A server that is told to stop waits for the answers that it is writing, and a stream of events
+  # has no end. What the server does at TERM is done after this.
+  def close_at_term
+    server = Signal.trap("TERM") do
+      Thread.new { close } # a trap must not wait for a mutex
+      server.respond_to?(:call) ? server.call : exit
     end
   end
 end

@@ -50,6 +50,10 @@ class TestServers < Minitest::Test
     [socket, process]
   end
 
+  def now
+    Process.clock_gettime(Process::CLOCK_MONOTONIC)
+  end
+
   def say(port, room, text)
     TCPSocket.open("127.0.0.1", port) do |socket|
       socket.write("POST /#{room} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" \
@@ -83,6 +87,22 @@ class TestServers < Minitest::Test
         socket.close
       end
     end
+  end
+
+  def test_puma_stops_within_a_second_of_term_though_streams_are_open
+    port = self.port
+    clients = []
+    stopping = nil
+    serve("puma", "-w", "2", "--preload", "-t", "16:16", "-b", "tcp://127.0.0.1:#{port}",
+          "config.ru", port:) do
+      20.times { clients << listen(port, "lobby") }
+      assert_equal 2, clients.map(&:last).uniq.size, "one process has all the clients"
+      stopping = now
+    end
+    assert_operator now - stopping, :<, 3 # a second, on a machine that does more than this
+    clients.each { |socket, _| within { socket.read } }
+  ensure
+    clients&.each { |socket, _| socket.close }
   end
 
   def test_two_unicorn_workers_broadcast_to_each_other
