@@ -12,6 +12,8 @@
 use std::ffi::{CStr, c_int, c_void};
 use std::slice;
 
+use crate::runtime;
+
 const NAME: &[u8; 16] = b"channel_layer\0\0\0";
 const NAME_BYTES: u32 = 14; // with one NUL, without what fills up to 4 bytes
 const KIND: u32 = 1;
@@ -37,8 +39,11 @@ static NOTE: Note = Note {
 /// The files of the other copies; that of the program itself is empty.
 pub(crate) fn others() -> Vec<String> {
     let mut found = Vec::new();
-    // SAFETY: `look` gets what it expects as its last argument, and keeps nothing.
-    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut found).cast()) };
+    // The loader's lock is held meanwhile.
+    runtime::without_forks(|| {
+        // SAFETY: `look` gets what it expects as its last argument, and keeps nothing.
+        unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut found).cast()) };
+    });
     found
 }
 
@@ -92,6 +97,9 @@ fn ours(notes: &[u8], align: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
     use super::*;
 
     fn note(name: &[u8], content: &[u8], kind: u32) -> Vec<u8> {
@@ -109,6 +117,26 @@ mod tests {
     #[test]
     fn a_process_with_one_copy_has_no_others() {
         assert_eq!(others(), Vec::<String>::new());
+    }
+
+    /// In the child, the loader's lock must not be held by a thread that is not there.
+    #[test]
+    fn a_child_that_is_forked_while_another_thread_looks_can_look_too() {
+        let stop = AtomicBool::new(false);
+        let in_time = thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        others();
+                    }
+                });
+            }
+            let children = (0..300).map(|_| runtime::in_forked_child(|| others().is_empty()));
+            let in_time = children.into_iter().all(|right| right);
+            stop.store(true, Ordering::Relaxed);
+            in_time
+        });
+        assert!(in_time);
     }
 
     #[test]

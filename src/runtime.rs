@@ -36,14 +36,57 @@ static WATCHED: AtomicBool = AtomicBool::new(false);
 #[unsafe(link_section = ".init_array")]
 static AT_LOAD: extern "C" fn() = watch_forks;
 
+/// How many forks are under way, and how many calls that none may come into.
+static FORKING: AtomicU64 = AtomicU64::new(0);
+static SHIELDED: AtomicU64 = AtomicU64::new(0);
+
+/// How long a fork waits for such a call, each of which takes microseconds.
+const FORK_WAITS: u32 = 100;
+const A_MOMENT: Duration = Duration::from_millis(1);
+
+/// Calls `body` while this process does not fork: in the child, a lock of the system's that another
+/// thread held at that moment would stay locked for ever.
+pub(crate) fn without_forks<R>(body: impl FnOnce() -> R) -> R {
+    watch_forks();
+    loop {
+        SHIELDED.fetch_add(1, Ordering::SeqCst);
+        if FORKING.load(Ordering::SeqCst) == 0 {
+            break;
+        }
+        SHIELDED.fetch_sub(1, Ordering::SeqCst);
+        std::thread::sleep(A_MOMENT);
+    }
+    let result = body();
+    SHIELDED.fetch_sub(1, Ordering::SeqCst);
+    result
+}
+
 extern "C" fn watch_forks() {
+    extern "C" fn before() {
+        FORKING.fetch_add(1, Ordering::SeqCst);
+        // Not for ever: the thread that forks may itself hold what such a call waits for, as in a
+        // constructor that the loader runs.
+        for _ in 0..FORK_WAITS {
+            if SHIELDED.load(Ordering::SeqCst) == 0 {
+                break;
+            }
+            std::thread::sleep(A_MOMENT);
+        }
+    }
+    extern "C" fn in_parent() {
+        FORKING.fetch_sub(1, Ordering::SeqCst);
+    }
     extern "C" fn in_child() {
         FORKS.fetch_add(1, Ordering::Relaxed);
+        // Other threads, and what they were about, are not here.
+        FORKING.store(0, Ordering::SeqCst);
+        SHIELDED.store(0, Ordering::SeqCst);
     }
     if !WATCHED.load(Ordering::Acquire) {
-        // SAFETY: the handler only adds to an atomic, which is allowed in a forked child, and the
-        // library is linked so that it is never unloaded.
-        let refused = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+        // SAFETY: the handlers only change atomics and sleep, which is allowed in a forked child
+        // too, and the library is linked so that it is never unloaded.
+        let refused =
+            unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
         debug_assert_eq!(refused, 0, "pthread_atfork fails only without memory");
         WATCHED.store(true, Ordering::Release);
     }
@@ -519,6 +562,8 @@ pub(crate) fn in_forked_child(body: impl FnOnce() -> bool) -> bool {
     // SAFETY: the child runs `body` and ends, without the destructors of its parent.
     let child = unsafe { libc::fork() };
     if child == 0 {
+        // SAFETY: a child that hangs is ended by the signal.
+        unsafe { libc::alarm(20) };
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
         // SAFETY: ends this process.
         unsafe { libc::_exit(i32::from(!matches!(outcome, Ok(true)))) };
