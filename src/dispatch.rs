@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
-use crate::runtime::{EventFd, process_generation, spawn_thread};
+use crate::runtime::{WatchedFd, process_generation, spawn_thread};
 use crate::sync::{Condvar, Mutex};
 
 thread_local! {
@@ -108,7 +108,7 @@ pub(crate) struct Dispatcher<J> {
     /// Nothing is due or runs, or a thread has ended: for whoever waits for that. Apart, or the
     /// news of one job could go to a thread that does not run it.
     quiet: Condvar,
-    event: Option<EventFd>,
+    event: Option<WatchedFd>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -144,7 +144,7 @@ impl<J: Send + 'static> Dispatcher<J> {
             }),
             changed: Condvar::new(),
             quiet: Condvar::new(),
-            event: polled.then(EventFd::new).transpose().map_err(|error| {
+            event: polled.then(WatchedFd::new).transpose().map_err(|error| {
                 Error::new(
                     ErrorKind::Internal,
                     "the system gives no descriptor for option 'dispatch=poll'",
@@ -184,12 +184,12 @@ impl<J: Send + 'static> Dispatcher<J> {
 
     /// The descriptor that is readable while something is due.
     pub(crate) fn fd(&self) -> Option<RawFd> {
-        self.event.as_ref().map(EventFd::raw)
+        self.event.as_ref().map(WatchedFd::raw)
     }
 
     /// A duplicate of it, which the caller owns.
     pub(crate) fn fd_duplicate(&self) -> Option<io::Result<OwnedFd>> {
-        self.event.as_ref().map(EventFd::duplicate)
+        self.event.as_ref().map(WatchedFd::duplicate)
     }
 
     /// Where the descriptor is closed, or its number another file's: that number.

@@ -13,7 +13,6 @@ pub mod stats;
 
 mod back_pressure;
 mod broker;
-mod copies;
 mod dispatch;
 mod endpoint;
 mod ffi;

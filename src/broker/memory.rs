@@ -18,9 +18,8 @@ use crate::broker::{
     Outcome, Publication, Route, Token,
 };
 use crate::config::Settings;
-use crate::copies;
 use crate::log::RecordId;
-use crate::runtime::ProcessLocal;
+use crate::runtime::{ProcessLocal, copies};
 use crate::sync::Mutex;
 
 /// The only generation and epoch there are: nothing is ever lost here.

@@ -4,15 +4,10 @@
 //! Symbols do not tell: a copy that was loaded with `RTLD_LOCAL`, or linked statically, exports none. A note
 //! of ELF is in each that is in memory.
 
-#![allow(
-    unsafe_code,
-    reason = "the loader lists what is in memory by a callback, and by pointers"
-)]
-
 use std::ffi::{CStr, c_int, c_void};
 use std::slice;
 
-use crate::runtime;
+use super::forks::without_forks;
 
 const NAME: &[u8; 16] = b"channel_layer\0\0\0";
 const NAME_BYTES: u32 = 14; // with one NUL, without what fills up to 4 bytes
@@ -40,7 +35,7 @@ static NOTE: Note = Note {
 pub(crate) fn others() -> Vec<String> {
     let mut found = Vec::new();
     // The loader's lock is held meanwhile.
-    runtime::without_forks(|| {
+    without_forks(|| {
         // SAFETY: `look` gets what it expects as its last argument, and keeps nothing.
         unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut found).cast()) };
     });
@@ -100,6 +95,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
+    use super::super::forks::in_forked_child;
     use super::*;
 
     fn note(name: &[u8], content: &[u8], kind: u32) -> Vec<u8> {
@@ -131,7 +127,7 @@ mod tests {
                     }
                 });
             }
-            let children = (0..300).map(|_| runtime::in_forked_child(|| others().is_empty()));
+            let children = (0..300).map(|_| in_forked_child(|| others().is_empty()));
             let in_time = children.into_iter().all(|right| right);
             stop.store(true, Ordering::Relaxed);
             in_time
