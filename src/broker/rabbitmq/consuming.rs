@@ -17,7 +17,7 @@ use super::binder::{Binder, Binding};
 use super::connect::{Link, Options};
 use super::connector::Connector;
 use super::consumer::{Consumer, ConsumerEnd};
-use super::failure::{Failure, describe, is_not_found, is_resource_locked};
+use super::failure::{Failure, describe};
 use super::io_thread::{self, writes_frames};
 use super::link_life::MakeLink;
 use super::own_queue::{Look, Past, Step};
@@ -337,21 +337,9 @@ impl Owner {
         let channel = link.connection()?.create_channel();
         let channel = self.topology.answer(channel).await?;
         let patience = LOOK_PATIENCE.max(SLOW * begin.elapsed());
-        let found = find_queue(&channel, short(&self.topology.queue)?);
-        match timeout(patience, found).await {
-            Ok(Ok(())) => {
-                // It must not be dropped while the connection is being closed.
-                link.keep(channel);
-                Ok(Look::Ours)
-            }
-            Ok(Err(error)) if is_not_found(&error) => Ok(Look::Free),
-            Ok(Err(error)) if is_resource_locked(&error) => Ok(Look::Taken),
-            Ok(Err(error)) => Err(Failure::passing(describe(&error))),
-            Err(_) => {
-                link.keep(channel);
-                Ok(Look::NoAnswer)
-            }
-        }
+        let look = find_queue(link, channel, short(&self.topology.queue)?, patience);
+        look.await
+            .map_err(|error| Failure::passing(describe(&error)))
     }
 
     fn rename(&mut self) -> Result<(), Failure> {

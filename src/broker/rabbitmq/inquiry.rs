@@ -14,13 +14,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::Channel;
-use lapin::types::ShortString;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::connect::Link;
-use super::failure::is_not_found;
+use super::own_queue::Look;
 use super::shared::Shared;
 use super::topology::{Topology, find_queue, short};
 use crate::broker::{Outcome, Publication, Route, Token};
@@ -234,23 +232,8 @@ impl Inquiry {
         let Ok(channel) = self.topology.answer(connection.create_channel()).await else {
             return true;
         };
-        is_there(&link, channel, queue, PATIENCE).await
-    }
-}
-
-/// Whether `queue` is there, or nothing is answered within `patience`. The broker closes `channel`.
-pub(super) async fn is_there(
-    link: &Link,
-    channel: Channel,
-    queue: ShortString,
-    patience: Duration,
-) -> bool {
-    // Where it is dropped before the answer comes, lapin closes it, and then takes the broker's own
-    // close for an error of the connection.
-    link.keep(channel.clone());
-    match timeout(patience, find_queue(&channel, queue)).await {
-        Ok(Err(error)) => !is_not_found(&error),
-        Ok(Ok(())) | Err(_) => true,
+        let look = find_queue(&link, channel, queue, PATIENCE).await;
+        !matches!(look, Ok(Look::Free))
     }
 }
 

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 /// How long to wait where there is no answer: the broker may be slow, and the name free.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// What a look has shown.
+/// What a look for a queue has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Look {
     /// There is no such queue.

@@ -405,7 +405,8 @@ async fn a_question_for_a_queue_that_is_answered_too_late_costs_no_connection() 
     for _ in 0..20 {
         let asking = connection.create_channel().await.expect("an AMQP channel");
         let closed = asking.clone();
-        assert!(inquiry::is_there(&link, asking, queue(), Duration::ZERO).await);
+        let look = topology::find_queue(&link, asking, queue(), Duration::ZERO).await;
+        assert!(!matches!(look, Ok(own_queue::Look::Free)), "{look:?}");
         late += usize::from(closed.status().connected());
     }
     assert!(late > 0, "each answer was in time");

@@ -15,7 +15,9 @@ use lapin::{Channel, Connection, ExchangeKind};
 use tokio::time::timeout;
 
 use super::binder::{BINDING_CHANNELS, Binder, Change};
-use super::failure::{Failure, is_access_refused};
+use super::connect::Link;
+use super::failure::{Failure, is_access_refused, is_not_found, is_resource_locked};
+use super::own_queue::Look;
 use crate::broker::BindingChange;
 use crate::config::Settings;
 
@@ -208,20 +210,37 @@ impl Topology {
     }
 }
 
-/// Asks whether there is a queue of this name; an error says that there is none, or that it belongs to
-/// another connection. The broker closes `channel` then.
-pub(super) async fn find_queue(channel: &Channel, queue: ShortString) -> lapin::Result<()> {
+/// Looks for a queue of this name. Where there is none, or one of another connection, the broker closes
+/// `channel`.
+pub(super) async fn find_queue(
+    link: &Link,
+    channel: Channel,
+    queue: ShortString,
+    patience: Duration,
+) -> lapin::Result<Look> {
+    // Where it is dropped before the answer comes, lapin closes it, and then takes the broker's own
+    // close for an error of the connection. Nor may it be dropped while the connection is being closed.
+    link.keep(channel.clone());
     // Without `nowait` it would hang where the process of the queue is dead.
     let flags = QueueDeclareOptions {
         passive: true,
         nowait: true,
         ..QueueDeclareOptions::default()
     };
-    channel
-        .queue_declare(queue, flags, FieldTable::default())
-        .await?;
-    // What is answered to this comes behind the error.
-    channel.basic_qos(1, BasicQosOptions::default()).await
+    let question = async {
+        channel
+            .queue_declare(queue, flags, FieldTable::default())
+            .await?;
+        // What is answered to this comes behind the error.
+        channel.basic_qos(1, BasicQosOptions::default()).await
+    };
+    match timeout(patience, question).await {
+        Ok(Ok(())) => Ok(Look::Ours),
+        Ok(Err(error)) if is_not_found(&error) => Ok(Look::Free),
+        Ok(Err(error)) if is_resource_locked(&error) => Ok(Look::Taken),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Ok(Look::NoAnswer),
+    }
 }
 
 /// A name as AMQP carries it. Ours are checked before they come here.
