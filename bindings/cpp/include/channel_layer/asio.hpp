@@ -590,7 +590,7 @@ struct receive_initiation {
 /// A handler is called once, on its associated executor, else on the driver's, never inside the
 /// call that begins the operation and never inside a callback of the layer: it may call what waits.
 /// Names and bytes are copied. Its wait for callbacks keeps `run()` from returning until `stop`,
-/// until the driver is destroyed, or until the layer is closed by `async_close`.
+/// until the driver is destroyed, or until the layer is closed.
 class asio_driver {
   public:
     using executor_type = asio_detail::net::any_io_executor;

@@ -290,7 +290,7 @@ class RabbitmqChannelLayer(BaseChannelLayer):
 
     async def flush(self):
         """Ends the channels, memberships and messages of this process; its calls of `receive` that
-        wait raise StopConsumer. The next call opens a layer anew, with another queue and new
+        wait raise StopConsumer. The next call opens another layer, with another queue and new
         channel names. Other processes keep theirs."""
         own = self._own()
         layer = own.layer
