@@ -69,6 +69,41 @@ func TestMisuseIsAnErrorWithTheTextOfC(t *testing.T) {
 	}
 }
 
+func TestACheckOfAConfigFailsAsOpeningDoes(t *testing.T) {
+	invalid := channellayer.ErrInvalid
+	for name, each := range map[string]struct {
+		options map[string]string
+		is      error
+	}{
+		"all defaults":             {nil, nil},
+		"memory":                   {map[string]string{"host": memoryHost(), "expiry": "30"}, nil},
+		"a wrong value":            {map[string]string{"expiry": "soon"}, invalid},
+		"an unknown option":        {map[string]string{"no_such_option": "1"}, invalid},
+		"an option of the package": {map[string]string{"dispatch": "thread"}, invalid},
+		"a NUL":                    {map[string]string{"groups_exchange": "a\x00b"}, invalid},
+		"TLS without encryption":   {map[string]string{"tls_ca_file": "/dev/null"}, invalid},
+		"a file that is no PEM":    {map[string]string{"host": "amqps://nowhere.invalid/", "tls_ca_file": "/dev/null"}, invalid},
+		"text that is no PEM":      {map[string]string{"host": "amqps://nowhere.invalid/", "tls_ca_pem": "none"}, invalid},
+		"a certificate alone":      {map[string]string{"host": "amqps://nowhere.invalid/", "tls_cert_file": "/no/file"}, invalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := channellayer.Config{Options: each.options}
+			checked := config.Check()
+			if !errors.Is(checked, each.is) {
+				t.Errorf("the check gave %v", checked)
+			}
+			layer, opened := channellayer.Open(config)
+			if opened == nil {
+				defer layer.Close(soon(t))
+			}
+			var check, open *channellayer.Error
+			if errors.As(checked, &check) != errors.As(opened, &open) || check != nil && (check.Status != open.Status || check.Text != open.Text) {
+				t.Errorf("the check gave %v, Open %v", checked, opened)
+			}
+		})
+	}
+}
+
 func TestAClosedLayerIsUsedByManyGoroutinesWithoutHarm(t *testing.T) {
 	onEachBroker(t, func(t *testing.T, host string) {
 		layer := open(t, host)

@@ -72,24 +72,42 @@ const (
 // Version gives the version of the C library that is loaded, as "0.1.0".
 func Version() string { return rawVersion() }
 
-// Open opens a layer. It connects in the background and tries again for ever: a broker that is down
-// does not fail this call, a bad option does, with ErrInvalid.
-func Open(config Config) (*Layer, error) {
+// Check gives the error that Open would give for this config, and opens nothing: there is no
+// connection, no name look-up and no thread. It reads the files that Open would read.
+func (config Config) Check() error {
+	options, err := config.forC("check")
+	if err != nil {
+		return err
+	}
+	return rawCheck(options)
+}
+
+// forC gives the options as the C library takes them.
+func (config Config) forC(op string) ([][2]string, error) {
 	if found := rawABIVersion(); found != abiVersion {
-		return nil, newError("open", StatusInternal, fmt.Sprintf(
+		return nil, newError(op, StatusInternal, fmt.Sprintf(
 			"the library that is loaded has ABI %d, this program was built for %d", found, abiVersion))
 	}
 	options := make([][2]string, 0, len(config.Options)+1)
 	for name, value := range config.Options {
 		if name == "dispatch" || name == "dispatch_threads" {
-			return nil, newError("open", StatusInvalid, "option "+name+" is set by this package alone")
+			return nil, newError(op, StatusInvalid, "option "+name+" is set by this package alone")
 		}
-		if err := checkText("open", name, value); err != nil {
+		if err := checkText(op, name, value); err != nil {
 			return nil, err
 		}
 		options = append(options, [2]string{name, value})
 	}
-	options = append(options, [2]string{"dispatch", "poll"})
+	return append(options, [2]string{"dispatch", "poll"}), nil
+}
+
+// Open opens a layer. It connects in the background and tries again for ever: a broker that is down
+// does not fail this call, a bad option does, with ErrInvalid.
+func Open(config Config) (*Layer, error) {
+	options, err := config.forC("open")
+	if err != nil {
+		return nil, err
+	}
 	sink := rawNewSink()
 	raw, err := rawNew(options, sink)
 	if err != nil {

@@ -143,23 +143,44 @@ func rawNewSink() rawSink    { return C.cl_sink_new() }
 func rawFreeSink(s rawSink)  { C.cl_sink_release(s) }
 func rawFree(layer rawLayer) { C.layer_free(layer) }
 
-// rawNew opens a layer with these options, whose callbacks go to the sink.
-func rawNew(options [][2]string, sink rawSink) (rawLayer, error) {
+// rawConfig makes a C config of these options, to be freed by the caller.
+func rawConfig(op string, options [][2]string) (*C.layer_config_t, error) {
 	config := C.layer_config_new()
 	if config == nil {
-		return nil, newError("open", StatusInternal, "out of memory")
+		return nil, newError(op, StatusInternal, "out of memory")
 	}
-	defer C.layer_config_free(config)
 	for _, option := range options {
 		name, value := C.CString(option[0]), C.CString(option[1])
 		var raw *C.layer_error_t
 		status := C.layer_config_set(config, name, value, &raw)
 		C.free(unsafe.Pointer(name))
 		C.free(unsafe.Pointer(value))
-		if err := takeError("open", status, raw); err != nil {
+		if err := takeError(op, status, raw); err != nil {
+			C.layer_config_free(config)
 			return nil, err
 		}
 	}
+	return config, nil
+}
+
+// rawCheck gives the error that rawNew would give for these options.
+func rawCheck(options [][2]string) error {
+	config, err := rawConfig("check", options)
+	if err != nil {
+		return err
+	}
+	defer C.layer_config_free(config)
+	var raw *C.layer_error_t
+	return takeError("check", C.layer_config_check(config, &raw), raw)
+}
+
+// rawNew opens a layer with these options, whose callbacks go to the sink.
+func rawNew(options [][2]string, sink rawSink) (rawLayer, error) {
+	config, err := rawConfig("open", options)
+	if err != nil {
+		return nil, err
+	}
+	defer C.layer_config_free(config)
 	if err := rawTake("open", C.cl_config_callbacks(config, sink)); err != nil {
 		return nil, err
 	}

@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::layer::Hooks;
+use crate::layer::{Hooks, Layer};
 
 use super::callback::{
     IsolationCallback, LogCallback, StateCallback, layer_destroy_cb, layer_isolation_cb,
@@ -55,6 +55,31 @@ pub unsafe extern "C" fn layer_config_set(
             )
         };
         config.config.set(name, value)
+    })
+}
+
+/// Checks a config without opening a layer: fails where `layer_new` would refuse this config, with
+/// the same error. It opens no connection, looks up no name and starts no thread.
+///
+/// `layer_config_set` has refused unknown names and bad values already; this also checks the options
+/// against each other and, where a URL of option `host` begins with `amqps://`, reads what
+/// `layer_new` reads: `tls_ca_pem`, the files of the options `tls_...`, or the system's certificate
+/// authorities. Files are read again by `layer_new`, and may have changed by then.
+///
+/// `config`: borrowed and not changed; NULL for all defaults. `error`: see the conventions. Never
+/// blocks for the network; one thread at a time; allowed from a callback. Returns `LAYER_OK`;
+/// `LAYER_INVALID` (options that contradict each other, a file or PEM text that cannot be used).
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn layer_config_check(
+    config: *const layer_config_t,
+    error: *mut *mut layer_error_t,
+) -> layer_status_t {
+    guard(error, || {
+        let defaults = layer_config_t::default();
+        // SAFETY: the caller passes NULL or a config of its own.
+        let config = unsafe { config.as_ref() }.unwrap_or(&defaults);
+        Layer::check(&config.config)
     })
 }
 

@@ -138,6 +138,22 @@ fn as_map<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
 }
 
 impl Layer {
+    /// Checks a config without opening a layer: the error is the one that [`Layer::new`] would
+    /// return.
+    ///
+    /// ```
+    /// use channel_layer::{Config, ErrorKind, Layer};
+    ///
+    /// let mut config = Config::new();
+    /// config.set("host", "amqps://rabbit.example.org/").unwrap();
+    /// config.set("tls_ca_file", "/no/such/file.pem").unwrap();
+    /// let error = Layer::check(&config).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Invalid);
+    /// ```
+    pub fn check(config: &Config) -> Result<(), Error> {
+        Shared::prepare(config).map(|_| ())
+    }
+
     /// Opens a layer. It connects in the background.
     pub fn new(config: &Config) -> Result<Self, Error> {
         Self::with_hooks(config, Hooks::default())

@@ -83,6 +83,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// What `config` makes of a layer, or why it makes none. Starts nothing.
+    pub(super) fn prepare(config: &Config) -> Result<(Settings, Option<Tls>), Error> {
+        let settings = config.settings()?;
+        let tls = Tls::of(&settings)?;
+        Ok((settings, tls))
+    }
+
     pub(super) fn open(config: &Config, hooks: Hooks) -> Result<Arc<Self>, Error> {
         Self::open_on(config, hooks, Self::connect)
     }
@@ -94,8 +101,7 @@ impl Shared {
         connect: impl FnOnce(&Arc<Self>, Option<Tls>) -> Arc<dyn Broker>,
     ) -> Result<Arc<Self>, Error> {
         let process = runtime::process_generation();
-        let settings = config.settings()?;
-        let tls = Tls::of(&settings)?;
+        let (settings, tls) = Self::prepare(config)?;
         let queue = match &settings.queue_name {
             Some(queue) => queue.clone(),
             None => name::queue(&random()?),

@@ -64,6 +64,39 @@ TEST(a_move_only_callable_is_destroyed_once_after_its_last_call) {
     CHECK(destroyed == 4);
 }
 
+TEST(a_check_of_options_fails_as_opening_does) {
+    const struct {
+        std::vector<std::pair<const char *, const char *>> options;
+        status_code expected;
+    } rows[] = {
+        {{}, status_code::ok},
+        {{{"host", "memory://check"}, {"expiry", "30"}}, status_code::ok},
+        {{{"tls_ca_file", "/dev/null"}}, status_code::invalid}, // nothing would be encrypted
+        {{{"host", "amqps://nowhere.invalid/"}, {"tls_ca_file", "/dev/null"}},
+         status_code::invalid},
+        {{{"host", "amqps://nowhere.invalid/"}, {"tls_ca_pem", "none"}}, status_code::invalid},
+        {{{"host", "amqps://nowhere.invalid/"}, {"tls_cert_file", "/no/file"}},
+         status_code::invalid},
+    };
+    for (const auto &row : rows) {
+        options given;
+        for (const auto &[name, value] : row.options) {
+            given.set(name, value);
+        }
+        const auto checked = given.try_check();
+        const auto opened = layer::try_open(given);
+        CHECK(checked.status() == row.expected && opened.status() == row.expected);
+        CHECK(std::string(checked.message()) == opened.message());
+        if (!checked.ok()) {
+            check::raises(row.expected, {}, [&] { given.check(); });
+        }
+    }
+    options moved;
+    const options taken = std::move(moved);
+    CHECK(moved.try_check().status() == status_code::invalid);
+    CHECK(&taken.check() == &taken);
+}
+
 TEST(json_text_that_is_sent_without_waiting_arrives_in_order) {
     check::queue<status_code> outcomes;
     const auto layer = check::open(check::memory());

@@ -32,6 +32,13 @@ module ChannelLayer
     end
   end
 
+  # Raises the error that `open` would raise for these options, and opens nothing: there is no
+  # connection, no name look-up and no thread. It reads the files that `open` would read.
+  def self.check(**options)
+    Layer.check(options)
+    nil
+  end
+
   # The version of the library that is loaded.
   def self.library_version
     Native.layer_version

@@ -38,6 +38,31 @@ class TestLayer < Minitest::Test
     raises(ArgumentError, "dispatch") { ChannelLayer.open(dispatch: "thread") }
   end
 
+  def refusal
+    yield&.close
+    nil
+  rescue ChannelLayer::Error, ArgumentError => e
+    [e.class, e.message]
+  end
+
+  def test_a_check_raises_what_opening_would
+    tls = { host: "amqps://nowhere.invalid/" }
+    {
+      { host: memory, expiry: 30 } => nil,
+      { expiry: "soon" } => ChannelLayer::Invalid,
+      { no_such_option: 1 } => ChannelLayer::Invalid,
+      { dispatch: "thread" } => ArgumentError,
+      { tls_ca_file: "/dev/null" } => ChannelLayer::Invalid, # nothing would be encrypted
+      { **tls, tls_ca_file: "/dev/null" } => ChannelLayer::Invalid,
+      { **tls, tls_ca_pem: "none" } => ChannelLayer::Invalid,
+      { **tls, tls_cert_file: "/no/file" } => ChannelLayer::Invalid
+    }.each do |options, expected|
+      checked = refusal { ChannelLayer.check(**options) }
+      assert_equal(expected.to_s, checked&.first.to_s, options.to_s)
+      assert_equal(refusal { ChannelLayer.open(**options) }.to_a, checked.to_a, options.to_s)
+    end
+  end
+
   # How many objects the library may still call; it is for tests, and no part of the API.
   def kept
     ChannelLayer.const_get(:Callbacks).kept

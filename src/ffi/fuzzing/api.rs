@@ -32,6 +32,7 @@ macro_rules! table {
 
 table! {
     config_set = config::layer_config_set: (*mut layer_config_t, Text, Text, Error) -> Status;
+    config_check = config::layer_config_check: (*const layer_config_t, Error) -> Status;
     config_on_log = config::layer_config_on_log:
         (*mut layer_config_t, layer_log_cb, Data, layer_destroy_cb, Error) -> Status;
     config_on_state = config::layer_config_on_state:

@@ -405,6 +405,21 @@ layer_status_t layer_config_set(layer_config_t *config,
                                 const char *value,
                                 layer_error_t **error);
 
+// Checks a config without opening a layer: fails where `layer_new` would refuse this config, with
+// the same error. It opens no connection, looks up no name and starts no thread.
+//
+// `layer_config_set` has refused unknown names and bad values already; this also checks the options
+// against each other and, where a URL of option `host` begins with `amqps://`, reads what
+// `layer_new` reads: `tls_ca_pem`, the files of the options `tls_...`, or the system's certificate
+// authorities. Files are read again by `layer_new`, and may have changed by then.
+//
+// `config`: borrowed and not changed; NULL for all defaults. `error`: see the conventions. Never
+// blocks for the network; one thread at a time; allowed from a callback. Returns `LAYER_OK`;
+// `LAYER_INVALID` (options that contradict each other, a file or PEM text that cannot be used).
+LAYER_MUST_USE
+layer_status_t layer_config_check(const layer_config_t *config,
+                                  layer_error_t **error);
+
 // Sets who gets the log records of layers that are made from this config; without it there is no
 // log. A second call replaces the first one's callback, for layers made later.
 //

@@ -117,6 +117,7 @@ static layer_t *open_layer(const char *host, const char *dispatch, struct seen *
     SUCCEED(layer_config_on_log(config, on_log, seen, on_destroy, &error));
     SUCCEED(layer_config_on_state(config, on_state, seen, on_destroy, &error));
     SUCCEED(layer_config_on_isolation(config, on_isolation, seen, on_destroy, &error));
+    SUCCEED(layer_config_check(config, &error));
     SUCCEED(layer_new(config, &layer, &error));
     layer_config_free(config);
     SUCCEED(layer_wait_ready(layer, WAIT_MS, &error));

@@ -28,6 +28,7 @@ CASE(null_for_each_argument_is_invalid_and_named) {
     CHECK_NAMES("config", layer_config_set(NULL, "host", "memory://x", ERR));
     CHECK_NAMES("name", layer_config_set(config, NULL, "1", ERR));
     CHECK_NAMES("value", layer_config_set(config, "expiry", NULL, ERR));
+    CHECK_OK(layer_config_check(NULL, ERR)); /* As for layer_new, these are the defaults. */
     CHECK_NAMES("config", fails(p, layer_config_on_log(NULL, probe_log, p, probe_destroy, ERR)));
     CHECK_NAMES("callback", fails(p, layer_config_on_log(config, NULL, p, probe_destroy, ERR)));
     CHECK_NAMES("config",

@@ -229,6 +229,7 @@ static int32_t call_what_is_allowed(struct probe *probe, layer_status_t status,
     layer_t *mine = NULL; /* A layer of its own, opened and freed in the callback. */
     layer_config_t *config = layer_config_new();
     EXPECT_OK(layer_config_set(config, "host", test_host(), ERR));
+    EXPECT_OK(layer_config_check(config, ERR));
     EXPECT_OK(layer_new(config, &mine, ERR));
     EXPECT_OK(close_async(mine, 10000, in->closed));
     layer_free(mine);

@@ -70,6 +70,20 @@ class options {
         return try_set(name, std::string_view(text));
     }
 
+    /// Checks these options without opening a layer: fails as opening one would, with the same
+    /// error. Reads the files of the options `tls_...`; no connection, no name look-up, no thread.
+    const options &check() const {
+        try_check().value();
+        return *this;
+    }
+    result<void> try_check() const noexcept {
+        if (!config) {
+            return unusable();
+        }
+        return detail::run(
+            [&](::layer_error_t **problem) { return ::layer_config_check(config.get(), problem); });
+    }
+
     /// Who gets the log records: `void(log_level, std::string_view id, std::string_view target,
     /// std::string_view text)`.
     /// The handlers here are for layers that are opened later; they are destroyed once these

@@ -207,6 +207,13 @@ FUNCTIONS = {
             ("layer_error_t **", "error"),
         ],
     ),
+    "layer_config_check": (
+        "layer_status_t",
+        [
+            ("const layer_config_t *", "config"),
+            ("layer_error_t **", "error"),
+        ],
+    ),
     "layer_config_on_log": (
         "layer_status_t",
         [

@@ -23,6 +23,7 @@ WAITING = (
     "layer_group_send_json",
     "layer_group_add",
     "layer_wait_ready",
+    "layer_config_check",
     "layer_new",
     "layer_close",
     "layer_free",

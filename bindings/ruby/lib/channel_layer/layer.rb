@@ -37,25 +37,38 @@ module ChannelLayer
 
     # See ChannelLayer.open.
     def initialize(on_log: nil, on_state: nil, on_isolation: nil, **options)
-      if options.key?(:dispatch) || options.key?("dispatch")
-        raise ArgumentError, "the option dispatch belongs to this gem, which polls on a Ruby thread"
-      end
-
       handlers = { on_log:, on_state:, on_isolation: }.compact.to_h do |name, callable|
         [name, Callbacks::Handler.new(name, callable)]
       end
-      @handle = Layer.handle(options.merge(dispatch: "poll"), handlers)
+      @handle = Layer.handle(options, handlers)
       @dispatcher = Dispatcher.new(@handle)
+    end
+
+    # See ChannelLayer.check.
+    def self.check(options)
+      with_config(options) do |config|
+        Error.check { |error| Native.layer_config_check(config, error) }
+      end
     end
 
     # @api private
     def self.handle(options, handlers)
+      with_config(options) do |config|
+        handlers.each { |name, handler| hear(config, name, handler) }
+        slot = FFI::MemoryPointer.new(:pointer)
+        Error.check { |error| Native.layer_new(config, slot, error) }
+        Handle.new(slot.read_pointer).tap { |handle| handle.autorelease = false }
+      end
+    end
+
+    def self.with_config(options)
+      if options.key?(:dispatch) || options.key?("dispatch")
+        raise ArgumentError, "the option dispatch belongs to this gem, which polls on a Ruby thread"
+      end
+
       config = Native.layer_config_new
-      options.each { |name, value| set(config, name.to_s, value) }
-      handlers.each { |name, handler| hear(config, name, handler) }
-      slot = FFI::MemoryPointer.new(:pointer)
-      Error.check { |error| Native.layer_new(config, slot, error) }
-      Handle.new(slot.read_pointer).tap { |handle| handle.autorelease = false }
+      options.merge(dispatch: "poll").each { |name, value| set(config, name.to_s, value) }
+      yield config
     ensure
       Callbacks.shielded { Native.layer_config_free(config) } if config
     end
@@ -73,7 +86,7 @@ module ChannelLayer
                            error)
       end
     end
-    private_class_method :set, :hear
+    private_class_method :with_config, :set, :hear
 
     # Waits until both connections stand and every group is bound, at most `timeout` seconds.
     def wait_ready(timeout: 10)

@@ -140,6 +140,7 @@ module ChannelLayer
       layer_config_set: ["layer_status_t", [
         "layer_config_t *", "const char *", "const char *", "layer_error_t **"
       ]],
+      layer_config_check: ["layer_status_t", ["const layer_config_t *", "layer_error_t **"]],
       layer_config_on_log: ["layer_status_t", [
         "layer_config_t *", "layer_log_cb", "void *", "layer_destroy_cb", "layer_error_t **"
       ]],

@@ -209,12 +209,21 @@ pub(super) fn new(world: &Arc<World>, dice: &mut Dice<'_>) {
         } else {
             &raw mut layer
         };
+        let checked = world.call("layer_config_check", want_error, &[OK, INVALID], |error| {
+            // SAFETY: a live config under its lock.
+            unsafe { (world.api.config_check)(config.pointer, error) }
+        });
         let status = world.call("layer_new", want_error, &[OK, INVALID], |error| {
             // SAFETY: a live config under its lock, NULL or a place for a handle.
             unsafe { (world.api.new)(config.pointer, out, error) }
         });
         if (status == OK) == no_place || (status == OK) == layer.is_null() {
             world.wrong(format!("layer_new gave {status:?} and {layer:?}"));
+        }
+        if !no_place && status != checked {
+            world.wrong(format!(
+                "layer_config_check gave {checked:?}, layer_new {status:?}"
+            ));
         }
         if layer.is_null() {
             return;
