@@ -8,11 +8,13 @@ import pytest
 from channels.exceptions import InvalidChannelLayerError
 from django.core.checks import registry
 
+import certificates
 from channel_layer import InvalidError, State
 from channel_layer._config_check import check_names
 from channel_layer.django import ConfigError, RabbitmqChannelLayer
 from conftest import ROOT, WAIT
 
+BAD_PEM = "-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----\n"
 WRONG = {
     "an unknown option": ({"no_such_option": 1}, "no_such_option"),
     "an unknown option that is None": ({"no_such_option": None}, "no_such_option"),
@@ -33,6 +35,16 @@ WRONG = {
     "a key without certificate": ({"tls_key_file": "/dev/null"}, "tls_cert_file"),
     "TLS without encryption": ({"host": "amqp://a", "tls_ca_file": "/dev/null"}, "amqps"),
     "a file that is not there": ({"host": "amqps://a", "tls_ca_file": "/no/file"}, "/no/file"),
+    "a file without certificates": (
+        {"host": "amqps://a", "tls_ca_file": "/dev/null"},
+        "tls_ca_file",
+    ),
+    "text without certificates": ({"host": "amqps://a", "tls_ca_pem": "none"}, "tls_ca_pem"),
+    "a damaged certificate": ({"host": "amqps://a", "tls_ca_pem": BAD_PEM}, "tls_ca_pem"),
+    "a host that no certificate is for": (
+        {"host": "amqps://1.2.3", "tls_ca_file": __file__},
+        "host",
+    ),
 }
 
 
@@ -62,10 +74,11 @@ def test_every_option_of_the_library_is_known():
 
 
 def test_a_right_config_opens_nothing():
-    layer = RabbitmqChannelLayer(
-        host="amqps://user:password@nowhere.invalid/", default="channel_layer.django.plain",
-        tls_ca_file="/dev/null", timeout=0.5, heartbeat="10", stall_after=None,
-    )  # fmt: skip
+    with certificates.Authority() as authority:
+        layer = RabbitmqChannelLayer(
+            host="amqps://user:password@nowhere.invalid/", default="channel_layer.django.plain",
+            tls_ca_file=authority.file, timeout=0.5, heartbeat="10", stall_after=None,
+        )  # fmt: skip
     assert layer._owns == {}
 
 
@@ -77,6 +90,7 @@ LAYERS = {
     "other": {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"no_such_option": 1}},
     "wrong": {"BACKEND": OURS, "CONFIG": {"no_such_option": 1}},
     "test": {"BACKEND": OURS, "TEST_CONFIG": {"expiry": "soon"}},
+    "pem": {"BACKEND": OURS, "CONFIG": {"host": "amqps://a", "tls_ca_pem": BAD_PEM}},
     "list": {"BACKEND": OURS, "CONFIG": [1]},
     "typo": {"BACKEND": "channel_layer.django.RabbitMQChannelLayer"},
     "empty": {},
@@ -110,12 +124,13 @@ def test_the_system_check_names_the_layer_and_what_is_wrong_in_it(app):
     for start, alias, what in (
         ("channel_layer.E003", "'wrong'", "no_such_option"),
         ("channel_layer.E003", "'test'", "TEST_CONFIG: option 'expiry'"),
+        ("channel_layer.E003", "'pem'", "tls_ca_pem"),
         ("channel_layer.E001", "'list'", "CONFIG"),
         ("channel_layer.E002", "'typo'", "RabbitMQChannelLayer"),
         ("channel_layer.E001", "'empty'", "BACKEND"),
     ):
         assert [each for each in lines if alias in each and start in each and what in each], lines
-    assert len(lines) == 5, lines
+    assert len(lines) == 6, lines
 
 
 def test_the_system_check_finds_nothing_in_a_right_site():

@@ -5,6 +5,8 @@ import gc
 import multiprocessing
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -371,6 +373,48 @@ def test_options_of_a_wrong_type_are_refused():
         channel_layer.Layer(host="memory://misuse", expiry=[1])
     with pytest.raises(InvalidError, match="dispatch"):
         channel_layer.Layer(host="memory://misuse", dispatch="thread")
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"host": "memory://check", "expiry": 30, "stall_after": None}, None),
+        ({"expiry": "soon"}, InvalidError),
+        ({"no_such_option": 1}, InvalidError),
+        ({"expiry": [1]}, TypeError),
+        ({"dispatch": "thread"}, InvalidError),
+        ({"tls_ca_file": "/dev/null"}, InvalidError),  # nothing would be encrypted
+        ({"host": "amqps://nowhere.invalid/", "tls_ca_file": "/dev/null"}, InvalidError),
+        ({"host": "amqps://nowhere.invalid/", "tls_ca_pem": "none"}, InvalidError),
+    ],
+)
+def test_a_check_of_options_raises_what_opening_would(options, error):
+    said = []
+    for take in (channel_layer.Layer.check, channel_layer.Layer):
+        try:
+            taken = take(**options)
+        except (InvalidError, TypeError) as problem:
+            said.append((type(problem), str(problem)))
+        else:
+            said.append((None, None))
+            if taken is not None:
+                taken.blocking.close()
+    assert said[0] == said[1]
+    assert said[0][0] is error
+
+
+def test_a_check_of_options_starts_no_thread():
+    code = """
+import os
+from channel_layer import Layer
+before = os.listdir("/proc/self/task"), len(os.listdir("/proc/self/fd"))
+Layer.check(host="amqp://me:secret@nowhere.invalid/", expiry=30)
+assert (os.listdir("/proc/self/task"), len(os.listdir("/proc/self/fd"))) == before
+layer = Layer(host="memory://check")
+assert len(os.listdir("/proc/self/task")) > len(before[0])
+layer.blocking.close()
+"""
+    subprocess.run([sys.executable, "-c", code], timeout=WAIT, check=True)
 
 
 async def test_a_coroutine_function_is_no_handler(layer):

@@ -13,7 +13,7 @@ from ._hooks import Hooks
 from ._library import DEFAULT_TIMEOUT, Failure, check, quick, text, waiting
 from ._process import identity
 from ._unique import Unique
-from .errors import Status
+from .errors import InvalidError, Status
 
 OK = int(Status.OK)
 POLL_BATCH = 256  # callbacks in one turn of an event loop, so that its other tasks get theirs
@@ -28,6 +28,15 @@ def option_text(name: str, value) -> str:
     if isinstance(value, float) and abs(value) < 1e300:  # not as 1e-05; nan and inf are refused
         return f"{value:.9f}".rstrip("0").rstrip(".")
     return str(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+def polled(options: dict) -> dict:
+    """Options as the library gets them: those that are None keep their defaults, and callbacks are
+    run by Python's own threads."""
+    options = {name: value for name, value in options.items() if value is not None}
+    if str(options.setdefault("dispatch", "poll")) != "poll":
+        raise InvalidError("option dispatch: only `poll` is possible in Python")
+    return options
 
 
 class Config(Unique):
@@ -55,6 +64,11 @@ class Config(Unique):
         failure = Failure()
         check(function(self.pointer, callback, hooks.token, None, failure.at), failure)
 
+    def check(self) -> None:
+        """Raises what opening a layer with it would raise."""
+        failure = Failure()
+        check(waiting.layer_config_check(self.pointer, failure.at), failure)
+
     def __del__(self, free=quick.layer_config_free) -> None:
         free(self.pointer)
 
@@ -68,7 +82,7 @@ class Handle(Unique):
 
     def __init__(self, options: dict, hooks: Hooks, default=None) -> None:
         self._cell = ctypes.c_void_p()
-        options = {name: value for name, value in options.items() if value is not None}
+        options = polled(options)
         config, failure = Config(options, hooks), Failure()
         status = waiting.layer_new(config.pointer, ctypes.byref(self._cell), failure.at)
         check(status, failure)

@@ -30,7 +30,7 @@ from channels.layers import BaseChannelLayer
 from django.utils.functional import Promise
 from django.utils.module_loading import import_string
 
-from ._config_check import check_names, check_values
+from ._config_check import check_names
 from ._django_checks import register_check
 from ._notices import Notices
 from ._process import identity, in_forked_child
@@ -207,7 +207,7 @@ class RabbitmqChannelLayer(BaseChannelLayer):
                     raise ConfigError(f"CONFIG has both ssl_context and {name}")
             _check_hosts_of_context(host)
             options["tls_ca_pem"] = authorities_of(ssl_context)
-        _checked(check_values, options)
+        _checked(Layer.check, **options)
         self._options = options
         self._owns = {}  # process: what it has
         self._closed = False
@@ -482,9 +482,9 @@ def plain(value):
     raise TypeError("it is no UUID, Decimal, lazy string, date, time or timedelta")
 
 
-def _checked(check, options) -> None:
+def _checked(check, *arguments, **options) -> None:
     try:
-        check(options)
+        check(*arguments, **options)
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error)) from error
 

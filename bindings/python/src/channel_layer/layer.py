@@ -9,7 +9,7 @@ import inspect
 from . import _callbacks
 from ._callbacks import FOREIGN, outcomes, settle, tokens
 from ._declarations import CONSTANTS
-from ._handle import Handle
+from ._handle import Config, Handle, polled
 from ._hooks import Hooks
 from ._library import DEFAULT_TIMEOUT, Failure, check, milliseconds, quick, text, waiting
 from ._loops import Loops
@@ -19,7 +19,6 @@ from .blocking import Blocking
 from .errors import (
     ClosedError,
     DiscardedError,
-    InvalidError,
     Stat,
     State,
     Status,
@@ -61,12 +60,15 @@ class Layer(Unique):
     def __init__(
         self, *, on_log=None, on_state=None, on_isolation=None, default=None, **options
     ) -> None:
-        if str(options.get("dispatch", "poll")) != "poll":
-            raise InvalidError("option dispatch: only `poll` is possible in Python")
-        options["dispatch"] = "poll"
         self._handle = Handle(options, Hooks(on_log, on_state, on_isolation), default)
         self._loops = Loops(self._handle)
         self._turns = 0
+
+    @staticmethod
+    def check(**options) -> None:
+        """Raises the error that `Layer(**options)` would raise, and opens nothing: there is no
+        connection, no name look-up and no thread. It reads the files that opening would read."""
+        Config(polled(options), Hooks(None, None, None)).check()
 
     @property
     def blocking(self) -> Blocking:
