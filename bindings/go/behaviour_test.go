@@ -2,6 +2,8 @@ package channellayer_test
 
 import (
 	"context"
+	"debug/elf"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"channellayer"
+	channellayer "example.org/channel-layer/bindings/go"
 )
 
 func onEachBroker(t *testing.T, test func(t *testing.T, host string)) {
@@ -1022,12 +1024,19 @@ func TestAProgramExitsWithAnOpenLayer(t *testing.T) {
 
 // --- README -------------------------------------------------------------------------------------
 
-func TestTheExampleOfTheREADMERuns(t *testing.T) {
+func readme(t *testing.T) string {
+	t.Helper()
 	text, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, after, found := strings.Cut(string(text), "```go\npackage main")
+	return string(text)
+}
+
+// writeExample writes the program of the README into a folder of its own, and gives its file.
+func writeExample(t *testing.T) string {
+	t.Helper()
+	_, after, found := strings.Cut(readme(t), "```go\npackage main")
 	code, _, ended := strings.Cut(after, "```")
 	if !found || !ended {
 		t.Fatal("README.md has no program")
@@ -1036,6 +1045,124 @@ func TestTheExampleOfTheREADMERuns(t *testing.T) {
 	if err := os.WriteFile(file, []byte("package main"+code), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return file
+}
+
+// command runs a program in a folder and gives what it printed; variables are added to the environment.
+func command(t *testing.T, folder string, variables []string, name string, arguments ...string) string {
+	t.Helper()
+	program := exec.Command(name, arguments...)
+	program.Dir = folder
+	program.Env = append(os.Environ(), variables...)
+	output, err := program.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %v: %v: %s", name, arguments, err, output)
+	}
+	return string(output)
+}
+
+// needs tells whether a program asks for the shared library when it starts.
+func needs(t *testing.T, program, library string) bool {
+	t.Helper()
+	file, err := elf.Open(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	libraries, err := file.ImportedLibraries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range libraries {
+		if name == library {
+			return true
+		}
+	}
+	return false
+}
+
+// TestAModuleElsewhereUsesThisOneAsTheREADMESays, with the shared library and with the static one.
+func TestAModuleElsewhereUsesThisOneAsTheREADMESays(t *testing.T) {
+	_, after, found := strings.Cut(readme(t), "\n    go mod edit ")
+	line, _, _ := strings.Cut(after, "\n")
+	edit := strings.Fields(strings.ReplaceAll(line, "/path/to/channel-layer", root(t)))
+	_, after, tagged := strings.Cut(readme(t), "\n    go build -tags ")
+	tag, _, _ := strings.Cut(after, "\n")
+	if !found || !tagged || !strings.Contains(line, "/path/to/channel-layer") {
+		t.Fatal("README.md has no command 'go mod edit' or 'go build -tags'")
+	}
+	folder := filepath.Dir(writeExample(t))
+	there := []string{"GOFLAGS=-mod=mod"}
+	command(t, folder, there, "go", "mod", "init", "elsewhere")
+	command(t, folder, there, "go", append([]string{"mod", "edit"}, edit...)...)
+	// In the place of the network, which `go mod tidy` would ask.
+	for _, replaced := range replacements(t) {
+		command(t, folder, there, "go", "mod", "edit", "-replace", replaced)
+	}
+	const library = "libchannel_layer.so.0"
+	for _, how := range []struct {
+		name   string
+		flags  []string
+		shared bool
+	}{{"shared", nil, true}, {"static", []string{"-tags", tag}, false}} {
+		t.Run(how.name, func(t *testing.T) {
+			program := filepath.Join(folder, how.name)
+			command(t, folder, there, "go", append(append([]string{"build", "-o", program}, how.flags...), ".")...)
+			if needs(t, program, library) != how.shared {
+				t.Fatalf("it needs %s: %v", library, !how.shared)
+			}
+			variables := []string{}
+			if !how.shared {
+				variables = []string{"LD_LIBRARY_PATH="}
+			}
+			if output := command(t, folder, variables, program); output != "hello\n" {
+				t.Fatal(output)
+			}
+		})
+	}
+}
+
+// replacements gives the modules that the tests have in folders, as `go mod edit -replace` takes them.
+func replacements(t *testing.T) []string {
+	t.Helper()
+	for _, flag := range strings.Fields(environment(t, "GOFLAGS")) {
+		if file := strings.TrimPrefix(flag, "-modfile="); file != flag {
+			var module struct {
+				Replace []struct{ Old, New struct{ Path string } }
+			}
+			if err := json.Unmarshal([]byte(command(t, ".", nil, "go", "mod", "edit", "-json", file)), &module); err != nil {
+				t.Fatal(err)
+			}
+			var pairs []string
+			for _, each := range module.Replace {
+				pairs = append(pairs, each.Old.Path+"="+each.New.Path)
+			}
+			return pairs
+		}
+	}
+	t.Fatal("GOFLAGS has no -modfile")
+	return nil
+}
+
+func TestTheModuleCanBeGivenAnotherPath(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "go")
+	command(t, ".", nil, "cp", "-R", ".", folder)
+	module := strings.TrimSpace(command(t, folder, nil, "sed", "-n", "s/^module //p", "go.mod"))
+	const other = "somewhere.test/else/bindings/go"
+	command(t, folder, nil, "./rename_module.sh", other)
+	if output, err := exec.Command("grep", "-rF", module, folder, "--include=*.go", "--include=go.mod", "--include=README.md").Output(); err == nil {
+		t.Errorf("the old path is left: %s", output)
+	}
+	modfile := filepath.Join(t.TempDir(), "go.mod")
+	command(t, folder, nil, "cp", "go.mod", modfile)
+	for _, replaced := range replacements(t) {
+		command(t, folder, nil, "go", "mod", "edit", "-replace", replaced, modfile)
+	}
+	command(t, folder, []string{"GOFLAGS=-mod=mod -modfile=" + modfile}, "go", "vet", "./...")
+}
+
+func TestTheExampleOfTheREADMERuns(t *testing.T) {
+	file := writeExample(t)
 	output, err := exec.Command("go", "run", file).CombinedOutput()
 	if err != nil || string(output) != "hello\n" {
 		t.Fatalf("%v: %s", err, output)

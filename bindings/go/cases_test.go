@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"channellayer"
+	channellayer "example.org/channel-layer/bindings/go"
 )
 
 type sharedCase struct {

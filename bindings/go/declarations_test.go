@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"channellayer"
+	channellayer "example.org/channel-layer/bindings/go"
 )
 
 // By their names in the header, without the common beginning.

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"channellayer"
+	channellayer "example.org/channel-layer/bindings/go"
 )
 
 const patience = 30 * time.Second

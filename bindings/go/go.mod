@@ -1,4 +1,4 @@
-module channellayer
+module example.org/channel-layer/bindings/go
 
 go 1.19
 

@@ -20,7 +20,7 @@ import (
 	"syscall"
 	"time"
 
-	"channellayer"
+	channellayer "example.org/channel-layer/bindings/go"
 )
 
 const (

@@ -25,7 +25,7 @@ import (
 	"syscall"
 	"time"
 
-	"channellayer"
+	channellayer "example.org/channel-layer/bindings/go"
 )
 
 const largestText = 4096

@@ -25,6 +25,6 @@ echo 'module github.com/stretchr/testify' >"$scratch/testify/go.mod"
 export GOFLAGS="-modfile=$scratch/go.mod -mod=mod" GOPROXY=off GOWORK=off GOTOOLCHAIN=local CGO_ENABLED=1
 
 sed -e "s|@PREFIX@|$scratch|" -e "s|@LIBDIR@|$CHANNEL_LAYER_TEST_LIBRARY|" \
-    -e "s|@INCLUDEDIR@|$root/include|" -e "s|@VERSION@|0|" -e "s|@STATIC_LIBS@||" \
+    -e "s|@INCLUDEDIR@|$root/include|" -e "s|@VERSION@|0|" -e "s|@STATIC_LIBS@|$(sed -n 's/^STATIC_LIBS := //p' "$root/Makefile")|" \
     "$root/packaging/channel_layer.pc.in" >"$scratch/channel_layer.pc"
 export PKG_CONFIG_PATH="$scratch" LD_LIBRARY_PATH="$CHANNEL_LAYER_TEST_LIBRARY"

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"os"
 
-	"channellayer"
+	channellayer "example.org/channel-layer/bindings/go"
 )
 
 func fail(err error) {

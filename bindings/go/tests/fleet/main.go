@@ -11,7 +11,7 @@ import (
 	"reflect"
 	"sync"
 
-	"channellayer"
+	channellayer "example.org/channel-layer/bindings/go"
 )
 
 func messageOf(sender string) map[string]any {

@@ -22,7 +22,7 @@ import (
 	"syscall"
 	"time"
 
-	"channellayer"
+	channellayer "example.org/channel-layer/bindings/go"
 )
 
 func fail(what string, err error) {
