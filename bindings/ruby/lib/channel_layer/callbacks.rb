@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module ChannelLayer
-  # How C calls Ruby: a handful of functions that live for ever, and a table from the number that
+  # How C calls Ruby: a handful of functions that are never freed, and a table from the number that
   # travels as userdata to the object that is meant.
   #
   # No exception, throw or Thread#kill may leave such a function, since it would jump over frames of
@@ -118,30 +118,42 @@ module ChannelLayer
       end
     end
 
-    RECEIVE = Native.callback(:layer_receive_cb) do |userdata, status, message|
-      ENTRIES.fetch(userdata).called(status, message)
-    end
+    BODIES = {
+      layer_receive_cb: lambda do |userdata, status, message|
+        ENTRIES.fetch(userdata).called(status, message)
+      end,
+      layer_done_cb: lambda do |userdata, status, error|
+        # It is called exactly once, so that no `destroy` is needed.
+        ENTRIES.delete(userdata).resolve(status.zero? ? nil : Error.of(status, error))
+      end,
+      layer_log_cb: lambda do |userdata, level, id, target, message|
+        ENTRIES.fetch(userdata).called(LEVELS[level], id.to_sym, text(target), text(message))
+      end,
+      layer_state_cb: lambda do |userdata, state, generation|
+        ENTRIES.fetch(userdata).called(STATES[state], generation)
+      end,
+      layer_isolation_cb: lambda do |userdata, event, channel, count|
+        ENTRIES.fetch(userdata).called(ISOLATIONS[event], channel && text(channel), count)
+      end,
+      layer_destroy_cb: lambda do |userdata|
+        entry = ENTRIES.delete(userdata)
+        entry.destroyed if entry.respond_to?(:destroyed)
+      end
+    }.freeze
+    private_constant :BODIES
 
-    DONE = Native.callback(:layer_done_cb) do |userdata, status, error|
-      # It is called exactly once, so that no `destroy` is needed.
-      ENTRIES.delete(userdata).resolve(status.zero? ? nil : Error.of(status, error))
-    end
+    MAKING = Thread::Mutex.new
+    private_constant :MAKING
 
-    LOG = Native.callback(:layer_log_cb) do |userdata, level, id, target, message|
-      ENTRIES.fetch(userdata).called(LEVELS[level], id.to_sym, text(target), text(message))
-    end
-
-    STATE = Native.callback(:layer_state_cb) do |userdata, state, generation|
-      ENTRIES.fetch(userdata).called(STATES[state], generation)
-    end
-
-    ISOLATION = Native.callback(:layer_isolation_cb) do |userdata, event, channel, count|
-      ENTRIES.fetch(userdata).called(ISOLATIONS[event], channel && text(channel), count)
-    end
-
-    DESTROY = Native.callback(:layer_destroy_cb) do |userdata|
-      entry = ENTRIES.delete(userdata)
-      entry.destroyed if entry.respond_to?(:destroyed)
+    # A function that C can call, by its type. All are made with the first layer, and not with this
+    # file: ffi starts a thread for the first of them, and Puma warns of threads that there are
+    # before it forks.
+    def self.function(type)
+      @functions ||= nil
+      functions = @functions || MAKING.synchronize do
+        @functions ||= BODIES.to_h { |name, body| [name, Native.callback(name, &body)] }
+      end
+      functions.fetch(type)
     end
 
     # Registers a receiver that calls `entry`, and returns its number.
@@ -151,7 +163,8 @@ module ChannelLayer
       number = FFI::MemoryPointer.new(:uint64)
       lend(entry) do |userdata|
         Error.check do |error|
-          Native.layer_receive(handle, channel, RECEIVE, userdata, DESTROY, number, error)
+          Native.layer_receive(handle, channel, function(:layer_receive_cb), userdata,
+                               function(:layer_destroy_cb), number, error)
         end
       end
       entry.abandoned if entry.dispatcher.lost?

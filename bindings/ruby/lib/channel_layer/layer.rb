@@ -31,8 +31,8 @@ module ChannelLayer
     SLICE_MS = 100
     private_constant :SLICE_MS
 
-    CALLBACKS = { on_log: Callbacks::LOG, on_state: Callbacks::STATE,
-                  on_isolation: Callbacks::ISOLATION }.freeze
+    CALLBACKS = { on_log: :layer_log_cb, on_state: :layer_state_cb,
+                  on_isolation: :layer_isolation_cb }.freeze
     private_constant :CALLBACKS
 
     # See ChannelLayer.open.
@@ -80,10 +80,10 @@ module ChannelLayer
 
     def self.hear(config, name, handler)
       userdata = Callbacks.keep(handler)
-      callback = CALLBACKS.fetch(name)
+      callback = Callbacks.function(CALLBACKS.fetch(name))
+      destroy = Callbacks.function(:layer_destroy_cb)
       Error.check do |error|
-        Native.public_send(:"layer_config_#{name}", config, callback, userdata, Callbacks::DESTROY,
-                           error)
+        Native.public_send(:"layer_config_#{name}", config, callback, userdata, destroy, error)
       end
     end
     private_class_method :with_config, :set, :hear
@@ -165,16 +165,15 @@ module ChannelLayer
 
     # The same with a message that is MessagePack already.
     def send_packed_async(channel, bytes, &block)
-      begin_async(block, OutcomeLost) do |userdata, error|
-        Native.layer_send_async(@handle, channel, bytes, bytes.bytesize, Callbacks::DONE, userdata,
-                                nil, error)
+      begin_async(block, OutcomeLost) do |done, userdata, error|
+        Native.layer_send_async(@handle, channel, bytes, bytes.bytesize, done, userdata, nil, error)
       end
     end
 
     # The same with JSON text of one object.
     def send_json_async(channel, json, &block)
-      begin_async(block, OutcomeLost) do |userdata, error|
-        Native.layer_send_json_async(@handle, channel, json, Callbacks::DONE, userdata, nil, error)
+      begin_async(block, OutcomeLost) do |done, userdata, error|
+        Native.layer_send_json_async(@handle, channel, json, done, userdata, nil, error)
       end
     end
 
@@ -210,17 +209,16 @@ module ChannelLayer
 
     # The same with a message that is MessagePack already.
     def group_send_packed_async(group, bytes, &block)
-      begin_async(block, OutcomeLost) do |userdata, error|
-        Native.layer_group_send_async(@handle, group, bytes, bytes.bytesize, Callbacks::DONE,
-                                      userdata, nil, error)
+      begin_async(block, OutcomeLost) do |done, userdata, error|
+        Native.layer_group_send_async(@handle, group, bytes, bytes.bytesize, done, userdata, nil,
+                                      error)
       end
     end
 
     # The same with JSON text of one object.
     def group_send_json_async(group, json, &block)
-      begin_async(block, OutcomeLost) do |userdata, error|
-        Native.layer_group_send_json_async(@handle, group, json, Callbacks::DONE, userdata, nil,
-                                           error)
+      begin_async(block, OutcomeLost) do |done, userdata, error|
+        Native.layer_group_send_json_async(@handle, group, json, done, userdata, nil, error)
       end
     end
 
@@ -272,8 +270,8 @@ module ChannelLayer
 
     # The same without waiting, as `send_async`.
     def group_add_async(group, channel, &block)
-      begin_async(block, ThreadKilled) do |userdata, error|
-        Native.layer_group_add_async(@handle, group, channel, Callbacks::DONE, userdata, nil, error)
+      begin_async(block, ThreadKilled) do |done, userdata, error|
+        Native.layer_group_add_async(@handle, group, channel, done, userdata, nil, error)
       end
     end
 
@@ -301,9 +299,8 @@ module ChannelLayer
     # layer have ended.
     def close_async(timeout: 10, &block)
       @dispatcher.closing
-      pending = begin_async(block, ThreadKilled) do |userdata, error|
-        Native.layer_close_async(@handle, milliseconds(timeout), Callbacks::DONE, userdata, nil,
-                                 error)
+      pending = begin_async(block, ThreadKilled) do |done, userdata, error|
+        Native.layer_close_async(@handle, milliseconds(timeout), done, userdata, nil, error)
       end
       pending.closes
       # It may have seen the end before, and not have seen this one.
@@ -346,7 +343,8 @@ module ChannelLayer
     def begin_async(block, lost)
       @dispatcher.check
       pending = Pending.new(@dispatcher, lost, &block)
-      Callbacks.lend(pending) { |userdata| Error.check { |error| yield userdata, error } }
+      done = Callbacks.function(:layer_done_cb)
+      Callbacks.lend(pending) { |userdata| Error.check { |error| yield done, userdata, error } }
       # It may have ended since, and not have seen this one.
       pending.abandoned if @dispatcher.lost?
       pending
