@@ -19,7 +19,9 @@ module ChannelLayer
   # target and a text, `on_state` with a state and the number of connections so far, `on_isolation`
   # with :began, :lost or :ended, a channel (nil except with :lost, and where several channels are
   # not reported separately) and a number of messages: those that wait, those that the channel has
-  # lost since the last call, those that were lost in all. All are called on the layer's thread.
+  # lost since the last call, those that were lost in all. `on_error` is called with an exception
+  # that left a block or one of these, and a text that says which; without it, they are written to
+  # stderr. All are called on the layer's thread, and must not wait.
   # With a block: gives it the layer, and closes it at the end.
   def self.open(**options)
     layer = Layer.new(**options)

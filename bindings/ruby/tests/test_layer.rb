@@ -144,6 +144,65 @@ class TestLayer < Minitest::Test
     assert_equal({ "n" => 1 }, layer.receive_next(channel, timeout: 5))
   end
 
+  # A layer, what its on_error is called with, and what is written to stderr meanwhile.
+  def with_errors(on_error: nil, **options)
+    errors = Thread::Queue.new
+    on_error ||= ->(*told) { errors << told }
+    _, written = capture_io do
+      layer = open_layer(on_error:, **options)
+      yield layer, errors
+      within { layer.close } # after which it has returned from each
+    end
+    [errors, written]
+  end
+
+  def test_exceptions_that_leave_blocks_go_to_on_error_and_not_to_stderr
+    states = 0
+    on_state = lambda do |*|
+      states += 1
+      raise KeyError, "on_state"
+    end
+    errors, written = with_errors(on_state:) do |layer, _|
+      channel = layer.new_channel
+      receiver = layer.receive(channel) { raise IOError, "receive" }
+      pending = layer.send_async(channel, {}) { raise ScriptError, "send_async" }
+      assert_equal "receive", assert_raises(IOError) { within { receiver.wait } }.message
+      assert_nil(within { pending.wait })
+    end
+    assert_empty written
+    told = Array.new(errors.size) { errors.pop }
+    assert_operator states, :>, 0
+    of_state, others = told.partition { |_, where| where == "on_state" }
+    assert_equal([KeyError] * states, of_state.map { |error, _| error.class })
+    assert_equal %w[receive send_async], others.map { |error, _| error.message }.sort
+    assert_equal [IOError, ScriptError], others.map { |error, _| error.class }.sort_by(&:to_s)
+    others.each { |_, where| assert_kind_of String, where }
+  end
+
+  def test_an_on_error_that_raises_is_reported_with_what_it_was_told_and_called_again
+    calls = 0
+    on_error = lambda do |*|
+      calls += 1
+      raise KeyError, "of on_error"
+    end
+    _, written = with_errors(on_error:) do |layer, _|
+      2.times do |n|
+        channel = layer.new_channel
+        receiver = layer.receive(channel) { raise IOError, "of block #{n}" }
+        layer.send(channel, {})
+        assert_raises(IOError) { within { receiver.wait } }
+      end
+    end
+    assert_equal 2, calls
+    ["of block 0", "of block 1", "of on_error"].each { |text| assert_includes written, text }
+  end
+
+  def test_what_is_called_must_respond_to_call
+    %i[on_error on_log on_state on_isolation].each do |name|
+      raises(TypeError, name.to_s) { ChannelLayer.open(host: memory, name => 1) }
+    end
+  end
+
   def test_a_wait_inside_a_block_would_deadlock
     layer = open_layer
     channel = layer.new_channel

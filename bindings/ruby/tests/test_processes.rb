@@ -163,9 +163,40 @@ class TestProcesses < Minitest::Test
     example = text[/^```ruby\n(# A first program.*?)^```$/m, 1]
     refute_nil example
     assert_operator example.lines.size, :<=, 22
-    out, status = ruby(example.sub("amqp://guest:guest@127.0.0.1/asgi", AMQP))
+    [[], [AMQP]].each do |arguments|
+      out, status = ruby(example, *arguments)
+      assert status.success?, out
+      assert_equal "hello\nhello, everyone\n", out
+    end
+  end
+
+  def test_no_thread_is_started_before_the_first_layer
+    out, status = ruby(<<~RUBY)
+      threads = -> { [Thread.list.size, Dir.children("/proc/self/task").size] }
+      before = threads.call
+      require "channel_layer"
+      ChannelLayer.check(host: "amqp://nowhere.invalid/")
+      begin
+        ChannelLayer.open(expiry: "soon")
+      rescue ChannelLayer::Invalid
+        puts threads.call == before
+      end
+      ChannelLayer.open(host: "memory://x") { puts threads.call == before }
+    RUBY
     assert status.success?, out
-    assert_equal "hello\nhello, everyone\n", out
+    assert_equal "true\nfalse\n", out
+  end
+
+  def test_exit_in_a_block_ends_the_program_though_there_is_an_on_error
+    out, status = ruby(<<~RUBY)
+      require "channel_layer"
+      layer = ChannelLayer.open(host: "memory://x", on_error: ->(*told) { p told })
+      channel = layer.new_channel
+      layer.receive(channel) { exit 7 }
+      layer.send_async(channel, {})
+      sleep
+    RUBY
+    assert_equal [7, ""], [status.exitstatus, out]
   end
 
   def test_the_gem_is_built_and_works_where_it_is_installed

@@ -171,17 +171,40 @@ module ChannelLayer
       number.read(:uint64)
     end
 
+    def self.callable!(name, given)
+      raise TypeError, "#{name} must respond to call" unless given.respond_to?(:call)
+    end
+
     def self.text(bytes)
       bytes.dup.force_encoding(Encoding::UTF_8)
     end
 
+    # Who is told of the exceptions that leave the blocks of a layer: `on_error`, or stderr.
+    class Reporter
+      def initialize(on_error)
+        Callbacks.callable!(:on_error, on_error) unless on_error.nil?
+
+        @on_error = on_error
+      end
+
+      def report(error, where)
+        return Callbacks.report(error, where) if @on_error.nil? || error.is_a?(SystemExit)
+
+        failed = lambda do |other|
+          Callbacks.report(error, where)
+          Callbacks.report(other, "on_error")
+        end
+        Callbacks.guarded(nil, failed) { @on_error.call(error, where) }
+      end
+    end
+
     # A handler of log records, state changes or isolation. What it raises is reported; it goes on.
     class Handler
-      def initialize(name, callable)
-        raise TypeError, "#{name} must respond to call" unless callable.respond_to?(:call)
+      def initialize(name, callable, reporter)
+        Callbacks.callable!(name, callable)
 
         @callable = callable
-        @failed = ->(error) { Callbacks.report(error, name) }
+        @failed = ->(error) { reporter.report(error, name.to_s) }
       end
 
       def called(*arguments)

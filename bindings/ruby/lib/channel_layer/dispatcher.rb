@@ -15,7 +15,11 @@ module ChannelLayer
     # How often a layer that is closing is looked at, in seconds.
     CLOSING_PERIOD = 0.05
 
-    def initialize(handle)
+    # Who is told of the exceptions that leave blocks.
+    attr_reader :reporter
+
+    def initialize(handle, reporter)
+      @reporter = reporter
       @handle = handle
       @over = false
       @lost = false

@@ -36,12 +36,13 @@ module ChannelLayer
     private_constant :CALLBACKS
 
     # See ChannelLayer.open.
-    def initialize(on_log: nil, on_state: nil, on_isolation: nil, **options)
+    def initialize(on_log: nil, on_state: nil, on_isolation: nil, on_error: nil, **options)
+      reporter = Callbacks::Reporter.new(on_error)
       handlers = { on_log:, on_state:, on_isolation: }.compact.to_h do |name, callable|
-        [name, Callbacks::Handler.new(name, callable)]
+        [name, Callbacks::Handler.new(name, callable, reporter)]
       end
       @handle = Layer.handle(options, handlers)
-      @dispatcher = Dispatcher.new(@handle)
+      @dispatcher = Dispatcher.new(@handle, reporter)
     end
 
     # See ChannelLayer.check.
@@ -225,7 +226,8 @@ module ChannelLayer
     # Gives each message of a channel to the block, in order, on the layer's thread: a Hash, and a
     # Delivery where the block takes two arguments. The block may return :stop (the message was
     # taken, the receiver ends) or :decline (it was not, it stays first); all else goes on. An
-    # exception ends the receiver and is reported. Inside, nothing may wait (WouldDeadlock).
+    # exception ends the receiver and is reported, to `on_error` or on stderr. Inside, nothing may
+    # wait (WouldDeadlock).
     def receive(channel, &block)
       raise ArgumentError, "receive needs a block" unless block
 

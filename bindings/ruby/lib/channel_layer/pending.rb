@@ -54,9 +54,8 @@ module ChannelLayer
       @outcome.tell(error)
       return if @block.nil?
 
-      Callbacks.guarded(nil, ->(e) { Callbacks.report(e, "the block of an async call") }) do
-        @block.call(error)
-      end
+      failed = ->(e) { @dispatcher.reporter.report(e, "the block of an async call") }
+      Callbacks.guarded(nil, failed) { @block.call(error) }
     end
   end
 end

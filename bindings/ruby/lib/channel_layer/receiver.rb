@@ -20,7 +20,7 @@ module ChannelLayer
       @error = nil
       @failed = lambda do |error|
         @error = error
-        Callbacks.report(error, "the receiver of #{channel}")
+        @dispatcher.reporter.report(error, "the receiver of #{channel}")
       end
       @number = Callbacks.receive(handle, channel, self)
     end
