@@ -38,20 +38,7 @@ if [ -z "${CHANNEL_LAYER_TEST_AMQP:-}" ]; then
     exit 2
 fi
 
-# What the stages write, apart from what cargo builds: below the target folder; where another run in
-# this tree writes there, in a folder of this run's own, which is kept only if a stage fails.
-own_output=
-if [ -z "${CHANNEL_LAYER_TEST_OUTPUT:-}" ]; then
-    mkdir -p "$target" || exit 1
-    CHANNEL_LAYER_TEST_OUTPUT=$target
-    exec {running}>"$target/test-run.lock"
-    if ! flock --nonblock "$running"; then
-        own_output=$(mktemp -d "$target/test-run.XXXXXX") || exit 1
-        CHANNEL_LAYER_TEST_OUTPUT=$own_output
-        echo "another run of the tests is under way here: this one writes to $own_output"
-    fi
-    export CHANNEL_LAYER_TEST_OUTPUT
-fi
+. tests/output.sh
 logs=${CHANNEL_LAYER_TEST_LOGS:-$CHANNEL_LAYER_TEST_OUTPUT/test-logs}
 mkdir -p "$logs" || exit 1
 
@@ -124,7 +111,10 @@ stage_doctest() {
 }
 
 stage_fixture() {
-    "$python" tests/fixture/test_rabbitmq.py
+    local status=0
+    "$python" tests/fixture/test_output.py || status=1
+    "$python" tests/fixture/test_rabbitmq.py || status=1
+    return "$status"
 }
 
 # What turns measurements into claims; that they are claims of the results in the tree. `make bench`
@@ -449,5 +439,5 @@ if [ "$failures" -ne 0 ]; then
     echo "make test: $failures of ${#chosen[@]} stages failed, after $SECONDS s"
     exit 1
 fi
-[ -z "$own_output" ] || rm -rf "$own_output"
+forget_own_output
 echo "make test: all ${#chosen[@]} stages are in order, after $SECONDS s"

@@ -24,8 +24,7 @@ beside_a_node() { # beside_a_node VERSION STAGE...
         echo "rabbitmq4: this is no RabbitMQ $version; see tests/rabbitmq4/make_root.sh" >&2
         exit 1
     fi
-    local output=${CHANNEL_LAYER_TEST_OUTPUT:-${CARGO_TARGET_DIR:-target}}
-    export CHANNEL_LAYER_TEST_LOGS=$output/test-logs/rabbitmq-$version
+    export CHANNEL_LAYER_TEST_LOGS=$CHANNEL_LAYER_TEST_OUTPUT/test-logs/rabbitmq-$version
     # What differs between versions are answers, not races: a tenth of these shows as much.
     export CHANNEL_LAYER_TEST_RACES=${CHANNEL_LAYER_TEST_RACES:-500}
     export CHANNEL_LAYER_C_TEST_BROKERS=rabbitmq
@@ -40,6 +39,8 @@ if [ $# -eq 0 ]; then
     echo "usage: run.sh VERSION[-short]..." >&2
     exit 2
 fi
+
+. tests/output.sh
 
 result=0
 skipped=()
@@ -68,6 +69,7 @@ for chosen in "$@"; do
     [ "$status" -le 128 ] || exit "$status"
     [ "$status" -eq 0 ] || result=1
 done
+[ "$result" -ne 0 ] || forget_own_output
 if [ "$result" -eq 0 ] && [ ${#skipped[@]} -gt 0 ]; then
     result=3
 fi
