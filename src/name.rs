@@ -195,12 +195,14 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    fn refused(result: Result<impl fmt::Debug, Error>, with: &str) {
+    /// Refused, with each of these facts: the name or what is wrong in it, or a length.
+    fn refused(result: Result<impl fmt::Debug, Error>, facts: &[&str]) {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         let message = error.message();
-        assert!(message.contains(with), "{message:?} lacks {with:?}");
-        assert!(message.contains("allowed are"), "{message:?}");
+        for fact in facts {
+            assert!(message.contains(fact), "{message:?} lacks {fact:?}");
+        }
     }
 
     #[test]
@@ -214,20 +216,18 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_channel_name_is_refused_with_the_reason() {
-        refused(parse_channel(""), "has no '!'");
-        refused(parse_channel("queue"), "\"queue\" has no '!'");
-        refused(parse_channel("a!b!c"), "more than one '!'");
-        refused(parse_channel("a!!"), "more than one '!'");
-        refused(parse_channel("!local"), "no queue name");
-        refused(parse_channel("a b!c"), "holds ' '");
-        refused(parse_channel("a!b/c"), "holds '/'");
-        refused(parse_channel("a!b\0"), "holds '\\0'");
-        refused(parse_channel("a!h\u{e9}"), "holds '\u{e9}'");
-        refused(parse_channel("\u{e9}!a"), "holds '\u{e9}'");
+    fn a_bad_channel_name_is_refused_and_shown_with_what_is_wrong_in_it() {
+        for name in ["", "queue", "a!b!c", "a!!", "!local"] {
+            refused(parse_channel(name), &[&format!("{name:?}"), "'!'"]);
+        }
+        refused(parse_channel("a b!c"), &[r#""a b!c""#, "' '"]);
+        refused(parse_channel("a!b/c"), &[r#""a!b/c""#, "'/'"]);
+        refused(parse_channel("a!b\0"), &["'\\0'"]);
+        refused(parse_channel("a!h\u{e9}"), &["'\u{e9}'"]);
+        refused(parse_channel("\u{e9}!a"), &["'\u{e9}'"]);
         refused(
             parse_channel(&format!("q!{}", "x".repeat(MAX_NAME_BYTES - 1))),
-            "is 100 bytes long",
+            &["100", "99"],
         );
     }
 
@@ -235,12 +235,12 @@ mod tests {
     fn a_group_name_has_no_exclamation_mark() {
         validate_group("room.1_a-B").unwrap();
         validate_group(&"g".repeat(MAX_NAME_BYTES)).unwrap();
-        refused(validate_group(""), "is empty");
-        refused(validate_group("a!b"), "holds '!'");
-        refused(validate_group("a\nb"), "\"a\\nb\" holds '\\n'");
+        refused(validate_group(""), &[r#""""#]);
+        refused(validate_group("a!b"), &[r#""a!b""#, "'!'"]);
+        refused(validate_group("a\nb"), &[r#""a\nb""#, r"'\n'"]);
         refused(
             validate_group(&"g".repeat(MAX_NAME_BYTES + 1)),
-            "100 bytes long",
+            &["100", "99"],
         );
     }
 
@@ -251,15 +251,11 @@ mod tests {
         let name = channel(&longest, "", &[7; 12]).unwrap();
         assert_eq!(name.len(), MAX_NAME_BYTES);
         parse_channel(&name).unwrap();
-        refused(validate_queue(&"q".repeat(87)), "1 to 86 of them");
-        refused(validate_queue(""), "is empty");
-        refused(validate_queue("a!b"), "holds '!'");
-        assert!(
-            validate_queue("amq.gen-1")
-                .unwrap_err()
-                .message()
-                .contains("reserves")
-        );
+        refused(validate_queue(&"q".repeat(87)), &["87", "86"]);
+        refused(validate_queue(""), &[r#""""#]);
+        refused(validate_queue("a!b"), &[r#""a!b""#, "'!'"]);
+        validate_queue("amq-gen-1").unwrap();
+        refused(validate_queue("amq.gen-1"), &[r#""amq.gen-1""#, "'amq.'"]);
     }
 
     #[test]
@@ -291,8 +287,8 @@ mod tests {
 
     #[test]
     fn a_bad_prefix_is_refused() {
-        refused(channel("q", "a!", &[0; 12]), "holds '!'");
-        refused(channel("q", "a b", &[0; 12]), "holds ' '");
+        refused(channel("q", "a!", &[0; 12]), &[r#""a!""#, "'!'"]);
+        refused(channel("q", "a b", &[0; 12]), &[r#""a b""#, "' '"]);
         let longest = "p".repeat(85);
         assert_eq!(
             channel("q", &longest, &[0; 12]).unwrap().len(),
@@ -300,9 +296,9 @@ mod tests {
         );
         refused(
             channel("q", &format!("{longest}p"), &[0; 12]),
-            "is 86 bytes long",
+            &["86", "85"],
         );
-        refused(channel(&"q".repeat(200), "p", &[0; 12]), "at most 0");
+        refused(channel(&"q".repeat(200), "p", &[0; 12]), &[r#""p""#]);
     }
 
     #[test]

@@ -22,16 +22,28 @@ fn with(options: &[(&str, &str)]) -> Settings {
     config.settings().unwrap()
 }
 
-/// Refused by name, with the option, the value and what is allowed; and nothing was changed.
+/// That an error holds each of these facts, whatever the words around them are.
+fn holds(error: &Error, facts: &[&str]) {
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let message = error.to_string();
+    for fact in facts {
+        assert!(message.contains(fact), "{message:?} lacks {fact:?}");
+    }
+}
+
+/// Refused, with the option, the value and, where the table has it, what is allowed; and nothing was
+/// changed.
 fn refused(name: &str, value: &str) {
     let mut config = Config::new();
     let error = config.set(name, value).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
-    let message = error.to_string();
-    assert!(message.contains(&format!("option '{name}'")), "{message}");
-    assert!(message.contains("allowed"), "{message}");
+    holds(&error, &[name]);
     if name != HOST {
-        assert!(message.contains(&Quoted(value).to_string()), "{message}");
+        holds(&error, &[&Quoted(value).to_string()]);
+    }
+    // What is allowed as a host or a queue is said by who reads it.
+    if ![HOST, "queue_name"].contains(&name) {
+        let spec = options().iter().find(|spec| spec.name == name).unwrap();
+        holds(&error, &[&spec.allowed()]);
     }
     assert_eq!(
         config.settings().unwrap(),
@@ -299,12 +311,7 @@ fn a_certificate_needs_its_key() {
         config.set("host", "amqps://h").unwrap();
         config.set(name, "/x.pem").unwrap();
         let error = config.settings().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
-        assert!(
-            error
-                .message()
-                .contains("'tls_cert_file' and 'tls_key_file'")
-        );
+        holds(&error, &["tls_cert_file", "tls_key_file"]);
         config.set(name, "").unwrap();
         config.settings().unwrap();
     }
@@ -318,7 +325,7 @@ fn no_text_of_a_certificate_or_key_is_in_a_debug_print() {
     config.set("tls_ca_pem", "s3cr3t").unwrap();
     let settings = config.settings().unwrap();
     for text in [format!("{config:?}"), format!("{settings:?}")] {
-        assert!(text.contains("6 bytes of PEM"), "{text}");
+        assert!(text.contains("ca_pem"), "{text}");
         assert!(!text.contains("s3cr3t"), "{text}");
     }
 }
@@ -350,8 +357,7 @@ fn tls_options_need_a_host_that_they_are_for() {
     };
     for host in ["amqp://h", "amqp://me:s3cr3t@h,amqp://g:5671"] {
         let error = set(host).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
-        assert!(error.message().contains("amqps://"), "{error}");
+        holds(&error, &["tls_ca_file", "host", "amqps://"]);
         assert!(!error.message().contains("s3cr3t"), "{error}");
     }
     for host in ["amqps://h", "amqp://h,amqps://g", "memory://m"] {
@@ -369,8 +375,7 @@ fn names_are_checked() {
     refused("queue_name", &"q".repeat(87));
     refused("dispatch", "Thread");
     refused("dispatch", "");
-    let message = Config::new().set("queue_name", "amq.x").unwrap_err();
-    assert!(message.to_string().contains("option 'queue_name'"));
+    refused("queue_name", "amq.x");
 }
 
 #[test]
@@ -391,17 +396,16 @@ fn an_unknown_name_is_answered_with_the_nearest_and_all_others() {
         ("conect_timeout", "connect_timeout"),
     ] {
         let message = message(slip);
-        assert!(
-            message.contains(&format!("no option '{slip}'; did you mean '{meant}'?")),
-            "{message}"
-        );
+        assert!(message.contains(&format!("'{slip}'")), "{message}");
+        // In quotes is what was meant; all others are listed without.
+        assert!(message.contains(&format!("'{meant}'")), "{message}");
     }
     let message_of_another = message("colour");
-    assert!(!message_of_another.contains("did you mean"));
     for spec in options() {
         assert!(message_of_another.contains(spec.name));
+        assert!(!message_of_another.contains(&format!("'{}'", spec.name)));
     }
-    assert!(message("").contains("there is no option ''"));
+    message("");
     assert!(message(&"x".repeat(1000)).len() < 500);
 }
 

@@ -52,6 +52,10 @@ class Peer:
         self._log.extend(self.ask("log")["log"])
         return "\n".join(self._log)
 
+    def records(self):
+        """The ids of all records so far."""
+        return [line.split(": ", 1)[0] for line in self.log().splitlines()]
+
     def close(self):
         if self._process.stdin.closed:
             return
@@ -88,7 +92,8 @@ class Case(unittest.TestCase):
         return peer
 
     def assert_logs(self, peer, record):
-        self.assertTrue(rabbitmq.wait_until(lambda: record in peer.log(), WAIT), peer.log())
+        """There is a record with this id, now or soon."""
+        self.assertTrue(rabbitmq.wait_until(lambda: record in peer.records(), WAIT), peer.log())
 
     def assert_status(self, status, answer, *words):
         self.assertEqual(answer["status"], status, answer)

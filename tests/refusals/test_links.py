@@ -85,7 +85,7 @@ class OneConnectionOfTwo(LinkCase):
         self.node.ctl("change_password", "user", "other")
         self.addCleanup(self.node.ctl, "change_password", "user", "user")
         self.node.ctl("close_connection", self.connections(queue)[which], "test")
-        self.assert_logs(peer, "refused: ")
+        self.assert_logs(peer, "refused")
         return peer, channel
 
     def test_sends_go_on_while_only_the_consuming_connection_is_refused(self):
@@ -117,7 +117,7 @@ class WhatIsBound(LinkCase):
         peer, channel, _ = self.member(heartbeat=1)
         self.eval('ok = rabbit_exchange:delete(X, false, <<"test">>), rabbit_exchange:declare(X, '
                   'direct, false, false, false, [], <<"test">>), ok.')
-        self.assert_logs(peer, "bound_again: ")
+        self.assert_logs(peer, "bound_again")
         self.assert_status("LAYER_OK", peer.ask("wait-ready", str(WAIT * 1000)))
         self.assert_hears(peer, channel)
         self.assertEqual(self.value(peer, GENERATION), 1)
@@ -128,8 +128,8 @@ class WhatIsBound(LinkCase):
             self.node.ctl("set_permissions", "-p", "asgi", "user", ".*", write, ".*")
             peers = [self.ready(user="user") for _ in range(6)]
             for peer in peers:
-                self.assert_logs(peer, "exchange_not_checked: ")
-                self.assertNotIn("connection_", peer.log())
+                self.assert_logs(peer, "exchange_not_checked")
+                self.assertFalse({"connection_lost", "connection_failed"} & set(peer.records()))
                 peer.close()
 
     def test_a_right_to_write_that_comes_back_is_probed_again(self):
@@ -137,11 +137,11 @@ class WhatIsBound(LinkCase):
         self.node.ctl("set_permissions", "-p", "asgi", "user", ".*", "^(channels_.*|amq.default)$",
                       ".*")
         peer, channel, _ = self.member(user="user", heartbeat=1)
-        self.assert_logs(peer, "exchange_not_checked: ")
+        self.assert_logs(peer, "exchange_not_checked")
         self.node.ctl("set_permissions", "-p", "asgi", "user", ".*", ".*", ".*")
         self.eval('ok = rabbit_exchange:delete(X, false, <<"test">>), rabbit_exchange:declare(X, '
                   'direct, false, false, false, [], <<"test">>), ok.')
-        self.assert_logs(peer, "bound_again: ")
+        self.assert_logs(peer, "bound_again")
         self.assert_status("LAYER_OK", peer.ask("wait-ready", str(WAIT * 1000)))
         self.assert_hears(peer, channel)
 
@@ -187,7 +187,7 @@ class TheOwnPast(LinkCase):
         self.addCleanup(taker.close)
         peer.send_signal(signal.SIGCONT)
         began = time.monotonic()
-        self.assert_logs(peer, "queue_renamed: ")
+        self.assert_logs(peer, "queue_renamed")
         self.assert_status("LAYER_OK", peer.ask("wait-ready", str(WAIT * 1000)))
         self.assertLess(time.monotonic() - began, LONG_ENOUGH)
         self.assertEqual(self.value(peer, QUEUE_RENAMES), 1)
@@ -213,7 +213,7 @@ class ConsumerTimeouts(LinkCase):
         peer, channel, _ = self.member(local_capacity=0, prefetch_count=10)
         for number in range(3):
             self.assert_status("LAYER_OK", peer.ask("send-json", channel, f'{{"n":{number}}}'))
-        self.assert_logs(peer, "consumer_timed_out: ")
+        self.assert_logs(peer, "consumer_timed_out")
         self.assert_status("LAYER_OK", peer.ask("send-json", channel, '{"n":3}'))
         for number in range(4):
             self.assert_receives(peer, channel, number)
