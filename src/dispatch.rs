@@ -124,9 +124,9 @@ struct Due<J> {
 }
 
 impl<J> Due<J> {
-    /// Nothing comes any more.
+    /// Nothing comes any more, and nothing runs that another thread has taken.
     fn has_ended(&self) -> bool {
-        self.stopping && self.promised == 0
+        self.stopping && self.promised == 0 && self.running == 0 && self.jobs.is_empty()
     }
 }
 
@@ -274,10 +274,14 @@ impl<J: Send + 'static> Dispatcher<J> {
         let mut due = self.due.lock();
         let idle = self.finish(&mut due, &mut turn);
         let wake = more && due.waiting > 0;
+        let ended = due.has_ended();
         drop(due);
         if idle {
             self.quiet.notify_all();
-        } else if wake {
+        }
+        if ended {
+            self.changed.notify_all();
+        } else if wake && !idle {
             self.changed.notify_one();
         }
         turn.ran
@@ -538,6 +542,48 @@ mod tests {
         };
         dispatcher.stop();
         assert_eq!(poller.join().unwrap(), 0);
+    }
+
+    /// Its jobs end when they are told to.
+    struct Held(
+        std::sync::mpsc::Sender<()>,
+        Mutex<std::sync::mpsc::Receiver<()>>,
+    );
+
+    impl Runner for Held {
+        type Job = usize;
+
+        fn run(&self, turn: &mut Turn<usize>) {
+            while turn.next().is_some() {
+                self.0.send(()).unwrap();
+                self.1.lock().recv().unwrap();
+                turn.ran(1, None);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_has_ended_while_another_thread_runs_what_it_has_taken() {
+        let dispatcher = Arc::new(Dispatcher::new(true).unwrap());
+        let (taken, is_taken) = std::sync::mpsc::channel();
+        let (go_on, goes_on) = std::sync::mpsc::channel();
+        let runner = Arc::new(Held(taken, Mutex::new(goes_on)));
+        let polls = |timeout| {
+            let (dispatcher, runner) = (Arc::clone(&dispatcher), Arc::clone(&runner));
+            std::thread::spawn(move || dispatcher.poll(&*runner, 0, timeout))
+        };
+        dispatcher.push(1);
+        let other = polls(Duration::ZERO);
+        is_taken.recv().unwrap();
+        dispatcher.stop();
+        assert_eq!(dispatcher.poll(&*runner, 0, Duration::ZERO), 0);
+        assert!(!dispatcher.has_ended());
+        let waits = polls(Duration::from_secs(60));
+        go_on.send(()).unwrap();
+        assert_eq!(other.join().unwrap(), 1);
+        // It is woken by the end of the other.
+        assert_eq!(waits.join().unwrap(), 0);
+        assert!(dispatcher.has_ended());
     }
 
     #[test]
