@@ -66,10 +66,13 @@ int main(int argc, char **argv) try {
     std::exception_ptr problem;
     net::co_spawn(io, greet(layer, driver), [&](std::exception_ptr thrown) {
         problem = thrown;
-        driver.stop(); /* nothing keeps run() from returning any more */
+        driver.async_close(5s, [](boost::system::error_code late) {
+            if (late) {
+                std::cerr << "closed, but not in order: " << late.message() << '\n';
+            }
+        }); /* after it nothing keeps run() from returning any more */
     });
     io.run();
-    layer.close(5s);
     /* [end] */
     if (problem) {
         std::rethrow_exception(problem);

@@ -2,6 +2,7 @@
 
 #include "net.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <fcntl.h>
 #include <future>
@@ -102,6 +103,15 @@ BOTH(futures_of_other_threads_get_results_and_exceptions) {
             thrown = why.code() == status_code::invalid;
         }
         CHECK(thrown);
+        driver.async_group_add("futures", channel, net::use_future).get();
+        driver.async_send_json(channel, R"({"n":8})", net::use_future).get();
+        driver.async_group_send_json("futures", R"({"n":9})", net::use_future).get();
+        CHECK(check::number_of(driver.async_receive(channel, net::use_future).get()) == 8);
+        CHECK(check::number_of(driver.async_receive(channel, net::use_future).get()) == 9);
+        auto closed = driver.async_close(20s, net::use_future);
+        CHECK(closed.wait_for(check::deadline) == std::future_status::ready);
+        closed.get();
+        CHECK(home.state() == connection_state::closed);
     } catch (...) {
         problem = std::current_exception();
     }
@@ -110,6 +120,143 @@ BOTH(futures_of_other_threads_get_results_and_exceptions) {
     if (problem) {
         std::rethrow_exception(problem);
     }
+}
+
+BOTH(json_text_is_sent_to_a_channel_and_to_a_group) {
+    net::io_context io;
+    layer home = check::open_polled(host);
+    const std::string group = check::unique("group-"), channel = home.new_channel();
+    asio_driver driver(io, home);
+    std::vector<std::string> told;
+    driver.on_failure([&](const char *operation, status_code status, const char *text) {
+        told.push_back(std::string(operation) + " " + to_string(status));
+        check::holds(text, "message.");
+    });
+    home.group_add(group, channel);
+    std::vector<net_error> codes;
+    const auto keep = [&](net_error problem) { codes.push_back(problem); };
+    {
+        std::string text = R"({"n":1})"; // of the caller until the call returns
+        driver.async_send_json(channel, text, keep);
+        text = R"({"n":2})";
+        driver.async_group_send_json(group, text, keep);
+        text.assign(text.size(), ' ');
+    }
+    driver.async_send_json(channel, R"({"twin":1,"twin":2})", keep);
+    driver.async_group_send_json(group, R"({"large":1e999})", keep);
+    CHECK(codes.empty()); // never inside the call
+    std::vector<std::string> received;
+    for (int i = 0; i < 2; i++) {
+        driver.async_receive(channel, [&](net_error problem, message next) {
+            CHECK(!problem);
+            received.push_back(std::string(next.json()) + (next.group() ? " of the group" : ""));
+        });
+        check::run_until(io, [&, i] { return received.size() == std::size_t(i) + 1; });
+    }
+    check::run_until(io, [&] { return codes.size() == 4; });
+    CHECK((received == std::vector<std::string>{R"({"n":1})", R"({"n":2} of the group)"}));
+    CHECK(std::count(codes.begin(), codes.end(), status_code::ok) == 2);
+    CHECK(std::count(codes.begin(), codes.end(), status_code::invalid) == 2);
+    CHECK((told == std::vector<std::string>{"async_send_json LAYER_INVALID",
+                                            "async_group_send_json LAYER_INVALID"}));
+}
+
+BOTH(a_close_is_reported_after_all_other_operations) {
+    net::io_context io;
+    layer home = check::open_polled(host);
+    const std::string channel = home.new_channel(), silent = home.new_channel();
+    home.wait_ready(check::deadline);
+    asio_driver driver(io, home);
+    int sent = 0;
+    std::vector<std::string> ended;
+    driver.async_receive(silent, [&](net_error problem, message) {
+        ended.push_back(problem == status_code::closed ? "receive" : problem.message());
+    });
+    for (std::uint32_t i = 0; i < 20; i++) {
+        driver.async_send(channel, check::numbered(i), [&](net_error problem) {
+            CHECK(!problem);
+            sent++;
+        });
+    }
+    driver.async_close(20s, [&](net_error problem) {
+        CHECK(sent == 20);
+        ended.push_back(problem ? problem.message() : "close");
+    });
+    CHECK(home.try_send(channel, check::numbered(0)).status() == status_code::closed);
+    driver.async_close(20s, [&](net_error problem) { // again, while it closes
+        ended.push_back(problem ? problem.message() : "close");
+    });
+    check::run(io); // which returns, since nothing can come of the layer any more
+    CHECK((ended == std::vector<std::string>{"receive", "close", "close"}));
+    CHECK(home.state() == connection_state::closed);
+
+    std::vector<net_error> after;
+    const auto keep = [&](net_error problem) { after.push_back(problem); };
+    driver.async_close(20s, keep); // and again, when it was closed
+    driver.async_send_json(channel, "{}", keep);
+    check::run(io);
+    CHECK(after.size() == 2 && !after[0] && after[1] == status_code::closed);
+}
+
+TEST(a_close_that_a_callback_holds_up_times_out_and_the_layer_is_closed) {
+    net::io_context io;
+    net::thread_pool other(1);
+    layer home = check::open_polled(check::memory());
+    const std::string channel = home.new_channel();
+    std::promise<void> inside, leave;
+    auto left = leave.get_future();
+    auto held_up = home.receive(channel, [&](message_view) {
+        inside.set_value();
+        left.wait();
+    });
+    asio_driver driver(io, home);
+    home.send(channel, check::numbered(1));
+    net::post(other, [&] { (void)home.try_poll(1, check::deadline); });
+    inside.get_future().wait();
+    std::optional<net_error> code;
+    driver.async_close(50ms, [&](net_error problem) { code = problem; });
+    std::exception_ptr problem;
+    try {
+        check::run_until(io, [&] { return code.has_value(); });
+    } catch (...) {
+        problem = std::current_exception();
+    }
+    leave.set_value();
+    other.join();
+    if (problem) {
+        std::rethrow_exception(problem);
+    }
+    CHECK(*code == status_code::timeout);
+    CHECK(home.state() == connection_state::closed);
+}
+
+TEST(the_handler_of_a_close_may_destroy_the_layer) {
+    net::io_context io;
+    std::optional<layer> home(check::open_polled(check::memory()));
+    asio_driver driver(io, *home);
+    bool ended = false;
+    driver.async_close(20s, [&](net_error problem) {
+        home.reset();
+        ended = !problem;
+    });
+    check::run(io);
+    CHECK(ended && !home);
+    std::optional<net_error> again;
+    driver.async_close(20s, [&](net_error problem) { again = problem; });
+    check::run(io);
+    CHECK(again && !*again);
+}
+
+TEST(a_driver_that_was_stopped_closes_nothing) {
+    net::io_context io;
+    layer home = check::open_polled(check::memory());
+    asio_driver driver(io, home);
+    driver.stop();
+    std::optional<net_error> code;
+    driver.async_close(20s, [&](net_error problem) { code = problem; });
+    check::run(io);
+    CHECK(code && *code == net::error::operation_aborted);
+    home.send(home.new_channel(), check::numbered(1));
 }
 
 TEST(a_handler_runs_on_its_associated_executor_and_may_call_what_waits) {
@@ -298,6 +445,18 @@ TEST(a_layer_that_runs_callbacks_on_its_own_threads_has_no_driver) {
     CHECK(home.try_fd_dup().status() == status_code::invalid);
 }
 
+/// One operation of each kind, all of which end with a code alone.
+template <class Handler>
+static void begin_each(const asio_driver &driver, const std::string &channel, Handler handler) {
+    driver.async_send(channel, check::numbered(1), handler);
+    driver.async_send_json(channel, "{}", handler);
+    driver.async_group_add("group", channel, handler);
+    driver.async_group_send("group", check::numbered(1), handler);
+    driver.async_group_send_json("group", "{}", handler);
+    driver.async_close(20s, handler);
+}
+static constexpr int kinds = 6;
+
 TEST(a_context_may_end_with_operations_in_it) {
     for (const bool aborted_before : {false, true}) {
         auto sentinel = std::make_shared<int>(0);
@@ -308,8 +467,10 @@ TEST(a_context_may_end_with_operations_in_it) {
         std::optional<asio_driver> driver(std::in_place, *io, home);
         driver->async_receive(home.new_channel(),
                               [sentinel, &calls](net_error, message) { calls++; });
-        driver->async_send(home.new_channel(), check::numbered(1),
-                           [sentinel, &calls](net_error) { calls++; });
+        begin_each(*driver, home.new_channel(), [sentinel, &calls](net_error problem) {
+            CHECK(problem == net::error::operation_aborted);
+            calls++;
+        });
         sentinel.reset();
         if (aborted_before) {
             driver.reset(); // they are ready, and nobody runs them
@@ -318,11 +479,40 @@ TEST(a_context_may_end_with_operations_in_it) {
         } else {
             driver.reset();
             check::run(*io);
-            CHECK(calls == 2);
+            CHECK(calls == 1 + kinds);
             CHECK(watched.expired());
         }
         home.close(10s); // what is left in the layer touches nothing of Asio
-        CHECK(calls == (aborted_before ? 0 : 2));
+        CHECK(calls == (aborted_before ? 0 : 1 + kinds));
+    }
+}
+
+BOTH(outcomes_that_come_after_the_end_of_the_driver_call_no_handler) {
+    net::io_context io;
+    layer home = check::open_polled(host);
+    const std::string channel = home.new_channel();
+    std::vector<net_error> codes;
+    bool destroyed = false;
+    {
+        const asio_driver driver(io, home);
+        driver.async_receive(channel, [&](net_error problem, message next) {
+            CHECK(!next && destroyed);
+            codes.push_back(problem);
+        });
+        begin_each(driver, channel, [&](net_error problem) {
+            CHECK(destroyed); // posted by the destruction, and not called inside it
+            codes.push_back(problem);
+        });
+    }
+    destroyed = true;
+    // All outcomes come, to a loop that the program runs itself.
+    while (home.try_poll(64, check::deadline)) {
+    }
+    CHECK(home.state() == connection_state::closed && codes.empty());
+    check::run(io);
+    CHECK(codes.size() == 1 + kinds);
+    for (const auto &code : codes) {
+        CHECK(code == net::error::operation_aborted);
     }
 }
 
@@ -498,6 +688,83 @@ TEST(a_send_is_ended_by_a_slot_of_type_terminal_alone) {
     signal.emit(net::cancellation_type::terminal);
     check::run_until(io, [&] { return codes.size() == 2; });
     CHECK(codes[1] == net::error::operation_aborted);
+}
+
+/// Begins each kind of operation with a slot of its own.
+template <class Signals>
+static void begin_each_with_slots(const asio_driver &driver, const std::string &channel,
+                                  Signals &signals, std::vector<net_error> &codes) {
+    auto signal = std::begin(signals);
+    const auto keep = [&] {
+        return net::bind_cancellation_slot((signal++)->slot(),
+                                           [&](net_error problem) { codes.push_back(problem); });
+    };
+    driver.async_send(channel, check::numbered(1), keep());
+    driver.async_send_json(channel, "{}", keep());
+    driver.async_group_add("group", channel, keep());
+    driver.async_group_send("group", check::numbered(1), keep());
+    driver.async_group_send_json("group", "{}", keep());
+    driver.async_close(20s, keep());
+}
+
+BOTH(an_operation_that_a_slot_has_ended_is_done_all_the_same_and_completes_once) {
+    net::io_context io;
+    layer home = check::open_polled(host);
+    const std::string channel = home.new_channel();
+    asio_driver driver(io, home);
+    net::cancellation_signal signals[kinds];
+    std::vector<net_error> codes;
+    begin_each_with_slots(driver, channel, signals, codes);
+    for (auto &each : signals) {
+        each.emit(net::cancellation_type::terminal);
+        each.emit(net::cancellation_type::terminal);
+    }
+    CHECK(codes.empty()); // never inside the signal
+    check::run(io);       // until the layer is closed: the outcome of each has come by then
+    CHECK(home.state() == connection_state::closed);
+    CHECK(codes.size() == kinds);
+    for (const auto &code : codes) {
+        CHECK(code == net::error::operation_aborted);
+    }
+}
+
+BOTH(a_slot_that_is_used_once_the_outcome_is_there_changes_nothing) {
+    net::io_context io;
+    layer home = check::open_polled(host);
+    const std::string channel = home.new_channel();
+    home.wait_ready(check::deadline);
+    asio_driver driver(io, home);
+    net::cancellation_signal signals[kinds];
+    std::vector<net_error> codes;
+    begin_each_with_slots(driver, channel, signals, codes);
+    // The outcomes are posted here, and no handler runs.
+    while (home.try_poll(64, check::deadline)) {
+    }
+    for (auto &each : signals) {
+        each.emit(net::cancellation_type::terminal);
+    }
+    check::run_until(io, [&] { return codes.size() == kinds; });
+    CHECK(io.poll() == 0); // and none is called again
+    // All were done, but for a membership that the close was faster than.
+    for (const auto &code : codes) {
+        CHECK(!code || code == status_code::closed);
+    }
+    CHECK(std::count(codes.begin(), codes.end(), status_code::ok) >= kinds - 1);
+}
+
+TEST(a_close_is_ended_by_a_slot_of_type_terminal_alone) {
+    net::io_context io;
+    layer home = check::open_polled(check::memory());
+    asio_driver driver(io, home);
+    net::cancellation_signal signal;
+    std::vector<net_error> codes;
+    driver.async_close(20s, net::bind_cancellation_slot(signal.slot(), [&](net_error problem) {
+                           codes.push_back(problem);
+                       }));
+    signal.emit(net::cancellation_type::total);
+    signal.emit(net::cancellation_type::partial);
+    check::run(io);
+    CHECK(codes.size() == 1 && !codes[0]);
 }
 
 #endif

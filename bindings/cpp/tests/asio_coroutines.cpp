@@ -48,6 +48,42 @@ TEST(coroutines_await_each_operation_rabbitmq) {
     coroutines_await_each_operation(check::rabbitmq());
 }
 
+static void coroutines_send_json_and_close(const std::string &host) {
+    net::io_context io;
+    layer home = check::open_polled(host);
+    const std::string group = check::unique("group-"), channel = home.new_channel();
+    asio_driver driver(io, home);
+    bool refused = false;
+    run(io, [&]() -> task<void> {
+        co_await driver.async_group_add(group, channel, use_task);
+        co_await driver.async_send_json(channel, R"({"n":1})", use_task);
+        co_await driver.async_group_send_json(group, R"({"n":2})", use_task);
+        message next = co_await driver.async_receive(channel, use_task);
+        CHECK(!next.group() && check::number_of(next) == 1);
+        next = co_await driver.async_receive(channel, use_task);
+        CHECK(next.group() == group && check::number_of(next) == 2);
+        std::optional<task<void>> later;
+        {
+            std::string text = R"({"n":3})";
+            later.emplace(driver.async_send_json(channel, text, use_task));
+            text.assign(text.size(), ' ');
+        }
+        co_await std::move(*later);
+        CHECK(check::number_of(co_await driver.async_receive(channel, use_task)) == 3);
+        co_await driver.async_close(20s, use_task);
+        CHECK(home.state() == connection_state::closed);
+        try {
+            co_await driver.async_send_json(channel, "{}", use_task);
+        } catch (const net_exception &problem) {
+            refused = problem.code() == status_code::closed;
+        }
+    });
+    CHECK(refused);
+    check::run(io); // the driver keeps it from returning no more
+}
+TEST(coroutines_send_json_and_close_memory) { coroutines_send_json_and_close(check::memory()); }
+TEST(coroutines_send_json_and_close_rabbitmq) { coroutines_send_json_and_close(check::rabbitmq()); }
+
 TEST(an_awaited_failure_is_thrown_with_its_code) {
     net::io_context io;
     layer home = check::open_polled(check::memory());
@@ -153,6 +189,24 @@ TEST(a_race_with_a_timer_loses_no_message_memory) {
 }
 TEST(a_race_with_a_timer_loses_no_message_rabbitmq) {
     a_race_with_a_timer_loses_no_message(check::rabbitmq());
+}
+
+/// A coroutine that does not wait for the end of a close any more leaves it under way.
+TEST(a_close_that_loses_a_race_goes_on) {
+    using namespace net::experimental::awaitable_operators;
+    net::io_context io;
+    layer home = check::open_polled(check::rabbitmq());
+    home.wait_ready(check::deadline);
+    asio_driver driver(io, home);
+    std::size_t first = 0;
+    run(io, [&]() -> task<void> {
+        net::steady_timer timer(io, 0s);
+        first =
+            (co_await (driver.async_close(20s, use_task) || timer.async_wait(use_task))).index();
+    });
+    check::run(io);
+    CHECK(first == 1);
+    CHECK(home.state() == connection_state::closed);
 }
 
 #endif

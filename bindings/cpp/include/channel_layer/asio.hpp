@@ -18,6 +18,7 @@
 #define CHANNEL_LAYER_ASIO_HPP
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -150,6 +151,8 @@ class operation {
     virtual ~operation() = default;
     /// Completes it without a result; false where it was completed before.
     virtual bool end(error_code code) = 0;
+    /// By the cancellation slot of its handler, on the handler's executor.
+    virtual void cancel(bool terminal) = 0;
     /// Whether it waits for a message of this channel.
     virtual bool receives(std::string_view) const noexcept { return false; }
     /// Completes it with a message, and moves from that only where this is true.
@@ -180,7 +183,7 @@ class engine : public std::enable_shared_from_this<engine> {
     /// Waits until callbacks are due, runs them, and begins again.
     void wait() {
         const std::lock_guard<std::mutex> held(mutex);
-        if (ended) {
+        if (ended_with) {
             return;
         }
         descriptor.async_wait(net::posix::stream_descriptor::wait_read,
@@ -188,9 +191,9 @@ class engine : public std::enable_shared_from_this<engine> {
                                   if (problem) {
                                       return self->end(problem);
                                   }
-                                  const auto ran = self->home().try_poll();
-                                  if (!ran.ok()) {
-                                      return self->end(code_of(ran.status()));
+                                  const auto code = self->poll();
+                                  if (code) {
+                                      return self->end(code);
                                   }
                                   self->wait();
                               });
@@ -201,9 +204,10 @@ class engine : public std::enable_shared_from_this<engine> {
         std::map<const operation *, std::weak_ptr<operation>> left;
         {
             const std::lock_guard<std::mutex> held(mutex);
-            if (std::exchange(ended, true)) {
+            if (ended_with) {
                 return;
             }
+            ended_with = code;
             error_code ignored; // closed in any case, and it was a duplicate
             descriptor.close(ignored);
             left.swap(begun);
@@ -215,10 +219,12 @@ class engine : public std::enable_shared_from_this<engine> {
         }
     }
 
-    /// False where the driver has ended.
+    /// Ends an operation at once, and is false, where the driver has ended.
     bool add(const std::shared_ptr<operation> &starting) {
-        const std::lock_guard<std::mutex> held(mutex);
-        if (ended) {
+        std::unique_lock<std::mutex> held(mutex);
+        if (const auto code = ended_with) {
+            held.unlock();
+            starting->end(*code);
             return false;
         }
         begun.emplace(starting.get(), starting);
@@ -248,10 +254,10 @@ class engine : public std::enable_shared_from_this<engine> {
             }
         }
         const std::lock_guard<std::mutex> held(mutex);
-        if (!ended) {
+        if (!ended_with) {
             returned[channel].emplace(number, std::move(kept));
         }
-        return !ended;
+        return !ended_with;
     }
 
     std::optional<std::pair<std::uint64_t, message>> returned_to(const std::string &channel) {
@@ -287,6 +293,22 @@ class engine : public std::enable_shared_from_this<engine> {
     }
 
   private:
+    error_code poll() {
+        const layer open = home();
+        for (;;) {
+            auto ran = open.try_poll();
+            if (!ran.ok()) {
+                return code_of(ran.status());
+            }
+            // Nothing wakes us after the last callback of a layer that closes, so ask until it says
+            // that it is closed. A layer that is open may have callbacks without end: not so there.
+            auto state = open.try_state();
+            if (*ran == 0 || !state.ok() || *state != connection_state::closed) {
+                return {};
+            }
+        }
+    }
+
     std::vector<std::shared_ptr<operation>> receiving(std::string_view channel) {
         std::vector<std::shared_ptr<operation>> found;
         const std::lock_guard<std::mutex> held(mutex);
@@ -304,17 +326,45 @@ class engine : public std::enable_shared_from_this<engine> {
     std::mutex mutex;
     // All below is under the mutex.
     net::posix::stream_descriptor descriptor;
-    bool ended = false;
+    std::optional<error_code> ended_with;
     std::map<const operation *, std::weak_ptr<operation>> begun;
     std::map<std::string, std::map<std::uint64_t, message>> returned;
     std::shared_ptr<const failure_handler> failures;
 };
 
-/// A handler, and what keeps its executor working until it was called. Whoever completes the
-/// operation takes it out: the library may keep the operation for longer than its executor lives.
-template <class Handler> struct waiting_handler {
-    using executor_type = net::associated_executor_t<Handler, net::any_io_executor>;
+class receive_operation;
+struct delivery;
 
+/// A handler of any type, that waits for its operation. Whoever completes the operation takes it
+/// out: the library may keep the operation for longer than the handler's executor lives.
+class completion {
+  public:
+    virtual ~completion() = default;
+    /// Lets the handler's cancellation slot reach an operation: on the handler's executor, as
+    /// `call`, so that the two never meet.
+    virtual void watch_slot(std::weak_ptr<operation> begun) = 0;
+    /// Hands a delivery, which owns this, to the handler's executor.
+    virtual void post(delivery &&ready) = 0;
+    /// Calls the handler, from its executor. What it owned, this too, is free by then, for it may
+    /// begin the next operation.
+    virtual void call(std::unique_ptr<completion> self, error_code code, message given) = 0;
+};
+
+/// A completed operation on its way to its handler. One type for all handlers, so that a program
+/// gets what Asio makes of it once for each type of executor and not for each handler.
+struct delivery {
+    std::unique_ptr<completion> handler;
+    error_code code;
+    message given;
+    // Of a receive that has a message.
+    std::shared_ptr<receive_operation> begun;
+    std::uint64_t number = 0;
+
+    void operator()();
+};
+
+template <class Handler, class Signature> class waiting_handler final : public completion {
+  public:
     waiting_handler(Handler taken, const net::any_io_executor &fallback)
         : handler(std::move(taken)), work(net::get_associated_executor(handler, fallback))
 #if defined(CHANNEL_LAYER_ASIO_HAS_CANCELLATION)
@@ -324,56 +374,56 @@ template <class Handler> struct waiting_handler {
     {
     }
 
+    void watch_slot(std::weak_ptr<operation> begun) override {
+#if defined(CHANNEL_LAYER_ASIO_HAS_CANCELLATION)
+        if (slot.is_connected()) {
+            slot.assign([begun = std::move(begun)](net::cancellation_type type) {
+                if (const auto live = begun.lock()) {
+                    live->cancel((type & net::cancellation_type::terminal) !=
+                                 net::cancellation_type::none);
+                }
+            });
+        }
+#else
+        (void)begun;
+#endif
+    }
+
+    void post(delivery &&ready) override {
+        const auto executor = work.get_executor(); // this may end before `post` returns
+        net::post(executor, std::move(ready));
+    }
+
+    void call(std::unique_ptr<completion> self, error_code code, message given) override {
+#if defined(CHANNEL_LAYER_ASIO_HAS_CANCELLATION)
+        if (slot.is_connected()) {
+            slot.clear();
+        }
+#endif
+        Handler called(std::move(handler));
+        self.reset();
+        if constexpr (std::is_same_v<Signature, void(error_code)>) {
+            std::move(called)(code);
+        } else {
+            std::move(called)(code, std::move(given));
+        }
+    }
+
+  private:
     Handler handler;
-    net::executor_work_guard<executor_type> work;
+    // Keeps the executor working until the handler was called.
+    net::executor_work_guard<net::associated_executor_t<Handler, net::any_io_executor>> work;
 #if defined(CHANNEL_LAYER_ASIO_HAS_CANCELLATION)
     net::associated_cancellation_slot_t<Handler> slot;
 #endif
 };
 
-/// Lets a cancellation slot reach an operation: on the handler's executor, as `deliver`, so that
-/// the two never meet.
-template <class Handler, class Operation>
-void watch_slot(waiting_handler<Handler> &waiting, const std::shared_ptr<Operation> &begun) {
-#if defined(CHANNEL_LAYER_ASIO_HAS_CANCELLATION)
-    if (waiting.slot.is_connected()) {
-        waiting.slot.assign([weak = std::weak_ptr<Operation>(begun)](net::cancellation_type type) {
-            if (const auto live = weak.lock()) {
-                live->cancel((type & net::cancellation_type::terminal) !=
-                             net::cancellation_type::none);
-            }
-        });
-    }
-#else
-    (void)waiting;
-    (void)begun;
-#endif
-}
-
-/// Calls the handler, from its executor.
-template <class Handler, class... Results>
-void deliver(std::unique_ptr<waiting_handler<Handler>> waiting, Results... results) {
-#if defined(CHANNEL_LAYER_ASIO_HAS_CANCELLATION)
-    if (waiting->slot.is_connected()) {
-        waiting->slot.clear();
-    }
-#endif
-    // What it owned is free before it is called, for it may begin the next operation.
-    Handler handler(std::move(waiting->handler));
-    waiting.reset();
-    std::move(handler)(std::move(results)...);
-}
-
 /// A send, a membership or a close: it ends with a code alone.
-template <class Handler>
-class call_operation final : public operation,
-                             public std::enable_shared_from_this<call_operation<Handler>> {
+class call_operation final : public operation {
   public:
-    call_operation(Handler handler, const std::shared_ptr<engine> &driver)
-        : owner(driver), waiting(std::make_unique<waiting_handler<Handler>>(std::move(handler),
-                                                                            driver->executor())) {}
-
-    void begin() { watch_slot(*waiting, this->shared_from_this()); }
+    call_operation(std::unique_ptr<completion> handler, std::weak_ptr<engine> driver,
+                   bool closes) noexcept
+        : owner(std::move(driver)), closing(closes), waiting(std::move(handler)) {}
 
     bool end(error_code code) override {
         if (claimed.exchange(true)) {
@@ -382,15 +432,16 @@ class call_operation final : public operation,
         if (const auto driver = owner.lock()) {
             driver->remove(this);
         }
-        const auto executor = waiting->work.get_executor();
-        net::post(executor, [taken = std::move(waiting), code]() mutable {
-            deliver(std::move(taken), code);
-        });
+        if (closing && code == code_of(status_code::closed)) {
+            code = code_of(status_code::ok); // what it was to do
+        }
+        completion &handler = *waiting;
+        handler.post({std::move(waiting), code, {}, nullptr});
         return true;
     }
 
     /// What was handed over may still be done, which is what `terminal` allows and others do not.
-    void cancel(bool terminal) {
+    void cancel(bool terminal) override {
         if (terminal) {
             end(aborted());
         }
@@ -398,31 +449,24 @@ class call_operation final : public operation,
 
   private:
     const std::weak_ptr<engine> owner;
+    const bool closing;
     std::atomic<bool> claimed{false};
-    std::unique_ptr<waiting_handler<Handler>> waiting; // of the one that has claimed it
+    std::unique_ptr<completion> waiting; // of the one that has claimed it
 };
 
 /// A wait for the next message of a channel.
-template <class Handler>
 class receive_operation final : public operation,
-                                public std::enable_shared_from_this<receive_operation<Handler>> {
+                                public std::enable_shared_from_this<receive_operation> {
   public:
-    receive_operation(Handler handler, const std::shared_ptr<engine> &driver, std::string from)
-        : owner(driver), channel(std::move(from)),
-          waiting(
-              std::make_unique<waiting_handler<Handler>>(std::move(handler), driver->executor())) {}
-
-    void begin() { watch_slot(*waiting, this->shared_from_this()); }
+    receive_operation(std::unique_ptr<completion> handler, std::weak_ptr<engine> driver,
+                      std::string from) noexcept
+        : owner(std::move(driver)), channel(std::move(from)), waiting(std::move(handler)) {}
 
     bool end(error_code code) override {
         if (claimed.exchange(true)) {
             return false;
         }
-        receiver ending;
-        {
-            const std::lock_guard<std::mutex> held(mutex);
-            ending = std::move(started);
-        }
+        const receiver ending = taken_receiver();
         complete(code, {}, 0);
         return true; // and cancels the receiver, so that the channel keeps its messages
     }
@@ -435,11 +479,7 @@ class receive_operation final : public operation,
         if (claimed.exchange(true)) {
             return false;
         }
-        receiver ending;
-        {
-            const std::lock_guard<std::mutex> held(mutex);
-            ending = std::move(started);
-        }
+        const receiver ending = taken_receiver();
         complete({}, std::move(kept), number);
         return true;
     }
@@ -472,13 +512,24 @@ class receive_operation final : public operation,
     }
 
     /// On the handler's executor. A message that it has by then goes back.
-    void cancel(bool) {
+    void cancel(bool) override {
         if (!end(aborted())) {
             cancelled_late = true;
         }
     }
 
+    /// On the handler's executor: whether a message went back, since the cancellation came between.
+    bool gives_back(message &given, std::uint64_t number) {
+        const auto driver = cancelled_late ? owner.lock() : nullptr;
+        return driver && driver->take_back(channel, std::move(given), number);
+    }
+
   private:
+    receiver taken_receiver() {
+        const std::lock_guard<std::mutex> held(mutex);
+        return std::move(started);
+    }
+
     void receiver_is_over() {
         const std::lock_guard<std::mutex> held(mutex);
         over = true;
@@ -489,59 +540,89 @@ class receive_operation final : public operation,
         if (const auto driver = owner.lock()) {
             driver->remove(this);
         }
-        const auto executor = waiting->work.get_executor();
-        net::post(executor, [self = this->shared_from_this(), taken = std::move(waiting), code,
-                             next = std::move(given), number]() mutable {
-            if (self->cancelled_late && next) {
-                const auto driver = self->owner.lock();
-                if (driver && driver->take_back(self->channel, std::move(next), number)) {
-                    return deliver(std::move(taken), aborted(), message());
-                }
-            }
-            deliver(std::move(taken), code, std::move(next));
-        });
+        completion &handler = *waiting;
+        handler.post({std::move(waiting), code, std::move(given), shared_from_this(), number});
     }
 
     const std::weak_ptr<engine> owner;
     const std::string channel;
     std::atomic<bool> claimed{false};
-    std::unique_ptr<waiting_handler<Handler>> waiting; // of the one that has claimed it
-    bool cancelled_late = false;                       // of the handler's executor
+    std::unique_ptr<completion> waiting; // of the one that has claimed it
+    bool cancelled_late = false;         // of the handler's executor
     std::mutex mutex;
     receiver started; // under the mutex, as the next
     bool over = false;
 };
 
-/// Begins a call when the token says so, which for a coroutine is later: it owns its arguments.
-template <class Start> struct call_initiation {
+inline void delivery::operator()() {
+    if (given && begun->gives_back(given, number)) {
+        code = aborted();
+        given = message();
+    }
+    begun.reset();
+    completion &called = *handler;
+    called.call(std::move(handler), code, std::move(given));
+}
+
+/// Gets the outcome of a call, inside a callback of the layer.
+struct call_done {
+    std::shared_ptr<operation> begun;
+    std::weak_ptr<engine> owner;
+    const char *what;
+
+    void operator()(const outcome &how) const {
+        const auto live = how ? nullptr : owner.lock();
+        begun->end(code_of(how.status()));
+        if (live) {
+            live->failed(what, how.status(), how.message());
+        }
+    }
+};
+
+/// A call with its arguments, which it owns: for a coroutine it begins later.
+struct call_request {
+    const char *what;
+    result<void> (*begin)(const layer &home, const call_request &given, call_done done);
+    std::string name;
+    std::string text;
+    std::vector<std::uint8_t> bytes;
+    std::chrono::milliseconds timeout{0};
+    bool closes = false;
+    // Why there are no bytes, where a packer has failed.
+    status_code status = status_code::ok;
+};
+
+/// Begins a call when the token says so.
+struct call_initiation {
     using executor_type = net::any_io_executor;
     executor_type get_executor() const noexcept { return driver->executor(); }
 
     template <class Handler> void operator()(Handler &&handler) const {
-        const auto begun = std::make_shared<call_operation<std::decay_t<Handler>>>(
-            std::forward<Handler>(handler), driver);
-        begun->begin();
-        if (!driver->add(begun)) {
-            begun->end(aborted());
-            return;
-        }
-        const auto handed = start(driver->home(), [begun, owner = std::weak_ptr<engine>(driver),
-                                                   where = what](const outcome &how) {
-            const auto live = how ? nullptr : owner.lock();
-            begun->end(code_of(how.status()));
-            if (live) {
-                live->failed(where, how.status(), how.message());
-            }
-        });
-        if (!handed.ok()) {
-            begun->end(code_of(handed.status()));
-            driver->failed(what, handed.status(), handed.message());
-        }
+        using waiting = waiting_handler<std::decay_t<Handler>, void(error_code)>;
+        start(std::make_unique<waiting>(std::forward<Handler>(handler), driver->executor()));
     }
 
     std::shared_ptr<engine> driver;
-    const char *what;
-    Start start;
+    call_request request;
+
+  private:
+    void start(std::unique_ptr<completion> handler) const {
+        completion &waiting = *handler;
+        const auto begun =
+            std::make_shared<call_operation>(std::move(handler), driver, request.closes);
+        waiting.watch_slot(begun);
+        if (!driver->add(begun)) {
+            return;
+        }
+        const auto handed =
+            request.status == status_code::ok
+                ? request.begin(driver->home(), request, call_done{begun, driver, request.what})
+                : failure(request.status, request.text.c_str());
+        if (!handed.ok()) {
+            begun->end(code_of(handed.status()));
+            driver->failed(request.what, handed.status(), handed.message());
+        }
+    }
 };
 
 struct receive_initiation {
@@ -549,11 +630,19 @@ struct receive_initiation {
     executor_type get_executor() const noexcept { return driver->executor(); }
 
     template <class Handler> void operator()(Handler &&handler) const {
-        const auto begun = std::make_shared<receive_operation<std::decay_t<Handler>>>(
-            std::forward<Handler>(handler), driver, channel);
-        begun->begin();
+        using waiting = waiting_handler<std::decay_t<Handler>, void(error_code, message)>;
+        start(std::make_unique<waiting>(std::forward<Handler>(handler), driver->executor()));
+    }
+
+    std::shared_ptr<engine> driver;
+    std::string channel;
+
+  private:
+    void start(std::unique_ptr<completion> handler) const {
+        completion &waiting = *handler;
+        const auto begun = std::make_shared<receive_operation>(std::move(handler), driver, channel);
+        waiting.watch_slot(begun);
         if (!driver->add(begun)) {
-            begun->end(aborted());
             return;
         }
         if (auto kept = driver->returned_to(channel)) {
@@ -572,9 +661,6 @@ struct receive_initiation {
         }
         begun->keep(std::move(*handed));
     }
-
-    std::shared_ptr<engine> driver;
-    std::string channel;
 };
 
 } // namespace asio_detail
@@ -590,7 +676,8 @@ struct receive_initiation {
 /// A handler is called once, on its associated executor, else on the driver's, never inside the
 /// call that begins the operation and never inside a callback of the layer: it may call what waits.
 /// Names and bytes are copied. Its wait for callbacks keeps `run()` from returning until `stop`,
-/// until the driver is destroyed, or until the layer is closed.
+/// until the driver is destroyed, or until `async_close` has closed the layer; a `layer::close`
+/// elsewhere does not wake it. An operation that begins after `async_close` ends with `closed`.
 class asio_driver {
   public:
     using executor_type = asio_detail::net::any_io_executor;
@@ -639,34 +726,69 @@ class asio_driver {
     /// it with `operation_aborted`, and the message may be sent all the same; others do nothing.
     template <class Token>
     auto async_send(std::string_view channel, bytes_view message, Token &&token) const {
-        return begin_send(channel, copied(message), std::forward<Token>(token));
+        return begin(sending(channel, bytes_of(message)), std::forward<Token>(token));
     }
     /// The same with a T that has a `packer`.
     template <class T, class Token, class = detail::packed_t<T>>
     auto async_send(std::string_view channel, const T &message, Token &&token) const {
-        return begin_send(channel, packed(message), std::forward<Token>(token));
+        return begin(sending(channel, packed(message)), std::forward<Token>(token));
+    }
+    /// `layer::send_json_async`, in all else as `async_send`.
+    template <class Token>
+    auto async_send_json(std::string_view channel, std::string_view json, Token &&token) const {
+        request given = named("async_send_json", channel);
+        given.text = std::string(json);
+        given.begin = [](const layer &home, const request &call, done_type done) {
+            return home.try_send_json_async(call.name, call.text, std::move(done));
+        };
+        return begin(std::move(given), std::forward<Token>(token));
     }
 
     /// `layer::group_send_async`, in all else as `async_send`.
     template <class Token>
     auto async_group_send(std::string_view group, bytes_view message, Token &&token) const {
-        return begin_group_send(group, copied(message), std::forward<Token>(token));
+        return begin(group_sending(group, bytes_of(message)), std::forward<Token>(token));
     }
     template <class T, class Token, class = detail::packed_t<T>>
     auto async_group_send(std::string_view group, const T &message, Token &&token) const {
-        return begin_group_send(group, packed(message), std::forward<Token>(token));
+        return begin(group_sending(group, packed(message)), std::forward<Token>(token));
+    }
+    /// `layer::group_send_json_async`, in all else as `async_send`.
+    template <class Token>
+    auto async_group_send_json(std::string_view group, std::string_view json, Token &&token) const {
+        request given = named("async_group_send_json", group);
+        given.text = std::string(json);
+        given.begin = [](const layer &home, const request &call, done_type done) {
+            return home.try_group_send_json_async(call.name, call.text, std::move(done));
+        };
+        return begin(std::move(given), std::forward<Token>(token));
     }
 
     /// `layer::group_add_async`, in all else as `async_send`.
     template <class Token>
     auto async_group_add(std::string_view group, std::string_view channel, Token &&token) const {
-        return begin(
-            "async_group_add",
-            [name = std::string(group), member = std::string(channel)](const layer &home,
-                                                                       auto &&done) {
-                return home.try_group_add_async(name, member, std::forward<decltype(done)>(done));
-            },
-            std::forward<Token>(token));
+        request given = named("async_group_add", group);
+        given.text = std::string(channel);
+        given.begin = [](const layer &home, const request &call, done_type done) {
+            return home.try_group_add_async(call.name, call.text, std::move(done));
+        };
+        return begin(std::move(given), std::forward<Token>(token));
+    }
+
+    /// `layer::close_async`: closes the layer within `timeout`, after which no operation begins.
+    /// Its handler, `void(error_code)`, is posted after those of all other operations, and has no
+    /// error where the layer was closed before; it may destroy the layer. A cancellation of type
+    /// terminal ends it with `operation_aborted`, and the layer closes all the same, as it does
+    /// where the driver stops meanwhile. A driver that was stopped before closes nothing.
+    template <class Token>
+    auto async_close(std::chrono::milliseconds timeout, Token &&token) const {
+        request given = named("async_close", {});
+        given.timeout = timeout;
+        given.closes = true;
+        given.begin = [](const layer &home, const request &call, done_type done) {
+            return home.try_close_async(call.timeout, std::move(done));
+        };
+        return begin(std::move(given), std::forward<Token>(token));
     }
 
     /// The next message of a channel of this layer. Its handler: `void(error_code, message)`, with
@@ -680,59 +802,55 @@ class asio_driver {
     }
 
   private:
-    /// Bytes to be sent, or why there are none.
-    struct payload {
-        std::vector<std::uint8_t> bytes;
-        status_code status = status_code::ok;
-        std::string problem;
-    };
+    using request = asio_detail::call_request;
+    using done_type = asio_detail::call_done;
 
-    static payload copied(bytes_view message) {
-        return {std::vector<std::uint8_t>(message.begin(), message.end()), status_code::ok, {}};
+    static request named(const char *what, std::string_view name) {
+        request given{};
+        given.what = what;
+        given.name = std::string(name);
+        return given;
     }
-    template <class T> static payload packed(const T &message) {
+
+    /// A request with no more than its bytes, or why there are none.
+    static request bytes_of(bytes_view message) {
+        request given{};
+        given.bytes.assign(message.begin(), message.end());
+        return given;
+    }
+    template <class T> static request packed(const T &message) {
         try {
             const auto bytes = packer<T>::pack(message);
-            return copied(bytes_view(bytes));
+            return bytes_of(bytes_view(bytes));
         } catch (...) {
             const auto why = detail::failure_of_packer();
-            return {{}, why.status(), why.message()};
+            request given{};
+            given.status = why.status();
+            given.text = why.message();
+            return given;
         }
     }
 
-    template <class Token>
-    auto begin_send(std::string_view channel, payload body, Token &&token) const {
-        return begin(
-            "async_send",
-            [name = std::string(channel), body = std::move(body)](const layer &home,
-                                                                  auto &&done) -> result<void> {
-                if (body.status != status_code::ok) {
-                    return failure(body.status, body.problem.c_str());
-                }
-                return home.try_send_async(name, bytes_view(body.bytes),
-                                           std::forward<decltype(done)>(done));
-            },
-            std::forward<Token>(token));
+    static request sending(std::string_view channel, request &&body) {
+        body.what = "async_send";
+        body.name = std::string(channel);
+        body.begin = [](const layer &home, const request &call, done_type done) {
+            return home.try_send_async(call.name, bytes_view(call.bytes), std::move(done));
+        };
+        return std::move(body);
     }
-    template <class Token>
-    auto begin_group_send(std::string_view group, payload body, Token &&token) const {
-        return begin(
-            "async_group_send",
-            [name = std::string(group), body = std::move(body)](const layer &home,
-                                                                auto &&done) -> result<void> {
-                if (body.status != status_code::ok) {
-                    return failure(body.status, body.problem.c_str());
-                }
-                return home.try_group_send_async(name, bytes_view(body.bytes),
-                                                 std::forward<decltype(done)>(done));
-            },
-            std::forward<Token>(token));
+    static request group_sending(std::string_view group, request &&body) {
+        body.what = "async_group_send";
+        body.name = std::string(group);
+        body.begin = [](const layer &home, const request &call, done_type done) {
+            return home.try_group_send_async(call.name, bytes_view(call.bytes), std::move(done));
+        };
+        return std::move(body);
     }
 
-    template <class Start, class Token>
-    auto begin(const char *what, Start start, Token &&token) const {
+    template <class Token> auto begin(request given, Token &&token) const {
         return asio_detail::net::async_initiate<Token, void(asio_detail::error_code)>(
-            asio_detail::call_initiation<Start>{driver, what, std::move(start)}, token);
+            asio_detail::call_initiation{driver, std::move(given)}, token);
     }
 
     std::shared_ptr<asio_detail::engine> driver;
