@@ -770,9 +770,9 @@ layer_status_t layer_channel_discard(const layer_t *layer,
 // waits for a place.
 //
 // `channel`: borrowed. `message`, `length`: borrowed; one MessagePack map as the Channels
-// specification allows: string keys, nil, bool, integers within signed 64 bits, floats, strings,
-// bytes, arrays, maps, at most 128 deep; no key `__asgi_channel__` or `__asgi_group__`. `error`:
-// see the conventions. Blocks; any thread; not from a callback.
+// specification allows: string keys, nil, bool, integers, floats, strings, bytes, arrays, maps, at
+// most 128 deep; no key `__asgi_channel__` or `__asgi_group__`. Integers are those of MessagePack,
+// -2^63 to 2^64-1. `error`: see the conventions. Blocks; any thread; not from a callback.
 // Returns `LAYER_OK`; `LAYER_FULL`; `LAYER_NO_CHANNEL`; `LAYER_INVALID`; `LAYER_TOO_LARGE`;
 // `LAYER_DISCONNECTED`; `LAYER_BUSY`; `LAYER_TIMEOUT`; `LAYER_UNCONFIRMED`; `LAYER_REFUSED`;
 // `LAYER_CLOSED`; `LAYER_WOULD_DEADLOCK`; `LAYER_FORKED`.
@@ -784,7 +784,7 @@ layer_status_t layer_send(const layer_t *layer,
                           layer_error_t **error);
 
 // `layer_send` with the message as JSON text: one object. A string of U+FFFF followed by base64
-// becomes bytes. Integers outside signed 64 bits and duplicate keys are `LAYER_INVALID`.
+// becomes bytes. Integers outside -2^63 to 2^64-1 and duplicate keys are `LAYER_INVALID`.
 //
 // `json`: borrowed, NUL-terminated UTF-8. All else as `layer_send`.
 LAYER_MUST_USE

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strconv"
 	"strings"
@@ -45,7 +47,7 @@ func TestMisuseIsAnErrorWithTheTextOfC(t *testing.T) {
 		"a NUL in a name":      {layer.Send(ctx, channel+"\x00more", nil), channellayer.ErrInvalid, "NUL"},
 		"a value of no type":   {layer.Send(ctx, channel, map[string]any{"f": func() {}}), channellayer.ErrInvalid, "func"},
 		"a time":               {layer.Send(ctx, channel, map[string]any{"at": time.Now()}), channellayer.ErrInvalid, "at"},
-		"a large integer":      {layer.Send(ctx, channel, map[string]any{"n": uint64(1) << 63}), channellayer.ErrInvalid, "n"},
+		"a large integer":      {layer.SendJSON(ctx, channel, `{"n": [18446744073709551616]}`), channellayer.ErrInvalid, "message.n[0]"},
 		"no MessagePack":       {layer.SendPacked(ctx, channel, []byte{0xc1}), channellayer.ErrInvalid, ""},
 		"no message":           {layer.SendPacked(ctx, channel, nil), channellayer.ErrInvalid, ""},
 		"no done":              {layer.SendAsync(channel, []byte{0x80}, nil), channellayer.ErrInvalid, "done"},
@@ -147,6 +149,43 @@ func TestAClosedLayerIsUsedByManyGoroutinesWithoutHarm(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestIntegersOf64BitsArriveWithAndWithoutASign(t *testing.T) {
+	layer := open(t, memoryHost())
+	channel := newChannel(t, layer)
+	sent := map[string]any{
+		"least": int64(math.MinInt64), "signed": uint64(math.MaxInt64),
+		"above": uint64(math.MaxInt64) + 1, "most": uint64(math.MaxUint64),
+	}
+	wanted := map[string]any{
+		"least": int64(math.MinInt64), "signed": int64(math.MaxInt64),
+		"above": uint64(math.MaxInt64) + 1, "most": uint64(math.MaxUint64),
+	}
+	if err := layer.Send(soon(t), channel, sent); err != nil {
+		t.Fatal(err)
+	}
+	text := `{"above":9223372036854775808,"least":-9223372036854775808,` +
+		`"most":18446744073709551615,"signed":9223372036854775807}`
+	if err := layer.SendJSON(soon(t), channel, text); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < 2; i++ {
+		message, err := layer.Receive(soon(t), channel)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := message.Map()
+		if err != nil || !reflect.DeepEqual(got, wanted) {
+			t.Errorf("%v arrived as %v, %v", wanted, got, err)
+		}
+	}
+	for _, beyond := range []string{"18446744073709551616", "-9223372036854775809"} {
+		err := layer.SendJSON(soon(t), channel, `{"n": [0, `+beyond+`]}`)
+		if !errors.Is(err, channellayer.ErrInvalid) || !strings.Contains(err.Error(), "message.n[1]") {
+			t.Errorf("%s: %v", beyond, err)
+		}
+	}
 }
 
 func TestAnOtherProgramIsStartedBesideAnOpenLayer(t *testing.T) {

@@ -490,6 +490,9 @@ func special(t *testing.T, form string, argument any) any {
 		}
 		return bytes
 	case "$int":
+		if number, err := strconv.ParseUint(argument.(string), 10, 64); err == nil && number>>63 != 0 {
+			return number
+		}
 		return integer(t, argument.(string))
 	case "$float":
 		number, err := strconv.ParseFloat(argument.(string), 64)

@@ -24,8 +24,8 @@ func Pack(message map[string]any) ([]byte, error) {
 	return buffer.Bytes(), nil
 }
 
-// Unpack decodes one message. Integers arrive as int64 (as uint64 above its range, which only
-// foreign senders send), floats as float64, strings as string, bytes as []byte, arrays as []any,
+// Unpack decodes one message. Integers arrive as int64, and as uint64 if they are above its range, so
+// that no value is lost and no type depends on how a sender encoded it; floats as float64, strings as string, bytes as []byte, arrays as []any,
 // maps as map[string]any, in whatever size they were encoded.
 func Unpack(packed []byte) (map[string]any, error) {
 	decoder := msgpack.GetDecoder()

@@ -13,7 +13,7 @@ pub(super) enum Json {
     Bool(bool),
     Int(i64),
     /// Above `i64::MAX`.
-    Huge(u64),
+    Uint(u64),
     Float(f64),
     Str(String),
     Array(Vec<Json>),
@@ -42,7 +42,7 @@ impl<'de> Visitor<'de> for Anything {
     }
 
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<Json, E> {
-        Ok(i64::try_from(value).map_or(Json::Huge(value), Json::Int))
+        Ok(i64::try_from(value).map_or(Json::Uint(value), Json::Int))
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Json, E> {
@@ -95,6 +95,7 @@ impl Json {
             (Self::Null, Value::Nil) => true,
             (Self::Bool(a), Value::Bool(b)) => a == b,
             (Self::Int(a), Value::Int(b)) => i128::from(*a) == *b,
+            (Self::Uint(a), Value::Int(b)) => i128::from(*a) == *b,
             (Self::Float(a), Value::Float(b)) => same_float(*a, *b),
             // serde_json keeps the sign of "-0".
             (Self::Float(a), Value::Int(b)) => *a == 0.0 && *b == 0,
@@ -120,7 +121,6 @@ impl Json {
     /// The paths of all that a message must not hold, each with a word of the error.
     pub(super) fn faults(&self, path: &str, top: bool, found: &mut Vec<(String, &'static str)>) {
         match self {
-            Self::Huge(_) => found.push((path.to_owned(), "outside signed 64 bits")),
             Self::Str(text)
                 if text
                     .strip_prefix(MARK)

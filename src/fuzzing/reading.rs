@@ -266,8 +266,7 @@ impl Value {
     /// Whether it may go out inside a message.
     fn may_go_out(&self) -> bool {
         match self {
-            Self::Nil | Self::Bool(_) | Self::Float(_) | Self::Bin(_) => true,
-            Self::Int(value) => i64::try_from(*value).is_ok(),
+            Self::Nil | Self::Bool(_) | Self::Int(_) | Self::Float(_) | Self::Bin(_) => true,
             Self::Str(text) => str::from_utf8(text).is_ok(),
             Self::Ext => false,
             Self::Array(items) => items.iter().all(Self::may_go_out),

@@ -92,7 +92,12 @@ impl Check<'_> {
     /// Reads one value with `depth` maps and arrays around it.
     fn value(&mut self, depth: usize) -> Result<(), Fault> {
         match self.reader.token()? {
-            Token::Nil | Token::Bool(_) | Token::Int(_) | Token::Float(_) | Token::Bin(_) => Ok(()),
+            Token::Nil
+            | Token::Bool(_)
+            | Token::Int(_)
+            | Token::Uint(_)
+            | Token::Float(_)
+            | Token::Bin(_) => Ok(()),
             Token::Str(text) => check_utf8(text),
             Token::Map(count) => self.map(count, depth + 1),
             Token::Array(count) => {
@@ -103,10 +108,6 @@ impl Check<'_> {
                 }
                 Ok(())
             }
-            token @ Token::Huge(_) => Err(Fault::new(format!(
-                "{} is above 9223372036854775807, the largest allowed",
-                token.describe()
-            ))),
             token @ Token::Ext(_) => Err(Fault::new(format!(
                 "{} is not allowed; {ALLOWED}",
                 token.describe()

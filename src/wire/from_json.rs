@@ -266,8 +266,8 @@ impl<'a> Parser<'a> {
                 .filter(|value| value.is_finite());
             Head::float(value.ok_or_else(|| out_of_range(literal, "a 64 bit float"))?)
         } else {
-            let value = literal.parse::<i64>();
-            Head::int(value.map_err(|_| out_of_range(literal, "signed 64 bits"))?)
+            let value = literal.parse().map(Head::int);
+            value.or_else(|_| above_signed(literal))?
         };
         self.flat.extend_from_slice(head.as_slice());
         Ok(())
@@ -410,6 +410,13 @@ impl<'a> Parser<'a> {
             None => Fault::new(format!("not JSON: the text ends too early; {needed}")),
         }
     }
+}
+
+/// An integer that is none of 64 bits with a sign, which few are.
+#[cold]
+fn above_signed(literal: &str) -> Result<Head, Fault> {
+    let value = literal.parse().map(Head::uint);
+    value.map_err(|_| out_of_range(literal, "-2^63 to 2^64-1"))
 }
 
 /// A number that nothing on the wire can hold.

@@ -13,7 +13,7 @@ pub(super) enum Token<'a> {
     /// An integer by its value, whatever its width and sign on the wire.
     Int(i64),
     /// An integer above `i64::MAX`.
-    Huge(u64),
+    Uint(u64),
     Float(f64),
     /// Perhaps not UTF-8.
     Str(&'a [u8]),
@@ -33,7 +33,7 @@ impl Token<'_> {
             Self::Nil => "nil".to_owned(),
             Self::Bool(value) => format!("the boolean {value}"),
             Self::Int(value) => format!("the integer {value}"),
-            Self::Huge(value) => format!("the integer {value}"),
+            Self::Uint(value) => format!("the integer {value}"),
             Self::Float(value) => format!("the float {value}"),
             Self::Str(_) => "a string".to_owned(),
             Self::Bin(_) => "a byte string".to_owned(),
@@ -102,7 +102,7 @@ impl<'a> Reader<'a> {
             Marker::U32 => Token::Int(u32::from_be_bytes(self.array()?).into()),
             Marker::U64 => {
                 let value = u64::from_be_bytes(self.array()?);
-                i64::try_from(value).map_or(Token::Huge(value), Token::Int)
+                i64::try_from(value).map_or(Token::Uint(value), Token::Int)
             }
             Marker::I8 => Token::Int(i8::from_be_bytes(self.array()?).into()),
             Marker::I16 => Token::Int(i16::from_be_bytes(self.array()?).into()),
@@ -216,17 +216,7 @@ impl Head {
 
     pub(super) fn int(value: i64) -> Self {
         if let Ok(value) = u64::try_from(value) {
-            if value < 0x80 {
-                Self::new(Marker::FixPos(value as u8), [])
-            } else if let Ok(value) = u8::try_from(value) {
-                Self::new(Marker::U8, value.to_be_bytes())
-            } else if let Ok(value) = u16::try_from(value) {
-                Self::new(Marker::U16, value.to_be_bytes())
-            } else if let Ok(value) = u32::try_from(value) {
-                Self::new(Marker::U32, value.to_be_bytes())
-            } else {
-                Self::new(Marker::U64, value.to_be_bytes())
-            }
+            Self::uint(value)
         } else if value >= -0x20 {
             Self::new(Marker::FixNeg(value as i8), [])
         } else if let Ok(value) = i8::try_from(value) {
@@ -237,6 +227,20 @@ impl Head {
             Self::new(Marker::I32, value.to_be_bytes())
         } else {
             Self::new(Marker::I64, value.to_be_bytes())
+        }
+    }
+
+    pub(super) fn uint(value: u64) -> Self {
+        if value < 0x80 {
+            Self::new(Marker::FixPos(value as u8), [])
+        } else if let Ok(value) = u8::try_from(value) {
+            Self::new(Marker::U8, value.to_be_bytes())
+        } else if let Ok(value) = u16::try_from(value) {
+            Self::new(Marker::U16, value.to_be_bytes())
+        } else if let Ok(value) = u32::try_from(value) {
+            Self::new(Marker::U32, value.to_be_bytes())
+        } else {
+            Self::new(Marker::U64, value.to_be_bytes())
         }
     }
 

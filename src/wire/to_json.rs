@@ -44,6 +44,7 @@ impl<'a> Writer<'a> {
             Token::Nil => self.put(&()),
             Token::Bool(value) => self.put(&value),
             Token::Int(value) => self.put(&value),
+            Token::Uint(value) => self.put(&value),
             Token::Float(value) if value.is_finite() => self.put(&value),
             Token::Float(value) => Err(Fault::new(format!("JSON has no float {value}"))),
             Token::Str(text) => {
@@ -62,10 +63,6 @@ impl<'a> Writer<'a> {
             }
             Token::Array(count) => self.array(count, depth + 1),
             Token::Map(count) => self.map(count, depth + 1),
-            token @ Token::Huge(_) => Err(Fault::new(format!(
-                "{} is outside signed 64 bits",
-                token.describe()
-            ))),
             token @ Token::Ext(_) => Err(Fault::new(format!("JSON has no {}", token.describe()))),
         }
     }

@@ -1,10 +1,10 @@
 /*
  * nlohmann::json as messages: `layer.send(channel, json)`, `message.as<nlohmann::json>()`.
  *
- * Bytes are `nlohmann::json::binary`. Integers are kept as they are within signed 64 bits; beyond,
- * and for binary values with a subtype, the library refuses the message, with a text that says
- * where. A double stays a double. `as` throws `channel_layer::error` with status `invalid` for what
- * nlohmann::json cannot hold, as a map whose keys are not strings.
+ * Bytes are `nlohmann::json::binary`; with a subtype the library refuses the message, with a text
+ * that says where. Integers, from -2^63 to 2^64-1, are kept as they are. A double stays a double.
+ * `as` throws `channel_layer::error` with status `invalid` for what nlohmann::json cannot hold, as
+ * a map whose keys are not strings.
  *
  * nlohmann::ordered_json works too, and keeps the order of keys. It looks each key up one by one: a
  * map of 70,000 takes many seconds, so messages of strangers are better read as nlohmann::json.

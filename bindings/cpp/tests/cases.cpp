@@ -65,7 +65,7 @@ static json value_of(const json &form) {
             return json::binary(from_base64(given.get<std::string>()));
         }
         if (kind == "$int") {
-            return static_cast<std::int64_t>(std::stoll(given.get<std::string>()));
+            return json::parse(given.get<std::string>()); // with or without a sign, by its value
         }
         if (kind == "$float") {
             // strtod, since stod refuses what is denormal.

@@ -94,7 +94,7 @@ async def test_messages_carry_each_type_of_the_specification(new):
     channel = await layer.new_channel()
     message = {
         "type": "x", "bytes": b"\0\xff", "text": "é\U0001f600\0", "empty": "", "none": None,
-        "integers": [0, -1, 2**63 - 1, -(2**63)], "booleans": [True, False],
+        "integers": [0, -1, 2**63 - 1, -(2**63), 2**64 - 1], "booleans": [True, False],
         "floats": [0.1, -0.0, 1.7976931348623157e308, float("inf")], "dict": {"": {"a": []}},
     }  # fmt: skip
     await layer.send(channel, {**message, "tuple": (1, (2,))})

@@ -21,10 +21,26 @@ class TestLayer < Minitest::Test
     raises(TypeError, "a message is a Hash") { layer.send(channel, [1]) }
     assert_raises(TypeError) { layer.send(7, {}) }
     assert_raises(ArgumentError) { layer.receive(channel) }
-    assert_raises(RangeError) { layer.send(channel, { "n" => 2**70 }) }
-    raises(ChannelLayer::Invalid, "n") { layer.send(channel, { "n" => 2**63 }) }
-    raises(ChannelLayer::Invalid, "n") { layer.send(channel, { "n" => 2**63 }) }
+    [2**64, -(2**63) - 1, 2**70].each do |number|
+      raises(RangeError, "message.a[1]") { layer.send(channel, { "a" => [0, number] }) }
+    end
+    raises(ChannelLayer::Invalid, "message.a[1]") do
+      layer.send_json(channel, "{\"a\": [0, #{2**64}]}")
+    end
     raises(ChannelLayer::Invalid) { layer.send(channel, { 1 => 2 }) }
+  end
+
+  def test_integers_of_64_bits_arrive_with_and_without_a_sign
+    layer = open_layer
+    channel = layer.new_channel
+    numbers = [-(2**63), (2**63) - 1, 2**63, (2**64) - 1]
+    layer.send(channel, { "n" => numbers })
+    layer.send_json(channel, "{\"n\": #{numbers}}")
+    2.times do
+      delivery = layer.receive_delivery(channel, timeout: 10)
+      assert_equal({ "n" => numbers }, delivery.message)
+      assert_equal("{\"n\":[#{numbers.join(",")}]}", delivery.json)
+    end
   end
 
   def test_reserved_keys_and_bad_options_raise_the_text_of_the_library

@@ -208,6 +208,30 @@ fn a_message_that_may_go_out_and_does_not_is_seen() {
 }
 
 #[test]
+fn integers_of_63_bits_alone_are_seen() {
+    let above = |bytes: &[u8]| {
+        let mut pairs = bytes.windows(2);
+        pairs.any(|pair| matches!(pair, [0xcf, 0x80..=0xff]))
+    };
+    let refused = || Error::invalid("message.v: above 9223372036854775807");
+    let strict = |bytes: &[u8], to: Recipient<'_>, most: usize| match above(bytes) {
+        true => Err(refused()),
+        false => library::encode(bytes, to, most),
+    };
+    let wire = broken!(encode: strict);
+    seen("wire", "refused: message.v: above", |input| {
+        wire::check(&wire, input)
+    });
+    let blind = |body: &Body| match above(body.data()) {
+        true => Err(refused()),
+        false => view(body),
+    };
+    let wire = broken!(json: blind);
+    seen("wire", "no JSON for", |input| wire::check(&wire, input));
+    seen("json", "has no view", |input| json::check(&wire, input));
+}
+
+#[test]
 fn a_message_that_goes_out_changed_or_too_large_is_seen() {
     let swapped = |bytes: &[u8], _: Recipient<'_>, most: usize| {
         library::encode(bytes, Recipient::Group("room"), most)

@@ -52,6 +52,21 @@ fn the_view_of_a_python_message() {
 }
 
 #[test]
+fn the_view_of_an_integer_above_signed_64_bits() {
+    let decoded = decode(PYTHON_UINT64.to_vec()).unwrap();
+    let expected = r#"{"n":18446744073709551615}"#;
+    assert_eq!(json(&decoded.body).unwrap().to_str().unwrap(), expected);
+    assert_eq!(
+        encode_json(expected.as_bytes(), TO_GROUP, NO_LIMIT).unwrap(),
+        PYTHON_UINT64
+    );
+    assert_eq!(
+        view(&under_v(b"\xcf\x80\x00\x00\x00\x00\x00\x00\x00")).unwrap(),
+        r#"{"v":9223372036854775808}"#
+    );
+}
+
+#[test]
 fn the_view_is_compact_and_escapes_what_it_must() {
     assert_eq!(view(b"\x80").unwrap(), "{}");
     assert_eq!(view(&under_v(b"\x92\x80\x90")).unwrap(), r#"{"v":[{},[]]}"#);
@@ -78,12 +93,6 @@ fn what_json_cannot_hold_has_no_view() {
         json(&decoded.body),
         ErrorKind::Invalid,
         "message.t: JSON has no ext type -1",
-    );
-    let decoded = decode(PYTHON_UINT64.to_vec()).unwrap();
-    assert_refused(
-        json(&decoded.body),
-        ErrorKind::Invalid,
-        "message.n: the integer 18446744073709551615 is outside signed 64 bits",
     );
     no_view(
         &under_v(b"\x91\xca\x7f\xc0\x00\x00"),
@@ -159,7 +168,7 @@ fn values_of_json_text() {
 }
 
 #[test]
-fn integers_fit_signed_64_bits() {
+fn integers_are_those_of_64_bits_with_and_without_a_sign() {
     assert_eq!(
         value("9223372036854775807"),
         b"\xcf\x7f\xff\xff\xff\xff\xff\xff\xff"
@@ -168,16 +177,23 @@ fn integers_fit_signed_64_bits() {
         value("-9223372036854775808"),
         b"\xd3\x80\x00\x00\x00\x00\x00\x00\x00"
     );
+    assert_eq!(
+        value("9223372036854775808"),
+        b"\xcf\x80\x00\x00\x00\x00\x00\x00\x00"
+    );
+    assert_eq!(
+        value("18446744073709551615"),
+        b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff"
+    );
     for number in [
-        "9223372036854775808",
         "-9223372036854775809",
-        "18446744073709551615",
+        "-18446744073709551615",
         "18446744073709551616",
         "100000000000000000000000",
     ] {
         refused(
             &format!(r#"{{"a":[0,{number}]}}"#),
-            &format!("message.a[1]: the number {number} is outside signed 64 bits"),
+            &format!("message.a[1]: the number {number} is outside -2^63 to 2^64-1"),
         );
     }
     refused(

@@ -15,6 +15,7 @@ enum Value {
     Nil,
     Bool(bool),
     Int(i64),
+    Uint(u64),
     Float32(f32),
     Float64(f64),
     Str(String),
@@ -30,6 +31,7 @@ impl Value {
             Self::Nil => put::write_nil(to).unwrap(),
             Self::Bool(value) => put::write_bool(to, *value).unwrap(),
             Self::Int(value) => drop(put::write_sint(to, *value).unwrap()),
+            Self::Uint(value) => drop(put::write_uint(to, *value).unwrap()),
             Self::Float32(value) => put::write_f32(to, *value).unwrap(),
             Self::Float64(value) => put::write_f64(to, *value).unwrap(),
             Self::Str(value) => put::write_str(to, value).unwrap(),
@@ -77,6 +79,7 @@ fn any_value() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::Bool),
         any::<i64>().prop_map(Value::Int),
         (-70_000..70_000_i64).prop_map(Value::Int),
+        any::<u64>().prop_map(Value::Uint),
         any::<f32>().prop_map(Value::Float32),
         proptest::num::f64::ANY.prop_map(Value::Float64),
         any::<f64>().prop_map(Value::Float64),
@@ -155,7 +158,7 @@ fn nearly_json() -> impl Strategy<Value = String> {
                           \\\\ud[89ab][0-9a-f]{2}\\\\ud[c-f][0-9]{2}|[a-z\u{e9}\u{20ac}]){0,4}\"";
     let scalar = prop_oneof![
         2 => "null|true|false",
-        3 => "-?(0|[1-9][0-9]{0,17})",
+        3 => "-?(0|[1-9][0-9]{0,19})",
         1 => "-?(0|[1-9][0-9]{0,3})(\\.[0-9]{1,9})?([eE][+-]?[0-9]{1,2})?",
         3 => STRING,
     ];
@@ -191,7 +194,7 @@ fn nearly_json() -> impl Strategy<Value = String> {
 /// Whether JSON text that serde_json takes is beyond what a message may hold, or is read otherwise.
 fn beyond_a_message(value: &serde_json::Value) -> bool {
     match value {
-        serde_json::Value::Number(number) => number.as_i64().is_none(),
+        serde_json::Value::Number(number) => number.is_f64(),
         serde_json::Value::String(text) => text.starts_with(BYTES_MARK),
         serde_json::Value::Array(items) => items.iter().any(beyond_a_message),
         serde_json::Value::Object(entries) => entries.values().any(beyond_a_message),
@@ -288,11 +291,18 @@ proptest! {
     }
 
     #[test]
-    fn heads_are_those_of_rmp(value in any::<i64>(), shift in 0..64_u32, len in 0..200_000_usize) {
-        let value = value >> shift;
+    fn heads_are_those_of_rmp(
+        value in any::<i64>(),
+        unsigned in any::<u64>(),
+        shift in 0..64_u32,
+        len in 0..200_000_usize,
+    ) {
+        let (value, unsigned) = (value >> shift, unsigned >> shift);
         let mut theirs = Vec::new();
         put::write_sint(&mut theirs, value).unwrap();
-        prop_assert_eq!(Head::int(value).as_slice().to_vec(), theirs);
+        put::write_uint(&mut theirs, unsigned).unwrap();
+        let ours = [Head::int(value), Head::uint(unsigned)].map(|head| head.as_slice().to_vec());
+        prop_assert_eq!(ours.concat(), theirs);
         for len in [len, len % 300, len % 40] {
             let mut theirs = Vec::new();
             put::write_str_len(&mut theirs, len as u32).unwrap();

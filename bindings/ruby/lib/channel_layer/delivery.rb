@@ -36,7 +36,7 @@ module ChannelLayer
       when Integer
         return if INTEGERS.cover?(value)
 
-        raise RangeError, "#{path} is #{value}, and an integer in a message has at most 64 bits"
+        raise RangeError, "#{path} is #{value}, and an integer in a message is from -2^63 to 2^64-1"
       else
         return if value.respond_to?(:to_msgpack)
 

@@ -160,7 +160,7 @@ pub(super) fn payload(world: &World, dice: &mut Dice<'_>, to: To) -> Payload {
         b"\x91\x80",
         b"\xdf\xff\xff\xff\xff\xa1a\x01",
         b"\x81\xa1a\xc6\xff\xff\xff\xff",
-        b"\x81\xa1a\xcf\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\x81\xcf\xff\xff\xff\xff\xff\xff\xff\xff\x01",
     ];
     let plain = |bytes: Vec<u8>, arguments| Payload {
         bytes,
@@ -208,7 +208,7 @@ pub(super) fn json(world: &World, dice: &mut Dice<'_>, to: To) -> (Text, Option<
         b"[]",
         b"{",
         b"{\"a\":1,\"a\":2}",
-        b"{\"a\":9223372036854775808}",
+        b"{\"a\":18446744073709551616}",
         b"{\"a\":\"\\ud800\"}",
         b"{\"a\":\"\xff\"}",
         b"{\"__asgi_group__\":\"g\"}",
