@@ -194,7 +194,8 @@ class client : public std::enable_shared_from_this<client> {
     }
 
     server &home;
-    websocket::stream<beast::tcp_stream> stream;
+    // Without compression: what does it takes long to compile.
+    websocket::stream<beast::tcp_stream, false> stream;
     const std::string room, name, channel;
     channel_layer::receiver receiver;
     beast::flat_buffer buffer;
