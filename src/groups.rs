@@ -1,11 +1,11 @@
 //! Which channels of this process are in which group, until when, and whether the broker routes
 //! the group here.
 //!
-//! A group is bound when it gets its first member and unbound when it has lost its last. At most
-//! one change of a group is under way, so that changes cannot overtake each other:
-//! `Unbound -> Binding -> Bound -> Unbinding -> Unbound`.
+//! A group is bound when it gets its first member, and unbound a while after it has lost its last: who
+//! comes back meanwhile costs the broker nothing. At most one change of a group is under way, so that
+//! changes cannot overtake each other ([`route`]).
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,9 +13,14 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use self::expiry::{List, Ticks};
+use self::renewal::Renewal;
+pub(crate) use self::route::Mark;
+use self::route::{Route, Verb};
 use crate::index::Index;
 
 mod expiry;
+mod renewal;
+mod route;
 #[cfg(test)]
 mod tests;
 
@@ -28,20 +33,16 @@ type MembershipId = u32;
 /// In place of an id.
 const NONE: u32 = u32::MAX;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Route {
-    Unbound,
-    Binding,
-    Bound,
-    Unbinding,
-}
-
 #[derive(Debug)]
 struct Group<T> {
     name: Arc<str>,
     /// In no order, but mostly that of their adding: so fan-out walks through memory forwards.
     members: Vec<ChannelKey>,
     route: Route,
+    /// When it is to be unbound, if it has no member until then.
+    unbind_at: Option<Instant>,
+    /// It stands in `emptied`.
+    is_queued: bool,
     /// Those who wait until it is bound.
     #[expect(
         clippy::box_collection,
@@ -81,8 +82,26 @@ struct Membership {
 /// What the broker is to do for a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
-    Bind(Arc<str>),
-    Unbind(Arc<str>),
+    Bind(Arc<str>, Mark),
+    Unbind(Arc<str>, Mark),
+}
+
+impl Change {
+    fn new(group: &Arc<str>, (verb, mark): (Verb, Mark)) -> Self {
+        let group = Arc::clone(group);
+        match verb {
+            Verb::Bind => Self::Bind(group, mark),
+            Verb::Unbind => Self::Unbind(group, mark),
+        }
+    }
+}
+
+/// What the broker still has of the bindings of an earlier link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Earlier {
+    Nothing,
+    /// All that was done; and what the new link makes carries this mark.
+    All(Mark),
 }
 
 /// What adding a member, or removing some, has changed.
@@ -120,7 +139,18 @@ pub(crate) struct Groups<T> {
     expiry: Option<Duration>,
     /// From the first membership on, if they expire at all.
     ticks: Option<Ticks<MembershipId>>,
+    /// How long after its last member a group is unbound.
+    unbind_after: Duration,
+    /// Groups that have lost their last member, each once, and when they are to be looked at for it, nearly
+    /// in this order. Some have a member again.
+    emptied: VecDeque<(Instant, GroupId)>,
+    /// Of what was taken over from an earlier link.
+    renewal: Option<Renewal>,
     connected: bool,
+    /// A probe has shown that nothing of what an earlier link has bound is lost.
+    proven: bool,
+    /// Of the link.
+    mark: Mark,
     bound: usize,
     /// Groups that have a member.
     populated: usize,
@@ -128,8 +158,8 @@ pub(crate) struct Groups<T> {
 
 impl<T: Copy + Eq + Hash> Groups<T> {
     /// A membership expires `expiry` after it was last added or its channel was last used; `None`:
-    /// never.
-    pub(crate) fn new(expiry: Option<Duration>) -> Self {
+    /// never. A group is unbound `unbind_after` after its last member has left.
+    pub(crate) fn new(expiry: Option<Duration>, unbind_after: Duration) -> Self {
         Self {
             groups: Slab::new(),
             group_ids: Index::default(),
@@ -138,7 +168,12 @@ impl<T: Copy + Eq + Hash> Groups<T> {
             of_channel: Vec::new(),
             expiry,
             ticks: None,
+            unbind_after,
+            emptied: VecDeque::new(),
+            renewal: None,
             connected: false,
+            proven: false,
+            mark: 0,
             bound: 0,
             populated: 0,
         }
@@ -162,8 +197,10 @@ impl<T: Copy + Eq + Hash> Groups<T> {
     /// Whether the broker routes `group` here.
     pub(crate) fn is_bound(&self, group: &str) -> bool {
         let id = self.group_id(group);
-        id.and_then(|id| self.group(id))
-            .is_some_and(|g| g.route == Route::Bound)
+        self.connected
+            && id
+                .and_then(|id| self.group(id))
+                .is_some_and(|group| group.route.is_bound(self.proven))
     }
 
     /// The channels in `group`.
@@ -198,7 +235,9 @@ impl<T: Copy + Eq + Hash> Groups<T> {
         let id = self.groups.insert(Group {
             name: name.into(),
             members: Vec::new(),
-            route: Route::Unbound,
+            route: Route::NONE,
+            unbind_at: None,
+            is_queued: false,
             waiting: None,
         }) as GroupId;
         let name_of = |id| self.groups.get(id as usize).map(|group| &*group.name);
@@ -240,13 +279,15 @@ impl<T: Copy + Eq + Hash> Groups<T> {
             self.ticks.get_or_insert_with(|| Ticks::new(now, expiry));
             self.enter_ticks(membership, now.checked_add(expiry));
         }
+        let (connected, proven) = (self.connected, self.proven);
         if let Some(group) = self.group_mut(id)
-            && group.route != Route::Bound
+            && !(connected && group.route.is_bound(proven))
             && let Some(waiter) = waiter
         {
             group.waiting.get_or_insert_default().insert(waiter);
+            changed.changes.extend(self.confirmation(id));
         }
-        changed.changes.extend(self.next_change(id));
+        changed.changes.extend(self.next_change(id, now));
         changed
     }
 
@@ -261,6 +302,7 @@ impl<T: Copy + Eq + Hash> Groups<T> {
         if let Some(group) = self.groups.get_mut(group as usize) {
             place = group.members.len() as u32;
             group.members.push(channel);
+            group.unbind_at = None;
         }
         self.populated += usize::from(place == 0);
         let id = self.memberships.insert(Membership {
@@ -340,23 +382,23 @@ impl<T: Copy + Eq + Hash> Groups<T> {
     }
 
     /// Removes `channel` from `group`.
-    pub(crate) fn discard(&mut self, group: &str, channel: ChannelKey) -> Changed {
+    pub(crate) fn discard(&mut self, group: &str, channel: ChannelKey, now: Instant) -> Changed {
         let mut changed = Changed::default();
         if let Some(group) = self.group_id(group)
             && let Some(membership) = self.membership_id(group, channel)
         {
-            self.remove(membership, &mut changed);
+            self.remove(membership, now, &mut changed);
         }
         changed
     }
 
     /// Removes `channel` from all its groups.
-    pub(crate) fn discard_channel(&mut self, channel: ChannelKey) -> Changed {
+    pub(crate) fn discard_channel(&mut self, channel: ChannelKey, now: Instant) -> Changed {
         let mut changed = Changed::default();
         while let Some(first) = self.of_channel.get(channel as usize).copied()
             && self.memberships.contains(first as usize)
         {
-            self.remove(first, &mut changed);
+            self.remove(first, now, &mut changed);
         }
         changed
     }
@@ -389,7 +431,7 @@ impl<T: Copy + Eq + Hash> Groups<T> {
                 {
                     expired.groups.push(Arc::clone(&group.name));
                 }
-                self.remove(id, &mut expired.changed);
+                self.remove(id, now, &mut expired.changed);
             }
         }
         expired
@@ -400,7 +442,7 @@ impl<T: Copy + Eq + Hash> Groups<T> {
         self.ticks.as_ref()?.next_due()
     }
 
-    fn remove(&mut self, id: MembershipId, changed: &mut Changed) {
+    fn remove(&mut self, id: MembershipId, now: Instant, changed: &mut Changed) {
         self.leave_ticks(id);
         let Some(membership) = self.memberships.try_remove(id as usize) else {
             return;
@@ -418,50 +460,128 @@ impl<T: Copy + Eq + Hash> Groups<T> {
         if let Some(next) = self.membership_mut(membership.next) {
             next.previous = membership.previous;
         }
-        self.leave_members(group, membership.place);
+        let is_empty = self.leave_members(group, membership.place, now);
         changed.channels.push(channel);
-        changed.changes.extend(self.next_change(group));
-        self.tidy_group(group);
+        if is_empty {
+            changed.changes.extend(self.next_change(group, now));
+            self.tidy_group(group);
+        }
     }
 
-    fn leave_members(&mut self, id: GroupId, place: u32) {
+    /// Whether nobody is left.
+    fn leave_members(&mut self, id: GroupId, place: u32, now: Instant) -> bool {
+        let unbind_after = self.unbind_after;
         let Some(group) = self.group_mut(id) else {
-            return;
+            return true;
         };
         group.members.swap_remove(place as usize);
         let moved = group.members.get(place as usize).copied();
-        let empty = group.members.is_empty();
-        self.populated -= usize::from(empty);
+        let is_empty = group.members.is_empty();
+        if is_empty {
+            let unbind_at = now.checked_add(unbind_after).filter(|at| *at > now);
+            group.unbind_at = unbind_at;
+            let is_queued = std::mem::replace(&mut group.is_queued, unbind_at.is_some());
+            self.populated -= 1;
+            if !is_queued {
+                self.emptied.extend(unbind_at.map(|at| (at, id)));
+            }
+        }
         if let Some(moved) = moved
             && let Some(membership) = self.membership_id(id, moved)
             && let Some(membership) = self.membership_mut(membership)
         {
             membership.place = place;
         }
+        is_empty
     }
 
     /// The change that brings the route of a group to what its members want, if none is under way.
-    fn next_change(&mut self, id: GroupId) -> Option<Change> {
+    fn next_change(&mut self, id: GroupId, now: Instant) -> Option<Change> {
         if !self.connected {
             return None;
         }
+        let mark = self.mark;
         let group = self.group_mut(id)?;
-        match (group.route, group.members.is_empty()) {
-            (Route::Unbound, false) => {
-                group.route = Route::Binding;
-                Some(Change::Bind(Arc::clone(&group.name)))
-            }
-            (Route::Bound, true) => {
-                group.route = Route::Unbinding;
-                Some(Change::Unbind(Arc::clone(&group.name)))
-            }
-            _ => None,
+        let is_wanted = !group.members.is_empty();
+        if !is_wanted && group.route.is_settled() && group.unbind_at.is_some_and(|at| at > now) {
+            return None;
         }
+        let change = group.route.follow(is_wanted, mark)?;
+        Some(Change::new(&group.name, change))
+    }
+
+    /// Binds a group once more that somebody waits for, if it is only presumed to be bound.
+    fn confirmation(&mut self, id: GroupId) -> Option<Change> {
+        if !self.connected || self.proven {
+            return None;
+        }
+        let group = self.group_mut(id)?;
+        group.waiting.as_ref()?;
+        let change = group.route.confirm()?;
+        Some(Change::new(&group.name, change))
+    }
+
+    /// A probe has shown that nothing is lost of what an earlier link has bound.
+    pub(crate) fn proven(&mut self) {
+        self.proven = true;
+    }
+
+    /// The changes of the groups that have had no member for long enough.
+    pub(crate) fn unbind_due(&mut self, now: Instant) -> Vec<Change> {
+        let mut changes = Vec::new();
+        while self.next_unbind().is_some_and(|at| at <= now)
+            && let Some((_, id)) = self.emptied.pop_front()
+        {
+            let Some(group) = self.group_mut(id) else {
+                continue;
+            };
+            // It had a member meanwhile, and has lost it.
+            let later = group.unbind_at.filter(|at| *at > now);
+            group.is_queued = later.is_some();
+            if let Some(at) = later {
+                self.emptied.push_back((at, id));
+                continue;
+            }
+            changes.extend(self.next_change(id, now));
+            self.tidy_group(id);
+        }
+        changes
+    }
+
+    /// When groups are to be unbound next.
+    pub(crate) fn next_unbind(&self) -> Option<Instant> {
+        self.emptied.front().map(|(at, _)| *at)
+    }
+
+    /// Binds some of the groups once more that were taken over from an earlier link.
+    pub(crate) fn renew_due(&mut self, now: Instant) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if !self.connected {
+            return changes;
+        }
+        let ids = self.renewal.as_mut().and_then(|renewal| renewal.due(now));
+        for id in ids.into_iter().flatten() {
+            if let Some(group) = self.group_mut(id)
+                && let Some(change) = group.route.renew()
+            {
+                changes.push(Change::new(&group.name, change));
+            }
+        }
+        if self.renewal.as_ref().is_some_and(Renewal::is_over) {
+            self.renewal = None;
+        }
+        changes
+    }
+
+    /// When groups are to be bound once more next.
+    pub(crate) fn next_renewal(&self) -> Option<Instant> {
+        let renewal = self.renewal.as_ref().filter(|_| self.connected);
+        renewal.map(Renewal::next_due)
     }
 
     fn tidy_group(&mut self, id: GroupId) {
         let unused = |group: &Group<T>| {
-            group.members.is_empty() && group.route == Route::Unbound && group.waiting.is_none()
+            group.members.is_empty() && group.route.is_none() && group.waiting.is_none()
         };
         if self.group(id).is_some_and(unused) {
             let group = self.groups.remove(id as usize);
@@ -471,52 +591,80 @@ impl<T: Copy + Eq + Hash> Groups<T> {
 
     /// The broker has done `change`. Returns those who waited for it, and the next change of the
     /// group if its members came or went meanwhile.
-    pub(crate) fn changed(&mut self, change: &Change) -> (Vec<T>, Option<Change>) {
-        let (Change::Bind(name) | Change::Unbind(name)) = change;
+    pub(crate) fn changed(&mut self, change: &Change, now: Instant) -> (Vec<T>, Option<Change>) {
+        let (name, verb, mark) = match change {
+            Change::Bind(name, mark) => (name, Verb::Bind, *mark),
+            Change::Unbind(name, mark) => (name, Verb::Unbind, *mark),
+        };
         let Some(id) = self.group_id(name) else {
             return (Vec::new(), None);
         };
         let Some(group) = self.groups.get_mut(id as usize) else {
             return (Vec::new(), None);
         };
+        let counted = group.route.counts();
+        if !self.connected || !group.route.done(verb, mark) {
+            return (Vec::new(), None);
+        }
         let mut waiters = Vec::new();
-        match (change, group.route) {
-            (Change::Bind(_), Route::Binding) => {
-                group.route = Route::Bound;
-                self.bound += 1;
+        match verb {
+            Verb::Bind => {
+                self.bound += usize::from(!counted);
                 waiters.extend(group.take_waiting());
             }
-            (Change::Unbind(_), Route::Unbinding) => {
-                group.route = Route::Unbound;
+            Verb::Unbind => {
                 self.bound -= 1;
                 if group.members.is_empty() {
                     // Their memberships were discarded after they were added: nothing is owed.
                     waiters.extend(group.take_waiting());
                 }
             }
-            _ => {}
         }
-        let next = self.next_change(id);
+        let next = self.next_change(id, now);
         self.tidy_group(id);
         (waiters, next)
     }
 
-    /// A new connection with a new queue, which is bound to nothing: returns all that it is to be
-    /// bound to, for each of which [`Groups::changed`] follows; and those who waited for a group
-    /// whose members have gone since, to whom nothing is owed.
-    pub(crate) fn connected(&mut self) -> (Vec<Arc<str>>, Vec<T>) {
+    /// A new link stands: returns what it is to change, for each of which [`Groups::changed`] follows;
+    /// and those who waited for a group whose members have gone since, to whom nothing is owed.
+    pub(crate) fn connected(&mut self, earlier: Earlier, now: Instant) -> (Vec<Change>, Vec<T>) {
         self.disconnected();
         self.connected = true;
-        let (mut wanted, mut waiters) = (Vec::new(), Vec::new());
-        for id in self.ids() {
-            if let Some(Change::Bind(name)) = self.next_change(id) {
-                wanted.push(name);
-            } else if let Some(group) = self.group_mut(id) {
-                waiters.extend(group.take_waiting());
+        self.mark = match earlier {
+            Earlier::Nothing => 0,
+            Earlier::All(mark) => mark,
+        };
+        self.proven = false;
+        let ids = self.ids();
+        self.renewal = match (earlier, ids.last()) {
+            (Earlier::All(_), Some(last)) => {
+                let from = self.renewal.as_ref().map_or(0, Renewal::reached);
+                Some(Renewal::new(*last, from, now))
             }
+            _ => None,
+        };
+        let (mut changes, mut waiters) = (Vec::new(), Vec::new());
+        for id in ids {
+            if let Some(group) = self.group_mut(id) {
+                match earlier {
+                    Earlier::Nothing => group.route.clear(),
+                    Earlier::All(_) => {
+                        let in_doubt = group.route.taken_over();
+                        let unbind = in_doubt.map(|mark| (Verb::Unbind, mark));
+                        changes.extend(unbind.map(|unbind| Change::new(&group.name, unbind)));
+                    }
+                }
+                let counts = group.route.counts();
+                if group.members.is_empty() {
+                    waiters.extend(group.take_waiting());
+                }
+                self.bound += usize::from(counts);
+            }
+            changes.extend(self.confirmation(id));
+            changes.extend(self.next_change(id, now));
             self.tidy_group(id);
         }
-        (wanted, waiters)
+        (changes, waiters)
     }
 
     /// Whether there is a queue to bind.
@@ -524,15 +672,13 @@ impl<T: Copy + Eq + Hash> Groups<T> {
         self.connected
     }
 
-    /// The connection is gone, the queue and its bindings with it. Memberships and waiters stay.
+    /// The link is gone, and the queue with it; of the bindings the next one will tell. Memberships and
+    /// waiters stay.
     pub(crate) fn disconnected(&mut self) {
         self.connected = false;
         self.bound = 0;
-        for id in self.ids() {
-            if let Some(group) = self.group_mut(id) {
-                group.route = Route::Unbound;
-            }
-            self.tidy_group(id);
+        for (_, group) in &mut self.groups {
+            group.route.link_lost();
         }
     }
 

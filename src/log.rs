@@ -110,6 +110,12 @@ records! {
          `LAYER_REFUSED`. Attempts go on.",
         "Mend what the text names: the user, its password and its permissions, the vhost, or the \
          options `tls_...`.";
+    BoundDirectly = "bound_directly", Warn, "channel_layer::broker",
+        "The broker does not let the layer make an exchange and a queue that keep its groups over a lost \
+         connection; the text says why. All groups are bound again after each, which takes long for \
+         many. Written once for a layer.",
+        "With a few hundred groups: nothing. Else grant the rights that README lists, or raise the limit \
+         that the text names.";
     BoundAgain = "bound_again", Warn, "channel_layer::broker",
         "The groups exchange did not route to the queue of this process any more, and the groups are \
          bound again; messages to groups were missed since. The text says how it was noticed.",

@@ -178,7 +178,8 @@ pub(crate) fn is_name_byte(byte: u8) -> bool {
 }
 
 /// One of the 52 ASCII letters for each byte.
-fn letters(random: &[u8; RANDOM_LETTERS]) -> impl Iterator<Item = char> {
+/// The letters of a name that random bytes make.
+pub(crate) fn letters(random: &[u8; RANDOM_LETTERS]) -> impl Iterator<Item = char> {
     random.iter().map(|byte| {
         let letter = byte % 52;
         char::from(match letter {

@@ -14,8 +14,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use crate::broker::{
-    BindingChange, BindingEpoch, Broker, BrokerFuture, BrokerState, Delivery, Generation, Host,
-    Outcome, Publication, Route, Token,
+    BindingChange, BindingEpoch, Broker, BrokerFuture, BrokerState, Delivery, Earlier, Generation,
+    Host, Outcome, Publication, Route, Token,
 };
 use crate::config::Settings;
 use crate::log::RecordId;
@@ -184,12 +184,12 @@ impl Bus {
 
     fn change(&mut self, exchange: &str, group: &Arc<str>, queue: &str, change: BindingChange) {
         match change {
-            BindingChange::Bind => {
+            BindingChange::Bind(_) => {
                 let groups = self.exchanges.entry(exchange.to_owned()).or_default();
                 let queues = groups.entry(Arc::clone(group)).or_default();
                 queues.insert(queue.to_owned());
             }
-            BindingChange::Unbind => {
+            BindingChange::Unbind(_) => {
                 let Some(groups) = self.exchanges.get_mut(exchange) else {
                     return;
                 };
@@ -399,12 +399,7 @@ impl Worker {
     async fn serve(&mut self) {
         if let Some(host) = self.host.upgrade() {
             host.begin_generation(GENERATION, &self.shared.queue);
-            let groups = host.bind_all(EPOCH);
-            let changes = groups
-                .into_iter()
-                .map(|group| (group, BindingChange::Bind))
-                .collect();
-            self.change(&*host, changes);
+            self.change(&*host, host.bind_all(EPOCH, Earlier::Nothing));
             let message = format!(
                 "connected to memory://{} as queue '{}'",
                 self.shared.named.name, self.shared.queue
@@ -587,9 +582,9 @@ mod tests {
         ]);
         let group: Arc<str> = "g".into();
         for queue in ["full", "free"] {
-            bus.change(EXCHANGE, &group, queue, BindingChange::Bind);
+            bus.change(EXCHANGE, &group, queue, BindingChange::Bind(0));
         }
-        bus.change("elsewhere", &group, "other", BindingChange::Bind);
+        bus.change("elsewhere", &group, "other", BindingChange::Bind(0));
         let publish = |bus: &mut Bus, body| {
             let route = Route::Group("g".to_owned());
             bus.publish(now, EXCHANGE, &route, vec![body], Duration::from_secs(1))
@@ -600,7 +595,7 @@ mod tests {
         assert_eq!(sent(&mut bus, "free"), [1, 2, 3]);
         assert_eq!(sent(&mut bus, "full"), [1]);
         assert!(sent(&mut bus, "other").is_empty());
-        bus.change(EXCHANGE, &group, "free", BindingChange::Unbind);
+        bus.change(EXCHANGE, &group, "free", BindingChange::Unbind(0));
         bus.delete("full");
         assert_eq!(publish(&mut bus, 4), Outcome::Confirmed);
         assert!(sent(&mut bus, "free").is_empty());

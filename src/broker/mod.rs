@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use crate::groups::{Earlier, Mark};
 use crate::log::RecordId;
 use crate::wire::{self, Decoded, OwnedRecipient};
 
@@ -82,11 +83,11 @@ pub(crate) struct Delivery {
     pub(crate) redelivered: bool,
 }
 
-/// A change to what the own queue is bound to.
+/// A change to which groups are routed to the own queue, with the mark of the binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BindingChange {
-    Bind,
-    Unbind,
+    Bind(Mark),
+    Unbind(Mark),
 }
 
 /// What a broker says of its connections.
@@ -123,11 +124,14 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// this name, which may be another than before.
     fn begin_generation(&self, generation: Generation, queue: &str);
 
-    /// The queue is about to be bound again, to every group that this returns. Changes of earlier epochs
-    /// are void.
-    fn bind_all(&self, epoch: BindingEpoch) -> Vec<Arc<str>>;
+    /// Groups are about to be routed to the queue again, where the broker has what `earlier` says: this
+    /// returns all that is to be changed. Changes of earlier epochs are void.
+    fn bind_all(&self, epoch: BindingEpoch, earlier: Earlier) -> Vec<(Arc<str>, BindingChange)>;
 
-    /// The queue is gone, and its bindings with it.
+    /// A probe has shown that nothing is lost of the [`Earlier`] bindings.
+    fn bindings_proven(&self, epoch: BindingEpoch);
+
+    /// No group is routed to the queue any more, or it is not known which; until [`Host::bind_all`].
     fn bindings_lost(&self);
 
     /// The broker has put back into the queue what is held: it counts as released. None of it is

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::broker::{
-    BindingChange, BindingEpoch, Broker, BrokerState, Delivery, Generation, Host, Outcome,
+    BindingChange, BindingEpoch, Broker, BrokerState, Delivery, Earlier, Generation, Host, Outcome,
     Publication, Route, Token,
 };
 use crate::config::{Config, Settings};
@@ -48,6 +48,8 @@ pub(crate) struct Record {
     pub(crate) generations: Vec<Generation>,
     /// The name of the queue of each generation.
     pub(crate) queues: Vec<String>,
+    pub(crate) earlier: Vec<Earlier>,
+    pub(crate) proven: Vec<BindingEpoch>,
     pub(crate) epochs: Vec<BindingEpoch>,
     pub(crate) bindings: Vec<(BindingEpoch, Arc<str>, BindingChange)>,
     /// How often the bindings of a queue were lost.
@@ -127,10 +129,23 @@ impl Host for FakeHost {
         record.queues.push(queue.to_owned());
     }
 
-    fn bind_all(&self, epoch: BindingEpoch) -> Vec<Arc<str>> {
+    fn bind_all(&self, epoch: BindingEpoch, earlier: Earlier) -> Vec<(Arc<str>, BindingChange)> {
         let mut record = self.lock();
         record.epochs.push(epoch);
-        record.groups.clone()
+        record.earlier.push(earlier);
+        match earlier {
+            Earlier::Nothing => {
+                let groups = record.groups.iter();
+                groups
+                    .map(|group| (Arc::clone(group), BindingChange::Bind(0)))
+                    .collect()
+            }
+            Earlier::All(_) => Vec::new(),
+        }
+    }
+
+    fn bindings_proven(&self, epoch: BindingEpoch) {
+        self.lock().proven.push(epoch);
     }
 
     fn bindings_lost(&self) {
@@ -370,9 +385,9 @@ pub(crate) async fn each_publication_gets_its_own_outcome(open: Open) {
         assert_eq!(sender.sent(&full.queue, b"x").await, Outcome::Confirmed);
     }
     let to_full: Arc<str> = "to_full".into();
-    let bind = vec![(Arc::clone(&to_full), BindingChange::Bind)];
+    let bind = vec![(Arc::clone(&to_full), BindingChange::Bind(0))];
     full.broker.change_bindings(1, bind);
-    full.bound(&to_full, BindingChange::Bind, 1).await;
+    full.bound(&to_full, BindingChange::Bind(0), 1).await;
 
     let missing = unique("missing");
     let mut expected = BTreeMap::new();
@@ -485,27 +500,27 @@ pub(crate) async fn every_message_comes_through_a_small_prefetch(open: Open) {
 }
 
 pub(crate) async fn bindings_come_and_go_in_order(open: Open) {
-    use BindingChange::{Bind, Unbind};
+    let (bind, unbind) = (BindingChange::Bind(0), BindingChange::Unbind(0));
     let exchange = unique("groups");
     let peer = Peer::ready(&open, &[("groups_exchange", &exchange)]).await;
     let group: Arc<str> = "g".into();
     let change = |change| vec![(Arc::clone(&group), change)];
     assert_eq!(peer.sent_to_group("g", b"nobody").await, Outcome::Confirmed);
     // Void: not this generation.
-    peer.broker.change_bindings(9, change(Bind));
-    peer.broker.change_bindings(1, change(Bind));
-    peer.bound("g", Bind, 1).await;
+    peer.broker.change_bindings(9, change(bind));
+    peer.broker.change_bindings(1, change(bind));
+    peer.bound("g", bind, 1).await;
     assert_eq!(peer.sent_to_group("g", b"one").await, Outcome::Confirmed);
     for _ in 0..50 {
-        peer.broker.change_bindings(1, change(Unbind));
-        let both = [change(Bind), change(Unbind), change(Bind)].concat();
+        peer.broker.change_bindings(1, change(unbind));
+        let both = [change(bind), change(unbind), change(bind)].concat();
         peer.broker.change_bindings(1, both);
     }
-    peer.bound("g", Bind, 101).await;
-    peer.bound("g", Unbind, 100).await;
+    peer.bound("g", bind, 101).await;
+    peer.bound("g", unbind, 100).await;
     assert_eq!(peer.sent_to_group("g", b"two").await, Outcome::Confirmed);
-    peer.broker.change_bindings(1, change(Unbind));
-    peer.bound("g", Unbind, 101).await;
+    peer.broker.change_bindings(1, change(unbind));
+    peer.bound("g", unbind, 101).await;
     assert_eq!(peer.sent_to_group("g", b"late").await, Outcome::Confirmed);
     assert_eq!(peer.delivered(2).await, [b"one", b"two"]);
     {
@@ -515,7 +530,7 @@ pub(crate) async fn bindings_come_and_go_in_order(open: Open) {
             .iter()
             .map(|(_, _, change)| *change)
             .collect();
-        let expected: Vec<_> = (0..202).map(|i| [Bind, Unbind][i % 2]).collect();
+        let expected: Vec<_> = (0..202).map(|i| [bind, unbind][i % 2]).collect();
         assert_eq!(reported, expected);
     }
     peer.close(SECOND).await;

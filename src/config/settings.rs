@@ -53,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) expiry: Duration,
     /// `None`: never.
     pub(crate) group_expiry: Option<Duration>,
+    /// Zero: at once.
+    pub(crate) unbind_after: Duration,
     pub(crate) local_capacity: usize,
     pub(crate) remote_capacity: u32,
     pub(crate) prefetch_count: u16,
@@ -85,6 +87,7 @@ impl Settings {
             hosts: Hosts::Amqp(Vec::new()),
             expiry: Duration::ZERO,
             group_expiry: None,
+            unbind_after: Duration::ZERO,
             local_capacity: 0,
             remote_capacity: 0,
             prefetch_count: 0,

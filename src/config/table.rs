@@ -215,6 +215,18 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         apply: |spec, value, to| put(&mut to.group_expiry, spec.seconds_or_word(value)),
     },
     OptionSpec {
+        name: "unbind_after",
+        kind: OptionKind::SecondsOr(3600, "0"),
+        default: "2",
+        unset: "",
+        doc: "How long the broker still routes a group here whose last member has left: who comes back \
+              meanwhile waits for nothing; 0: not at all.",
+        apply: |spec, value, to| {
+            let after = spec.seconds_or_word(value).map(Option::unwrap_or_default);
+            put(&mut to.unbind_after, after)
+        },
+    },
+    OptionSpec {
         name: "local_capacity",
         kind: OptionKind::Count(0, MAX_COUNT),
         default: "100",

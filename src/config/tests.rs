@@ -73,6 +73,7 @@ fn the_defaults_are_those_of_the_design() {
     assert_eq!(settings.total_capacity, 100_000);
     assert_eq!(settings.timeout, Duration::from_secs(10));
     assert_eq!(settings.settle, Some(Duration::from_millis(500)));
+    assert_eq!(settings.unbind_after, Duration::from_secs(2));
     assert_eq!(settings.connect_timeout, Duration::from_secs(5));
     assert_eq!(settings.reconnect_max, Duration::from_secs(30));
     assert_eq!(settings.heartbeat, 10);
@@ -100,6 +101,7 @@ fn every_option_can_be_set() {
         ("total_capacity", "50"),
         ("timeout", "0.001"),
         ("settle", "2.5"),
+        ("unbind_after", "0.5"),
         ("connect_timeout", "3600"),
         ("reconnect_max", "0.5"),
         ("heartbeat", "0"),
@@ -126,6 +128,7 @@ fn every_option_can_be_set() {
     assert_eq!(settings.total_capacity, 50);
     assert_eq!(settings.timeout, Duration::from_millis(1));
     assert_eq!(settings.settle, Some(Duration::from_millis(2500)));
+    assert_eq!(settings.unbind_after, Duration::from_millis(500));
     assert_eq!(settings.connect_timeout, Duration::from_secs(3600));
     assert_eq!(settings.reconnect_max, Duration::from_millis(500));
     assert_eq!(settings.heartbeat, 0);
@@ -190,6 +193,7 @@ fn a_word_in_place_of_seconds_is_no_duration() {
     for zero in ["0", "0.0", "00"] {
         assert_eq!(with(&[("stall_after", zero)]).stall_after, None);
         assert_eq!(with(&[("settle", zero)]).settle, None);
+        assert_eq!(with(&[("unbind_after", zero)]).unbind_after, Duration::ZERO);
         refused("group_expiry", zero);
     }
     refused("stall_after", "never");
@@ -448,10 +452,10 @@ fn a_failed_set_keeps_what_was_there() {
 #[test]
 fn the_table_is_in_order() {
     let mut names: Vec<&str> = options().iter().map(|spec| spec.name).collect();
-    assert_eq!(names.len(), 25);
+    assert_eq!(names.len(), 26);
     names.sort_unstable();
     names.dedup();
-    assert_eq!(names.len(), 25);
+    assert_eq!(names.len(), 26);
     for spec in options() {
         assert_ne!(
             spec.default.is_empty(),

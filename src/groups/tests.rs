@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod outlived;
+
 /// A second a tick, so that nothing is rounded where all happens at full seconds.
 const EXPIRY: Duration = Duration::from_secs(expiry::TICKS as u64);
 
@@ -11,17 +13,20 @@ const B: ChannelKey = 1;
 const C: ChannelKey = 2;
 
 fn bind(group: &str) -> Change {
-    Change::Bind(group.into())
+    Change::Bind(group.into(), 0)
 }
 
 fn unbind(group: &str) -> Change {
-    Change::Unbind(group.into())
+    Change::Unbind(group.into(), 0)
 }
 
 /// Groups of a layer that is connected.
 fn groups() -> Groups<u64> {
-    let mut groups = Groups::new(Some(EXPIRY));
-    assert_eq!(groups.connected(), (vec![], vec![]));
+    let mut groups = Groups::new(Some(EXPIRY), Duration::ZERO);
+    assert_eq!(
+        groups.connected(Earlier::Nothing, Instant::now()),
+        (vec![], vec![])
+    );
     groups
 }
 
@@ -49,20 +54,20 @@ fn the_first_member_binds_and_the_last_unbinds() {
         changed(&[B], &[]),
         "under way"
     );
-    assert_eq!(groups.changed(&bind("g")), (vec![], None));
+    assert_eq!(groups.changed(&bind("g"), now), (vec![], None));
     assert_eq!(members(&groups, "g"), [A, B]);
     assert_eq!(groups.add("g", B, now, None), changed(&[], &[]), "again");
     assert_eq!(
         (groups.len(), groups.bound(), groups.memberships()),
         (1, 1, 2)
     );
-    assert_eq!(groups.discard("g", A), changed(&[A], &[]));
-    assert_eq!(groups.discard("g", B), changed(&[B], &[unbind("g")]));
+    assert_eq!(groups.discard("g", A, now), changed(&[A], &[]));
+    assert_eq!(groups.discard("g", B, now), changed(&[B], &[unbind("g")]));
     assert_eq!(groups.bound(), 1, "until the broker has followed");
-    assert_eq!(groups.changed(&unbind("g")), (vec![], None));
+    assert_eq!(groups.changed(&unbind("g"), now), (vec![], None));
     assert_eq!((groups.len(), groups.bound()), (0, 0));
     assert_eq!(
-        groups.discard("g", B),
+        groups.discard("g", B, now),
         changed(&[], &[]),
         "discarding a non-member is fine"
     );
@@ -75,13 +80,13 @@ fn every_caller_of_add_waits_until_the_group_is_bound_not_only_the_first() {
     groups.add("g", A, now, Some(1));
     groups.add("g", A, now, Some(2));
     groups.add("g", B, now, Some(3));
-    let (mut waiters, change) = groups.changed(&bind("g"));
+    let (mut waiters, change) = groups.changed(&bind("g"), now);
     waiters.sort_unstable();
     assert_eq!((waiters, change), (vec![1, 2, 3], None));
     assert!(groups.is_bound("g"));
     groups.add("g", C, now, Some(4));
     assert!(
-        groups.changed(&bind("g")).0.is_empty(),
+        groups.changed(&bind("g"), now).0.is_empty(),
         "4 was told by is_bound"
     );
 }
@@ -91,15 +96,22 @@ fn one_change_of_a_group_is_under_way_at_a_time() {
     let now = Instant::now();
     let mut groups = groups();
     assert_eq!(groups.add("g", A, now, Some(1)).changes, [bind("g")]);
-    assert_eq!(groups.discard("g", A).changes, [], "the bind is under way");
-    assert_eq!(groups.changed(&bind("g")), (vec![1], Some(unbind("g"))));
+    assert_eq!(
+        groups.discard("g", A, now).changes,
+        [],
+        "the bind is under way"
+    );
+    assert_eq!(
+        groups.changed(&bind("g"), now),
+        (vec![1], Some(unbind("g")))
+    );
     assert_eq!(
         groups.add("g", A, now, Some(2)).changes,
         [],
         "the unbind is under way"
     );
-    assert_eq!(groups.changed(&unbind("g")), (vec![], Some(bind("g"))));
-    assert_eq!(groups.changed(&bind("g")), (vec![2], None));
+    assert_eq!(groups.changed(&unbind("g"), now), (vec![], Some(bind("g"))));
+    assert_eq!(groups.changed(&bind("g"), now), (vec![2], None));
 }
 
 #[test]
@@ -107,38 +119,40 @@ fn a_member_added_and_discarded_while_unbinding_leaves_no_waiter() {
     let now = Instant::now();
     let mut groups = groups();
     groups.add("g", A, now, None);
-    groups.changed(&bind("g"));
-    groups.discard("g", A);
+    groups.changed(&bind("g"), now);
+    groups.discard("g", A, now);
     groups.add("g", A, now, Some(1));
-    groups.discard("g", A);
-    assert_eq!(groups.changed(&unbind("g")), (vec![1], None));
+    groups.discard("g", A, now);
+    assert_eq!(groups.changed(&unbind("g"), now), (vec![1], None));
     assert_eq!(groups.groups.len(), 0);
 }
 
 #[test]
 fn a_new_connection_binds_every_group_that_has_members() {
     let now = Instant::now();
-    let mut groups = Groups::new(Some(EXPIRY));
+    let mut groups = Groups::new(Some(EXPIRY), Duration::ZERO);
     assert_eq!(
         groups.add("g", A, now, Some(1)).changes,
         [],
         "not connected"
     );
     assert_eq!(groups.add("h", A, now, None).changes, []);
-    let (mut wanted, waiters) = groups.connected();
+    let (wanted, waiters) = groups.connected(Earlier::Nothing, now);
     assert!(waiters.is_empty());
-    wanted.sort();
-    assert_eq!(wanted, ["g".into(), "h".into()] as [Arc<str>; 2]);
-    assert_eq!(groups.changed(&bind("g")), (vec![1], None));
-    assert_eq!(groups.changed(&bind("h")), (vec![], None));
+    assert_eq!(wanted, [bind("g"), bind("h")]);
+    assert_eq!(groups.changed(&bind("g"), now), (vec![1], None));
+    assert_eq!(groups.changed(&bind("h"), now), (vec![], None));
     assert_eq!(groups.bound(), 2);
 
-    groups.discard("h", A);
+    groups.discard("h", A, now);
     groups.disconnected();
     assert_eq!((groups.bound(), groups.is_bound("g")), (0, false));
     assert_eq!(groups.add("g", B, now, Some(2)).changes, []);
-    assert_eq!(groups.connected(), (vec!["g".into()], vec![]));
-    assert_eq!(groups.changed(&bind("g")), (vec![2], None));
+    assert_eq!(
+        groups.connected(Earlier::Nothing, Instant::now()),
+        (vec![bind("g")], vec![])
+    );
+    assert_eq!(groups.changed(&bind("g"), now), (vec![2], None));
 }
 
 #[test]
@@ -146,10 +160,10 @@ fn news_of_an_older_wish_change_nothing() {
     let now = Instant::now();
     let mut groups = groups();
     groups.add("g", A, now, None);
-    assert_eq!(groups.changed(&unbind("g")), (vec![], None));
-    assert_eq!(groups.changed(&bind("other")), (vec![], None));
-    groups.changed(&bind("g"));
-    assert_eq!(groups.changed(&bind("g")), (vec![], None));
+    assert_eq!(groups.changed(&unbind("g"), now), (vec![], None));
+    assert_eq!(groups.changed(&bind("other"), now), (vec![], None));
+    groups.changed(&bind("g"), now);
+    assert_eq!(groups.changed(&bind("g"), now), (vec![], None));
     assert_eq!(groups.bound(), 1);
 }
 
@@ -159,13 +173,16 @@ fn discarding_a_channel_ends_all_its_memberships() {
     let mut groups = groups();
     for group in ["g", "h"] {
         groups.add(group, A, now, None);
-        groups.changed(&bind(group));
+        groups.changed(&bind(group), now);
     }
     groups.add("h", B, now, None);
-    assert_eq!(groups.discard_channel(A), changed(&[A, A], &[unbind("g")]));
+    assert_eq!(
+        groups.discard_channel(A, now),
+        changed(&[A, A], &[unbind("g")])
+    );
     assert_eq!(members(&groups, "h"), [B]);
     assert_eq!(groups.memberships(), 1);
-    assert_eq!(groups.discard_channel(A), changed(&[], &[]));
+    assert_eq!(groups.discard_channel(A, now), changed(&[], &[]));
 }
 
 fn never_used(_: ChannelKey) -> Option<Instant> {
@@ -179,7 +196,7 @@ fn a_membership_expires_after_its_last_add() {
     let mut groups = groups();
     groups.add("g", A, at(0), None);
     groups.add("g", B, at(10), None);
-    groups.changed(&bind("g"));
+    groups.changed(&bind("g"), at(10));
     groups.add("g", A, at(20), None);
     assert_eq!(groups.next_expiry(), Some(at(10) + EXPIRY));
     assert_eq!(
@@ -240,14 +257,14 @@ fn a_membership_expires_after_the_last_use_of_its_channel() {
 #[test]
 fn memberships_that_never_expire_do_not_expire() {
     let now = Instant::now();
-    let mut groups: Groups<u64> = Groups::new(None);
-    groups.connected();
+    let mut groups: Groups<u64> = Groups::new(None, Duration::ZERO);
+    groups.connected(Earlier::Nothing, Instant::now());
     groups.add("g", A, now, None);
     groups.add("g", A, now, None);
     assert_eq!(groups.next_expiry(), None);
     let late = now + Duration::from_secs(1 << 30);
     assert_eq!(groups.expire(late, never_used), Expired::default());
-    assert_eq!(groups.discard("g", A), changed(&[A], &[]));
+    assert_eq!(groups.discard("g", A, now), changed(&[A], &[]));
     assert_eq!(groups.memberships(), 0);
 }
 
@@ -256,8 +273,8 @@ fn a_membership_expires_a_64th_of_group_expiry_late_at_most_and_never_early() {
     let start = Instant::now();
     let tick = Duration::from_millis(3);
     let expiry = tick * expiry::TICKS;
-    let mut groups: Groups<u64> = Groups::new(Some(expiry));
-    groups.connected();
+    let mut groups: Groups<u64> = Groups::new(Some(expiry), Duration::ZERO);
+    groups.connected(Earlier::Nothing, Instant::now());
     let mut now = start;
     for round in 0..500 {
         now += Duration::from_micros(777 + round);
@@ -288,12 +305,12 @@ fn memberships_that_nobody_has_looked_at_for_long_expire_at_the_next_look() {
 #[test]
 fn a_waiter_that_gave_up_is_forgotten_and_its_membership_stays() {
     let now = Instant::now();
-    let mut groups = Groups::new(Some(EXPIRY));
+    let mut groups = Groups::new(Some(EXPIRY), Duration::ZERO);
     groups.add("g", A, now, Some(1));
     groups.forget_waiter("g", 1);
     assert_eq!(members(&groups, "g"), [A]);
-    groups.connected();
-    assert_eq!(groups.changed(&bind("g")), (vec![], None));
+    groups.connected(Earlier::Nothing, Instant::now());
+    assert_eq!(groups.changed(&bind("g"), now), (vec![], None));
 }
 
 #[test]
@@ -303,11 +320,11 @@ fn what_comes_and_goes_leaves_nothing() {
     for number in 0..100 {
         let group = format!("g{}", number % 7);
         groups.add(&group, number, now, None);
-        groups.changed(&bind(&group));
+        groups.changed(&bind(&group), now);
     }
     for number in 0..100 {
-        for change in groups.discard_channel(number).changes {
-            groups.changed(&change);
+        for change in groups.discard_channel(number, now).changes {
+            groups.changed(&change, now);
         }
     }
     assert_eq!(groups.groups.len(), 0);
@@ -333,12 +350,12 @@ proptest! {
         steps in proptest::collection::vec((0_u8..7, 0_u8..4, 0_u32..5), 0..300),
     ) {
         let start = Instant::now();
-        let mut groups: Groups<u64> = Groups::new(Some(EXPIRY));
+        let mut groups: Groups<u64> = Groups::new(Some(EXPIRY), Duration::ZERO);
         let mut model = Model::default();
         let mut used = [None; 5];
         groups.add("first", 9, start, None);
-        groups.discard("first", 9);
-        groups.connected();
+        groups.discard("first", 9, start);
+        groups.connected(Earlier::Nothing, Instant::now());
         for (number, (step, group, channel)) in steps.into_iter().enumerate() {
             let now = start + Duration::from_secs(2 * number as u64);
             let group = format!("g{group}");
@@ -354,11 +371,11 @@ proptest! {
                 }
                 3 => {
                     model.remove(|m| (&m.0, m.1) == (&group, channel));
-                    groups.discard(&group, channel)
+                    groups.discard(&group, channel, now)
                 }
                 4 => {
                     model.remove(|m| m.1 == channel);
-                    groups.discard_channel(channel)
+                    groups.discard_channel(channel, now)
                 }
                 5 => {
                     used[channel as usize] = Some(now);
@@ -373,7 +390,7 @@ proptest! {
                 prop_assert_eq!(changed.channels.len(), before - model.0.len());
             }
             for change in changed.changes {
-                groups.changed(&change);
+                groups.changed(&change, now);
             }
             prop_assert_eq!(groups.memberships(), model.0.len());
             // They may be looked at too early, and are not looked at too late.
@@ -396,9 +413,12 @@ proptest! {
 #[test]
 fn who_waits_for_a_group_that_lost_its_members_meanwhile_is_not_left_waiting() {
     let now = Instant::now();
-    let mut groups = Groups::new(Some(EXPIRY));
+    let mut groups = Groups::new(Some(EXPIRY), Duration::ZERO);
     groups.add("g", A, now, Some(1));
-    groups.discard("g", A);
-    assert_eq!(groups.connected(), (vec![], vec![1]));
+    groups.discard("g", A, now);
+    assert_eq!(
+        groups.connected(Earlier::Nothing, Instant::now()),
+        (vec![], vec![1])
+    );
     assert_eq!(groups.groups.len(), 0);
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::broker::{
-    BindingChange, BindingEpoch, BrokerState, Delivery, Generation, Host, Outcome, Publication,
-    Token,
+    BindingChange, BindingEpoch, BrokerState, Delivery, Earlier, Generation, Host, Outcome,
+    Publication, Token,
 };
 use crate::dispatch::{self, Runner, Turn};
 use crate::error::panic_text;
@@ -14,6 +14,7 @@ use crate::log::RecordId;
 use crate::sync::atomic::Ordering;
 
 use super::callback_time::CallbackTime;
+use super::membership::for_the_broker;
 use super::shared::{AfterDone, Job, Shared};
 
 impl Host for Shared {
@@ -64,23 +65,33 @@ impl Host for Shared {
         local.back_pressure.reset();
     }
 
-    fn bind_all(&self, epoch: BindingEpoch) -> Vec<Arc<str>> {
-        let (wanted, ended) = {
+    fn bind_all(&self, epoch: BindingEpoch, earlier: Earlier) -> Vec<(Arc<str>, BindingChange)> {
+        let (changes, ended, renewal) = {
             let mut local = self.inbox.local.lock();
             local.binding_epoch = epoch;
-            let (wanted, waiters) = local.groups.connected();
+            let (changes, waiters) = local.groups.connected(earlier, Instant::now());
             let waits = waiters.into_iter();
             let ended: Vec<_> = waits.filter_map(|w| local.waits.remove(w)).collect();
-            (wanted, ended)
+            (changes, ended, local.groups.next_renewal())
         };
+        if let Some(at) = renewal {
+            self.timekeeper.arm(at);
+        }
         for wait in ended {
             self.complete(wait.completion, Ok(()));
         }
-        wanted
+        for_the_broker(changes)
     }
 
     fn deliver(&self, generation: Generation, batch: &mut Vec<Delivery>) -> usize {
         self.take_deliveries(generation, batch)
+    }
+
+    fn bindings_proven(&self, epoch: BindingEpoch) {
+        let mut local = self.inbox.local.lock();
+        if local.binding_epoch == epoch {
+            local.groups.proven();
+        }
     }
 
     fn bindings_lost(&self) {

@@ -77,7 +77,7 @@ impl Inbox {
         Self {
             local: Mutex::new(Local {
                 mailboxes: Mailboxes::new(settings.local_expiry),
-                groups: Groups::new(settings.group_expiry),
+                groups: Groups::new(settings.group_expiry, settings.unbind_after),
                 waits: Calls::new(),
                 clock: TickClock::new(),
                 back_pressure: BackPressure::new(Rules {

@@ -111,16 +111,18 @@ impl Shared {
 
     pub(super) fn group_discard(&self, group: &str, channel: &str) -> Result<(), Error> {
         self.check_member(group, channel)?;
+        let now = Instant::now();
         let changes = {
             let mut local = self.inbox.local.lock();
             if local.closed {
                 return Err(Error::closed());
             }
             let key = local.mailboxes.key(channel);
-            let left = key.map(|key| local.groups.discard(group, key));
+            let left = key.map(|key| local.groups.discard(group, key, now));
             (local.binding_epoch, local.unpin(left.unwrap_or_default()))
         };
         self.change_bindings(changes);
+        self.members_left(now);
         Ok(())
     }
 
@@ -134,19 +136,14 @@ impl Shared {
         if changes.is_empty() {
             return;
         }
-        let changes = changes
-            .into_iter()
-            .map(|change| match change {
-                Change::Bind(group) => (group, BindingChange::Bind),
-                Change::Unbind(group) => (group, BindingChange::Unbind),
-            })
-            .collect();
-        self.broker().change_bindings(epoch, changes);
+        self.broker()
+            .change_bindings(epoch, for_the_broker(changes));
     }
 
     /// The broker has followed.
     pub(super) fn bindings_done(&self, epoch: BindingEpoch, done: Vec<(Arc<str>, BindingChange)>) {
         let mut ended = Vec::new();
+        let now = Instant::now();
         let changes = {
             let mut local = self.inbox.local.lock();
             if local.binding_epoch != epoch {
@@ -155,10 +152,10 @@ impl Shared {
             let mut changes = Vec::new();
             for (group, change) in done {
                 let change = match change {
-                    BindingChange::Bind => Change::Bind(group),
-                    BindingChange::Unbind => Change::Unbind(group),
+                    BindingChange::Bind(mark) => Change::Bind(group, mark),
+                    BindingChange::Unbind(mark) => Change::Unbind(group, mark),
                 };
-                let (waiters, next) = local.groups.changed(&change);
+                let (waiters, next) = local.groups.changed(&change, now);
                 ended.extend(waiters.into_iter().filter_map(|w| local.waits.remove(w)));
                 changes.extend(next);
             }
@@ -207,6 +204,31 @@ impl Shared {
         }
     }
 
+    /// Groups may have lost their last member `at` that time, and are to be unbound in a while.
+    pub(super) fn members_left(&self, at: Instant) {
+        if let Some(at) = at.checked_add(self.settings.unbind_after) {
+            self.timekeeper.arm(at);
+        }
+    }
+
+    /// Unbinds the groups that have had no member for long enough.
+    pub(super) fn unbind_due(&self, now: Instant) {
+        let changes = {
+            let mut local = self.inbox.local.lock();
+            (local.binding_epoch, local.groups.unbind_due(now))
+        };
+        self.change_bindings(changes);
+    }
+
+    /// Binds groups once more that were bound by an earlier connection.
+    pub(super) fn renew_due(&self, now: Instant) {
+        let changes = {
+            let mut local = self.inbox.local.lock();
+            (local.binding_epoch, local.groups.renew_due(now))
+        };
+        self.change_bindings(changes);
+    }
+
     /// Ends the memberships that have expired.
     pub(super) fn expire_memberships(&self, now: Instant) {
         let (count, first, changes) = {
@@ -246,6 +268,17 @@ impl Shared {
     }
 }
 
+/// Changes as the broker takes them.
+pub(super) fn for_the_broker(changes: Vec<Change>) -> Vec<(Arc<str>, BindingChange)> {
+    let changes = changes.into_iter();
+    changes
+        .map(|change| match change {
+            Change::Bind(group, mark) => (group, BindingChange::Bind(mark)),
+            Change::Unbind(group, mark) => (group, BindingChange::Unbind(mark)),
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -256,7 +289,7 @@ mod tests {
     use crate::stats::Stat;
 
     use super::*;
-    use crate::broker::Host;
+    use crate::broker::{Earlier, Host};
 
     fn open(name: &str) -> Layer {
         let mut config = Config::new();
@@ -315,9 +348,10 @@ mod tests {
         assert!(accepted.is_ok());
         assert_eq!(layer.shared.inbox.local.lock().waits.len(), 1);
 
-        assert_eq!(layer.shared.bind_all(2), ["group".into()]);
+        let bind = [("group".into(), BindingChange::Bind(0))];
+        assert_eq!(layer.shared.bind_all(2, Earlier::Nothing), bind);
         assert!(outcome.try_recv().is_err(), "it is not bound yet");
-        let done = vec![("group".into(), BindingChange::Bind)];
+        let done = vec![("group".into(), BindingChange::Bind(0))];
         layer.shared.bindings_changed(2, done);
         outcome
             .recv_timeout(Duration::from_secs(20))

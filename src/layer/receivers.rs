@@ -242,6 +242,7 @@ impl Shared {
 
     pub(super) fn discard_channel(&self, channel: &str) -> Result<(), Error> {
         self.own_channel(channel)?;
+        let now = Instant::now();
         let (discarded, changes, released) = {
             let mut local = self.inbox.local.lock();
             if local.closed {
@@ -249,14 +250,15 @@ impl Shared {
             }
             let discarded = local.mailboxes.discard(channel, Ended::Discarded);
             let key = local.mailboxes.key(channel);
-            let left = key.map(|key| local.groups.discard_channel(key));
+            let left = key.map(|key| local.groups.discard_channel(key, now));
             let changes = local.unpin(left.unwrap_or_default());
-            let released = local.release(Instant::now(), self);
+            let released = local.release(now, self);
             (discarded, (local.binding_epoch, changes), released)
         };
         self.discarded(discarded, Ended::Discarded);
         self.resume(released);
         self.change_bindings(changes);
+        self.members_left(now);
         Ok(())
     }
 

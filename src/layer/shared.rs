@@ -320,15 +320,19 @@ impl Shared {
         self.expire_waits(now);
         self.expire_messages(now);
         self.expire_memberships(now);
+        self.unbind_due(now);
+        self.renew_due(now);
         self.relieve(now);
     }
 
     fn next_due(&self) -> Option<Instant> {
-        let (waits, memberships, isolation) = {
+        let (waits, memberships, unbinds, renewal, isolation) = {
             let local = self.inbox.local.lock();
             (
                 local.waits.next_deadline(),
                 local.groups.next_expiry(),
+                local.groups.next_unbind(),
+                local.groups.next_renewal(),
                 local.next_isolation(self),
             )
         };
@@ -337,6 +341,8 @@ impl Shared {
             self.next_message_expiry(),
             waits,
             memberships,
+            unbinds,
+            renewal,
             isolation,
         ]
         .into_iter()

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::broker::{
-    BindingChange, BindingEpoch, Broker, BrokerFuture, BrokerState, Generation, Host,
+    BindingChange, BindingEpoch, Broker, BrokerFuture, BrokerState, Earlier, Generation, Host,
 };
 use crate::config::Config;
 use crate::sync::Mutex;
@@ -41,7 +41,7 @@ impl Silent {
         .unwrap();
         shared.publishing_changed(true);
         shared.begin_generation(1, "queue");
-        shared.bind_all(1);
+        shared.bind_all(1, Earlier::Nothing);
         shared.state_changed(BrokerState::Ready(1));
         let layer = Layer {
             _owner: Arc::new(Owner(Arc::clone(&shared))),

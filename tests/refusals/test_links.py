@@ -1,55 +1,16 @@
 """What becomes of one connection, queue or binding of a layer costs nothing else, and a layer that says
 that it is ready hears what is sent to it."""
 
-import re
 import signal
 import time
 
 import rabbitmq
 
-from case import Case, LONG_ENOUGH, WAIT
+from case import LONG_ENOUGH, WAIT
+from link_case import LinkCase
 
 GENERATION, QUEUE_RENAMES, READY, DROPPED_REDELIVERED = "16", "38", "32", "10"
 HELD = {"local_capacity": 1, "prefetch_count": 1, "stall_after": 0}
-
-
-class LinkCase(Case):
-    def connections(self, queue):
-        """The broker's processes for the connections of a layer: {"consume": ..., "publish": ...}."""
-        lines = self.node.ctl("list_connections", "pid", "client_properties").splitlines()
-        found = (re.match(rf'(\S+)\s.*"channel-layer {queue} (\w+)"', line) for line in lines)
-        return {match[2]: match[1] for match in found if match}
-
-    def close_connection(self, queue, which):
-        """Ends a connection, and waits until another is in its place."""
-        before = self.connections(queue)
-        self.node.ctl("close_connection", before[which], "test")
-        self.assertTrue(rabbitmq.wait_until(
-            lambda: self.connections(queue).get(which) not in (None, before[which]), WAIT))
-        return before
-
-    def eval(self, text, queue="", vhost="asgi"):
-        names = f'V = <<"{vhost}">>, N = rabbit_misc:r(V, queue, <<"{queue}">>), ' \
-                f'X = rabbit_misc:r(V, exchange, <<"groups">>), '
-        return self.node.ctl("eval", names + text)
-
-    def member(self, **options):
-        """A layer with a channel in group `room`: the process, the channel and the queue."""
-        peer = self.ready(**options)
-        channel = peer.ask("new-channel")["channel"]
-        self.assert_status("LAYER_OK", peer.ask("group-add", "room", channel))
-        return peer, channel, channel.split("!")[0]
-
-    def value(self, peer, stat):
-        return peer.ask("stat", stat)["value"]
-
-    def assert_hears(self, peer, channel, sender=None):
-        """What is sent to the channel and to its group arrives."""
-        sender = sender or peer
-        self.assert_status("LAYER_OK", sender.ask("send-json", channel, '{"n":100}'))
-        self.assert_receives(peer, channel, 100)
-        self.assert_status("LAYER_OK", sender.ask("group-send-json", "room", '{"n":101}'))
-        self.assert_receives(peer, channel, 101)
 
 
 class OneConnectionOfTwo(LinkCase):

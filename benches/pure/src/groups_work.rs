@@ -3,12 +3,15 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use crate::groups::{Change, Changed, ChannelKey, Groups};
+use crate::groups::{Change, Changed, ChannelKey, Earlier, Groups};
 use crate::messages::GROUP;
 use crate::work::{Case, Work, fed, steady};
 
 /// The option `group_expiry` as it is by default.
 const EXPIRY: Duration = Duration::from_secs(86400);
+
+/// The option `unbind_after` as it is by default.
+const UNBIND_AFTER: Duration = Duration::from_secs(2);
 
 const FEW: u32 = 10;
 const MANY: u32 = 100_000;
@@ -16,23 +19,28 @@ const MANY: u32 = 100_000;
 type Tokens = Groups<u64>;
 
 /// Does what a broker would.
-fn follow(groups: &mut Tokens, changed: Changed) {
+fn follow(groups: &mut Tokens, changed: Changed, now: Instant) {
     for change in changed.changes {
-        let (_, next) = groups.changed(&change);
+        let (_, next) = groups.changed(&change, now);
         assert_eq!(next, None);
     }
 }
 
+/// Groups that are unbound at once.
 fn connected() -> Tokens {
-    let mut groups = Groups::new(Some(EXPIRY));
-    groups.connected();
+    connected_with(Duration::ZERO)
+}
+
+fn connected_with(unbind_after: Duration) -> Tokens {
+    let mut groups = Groups::new(Some(EXPIRY), unbind_after);
+    groups.connected(Earlier::Nothing, Instant::now());
     groups
 }
 
 fn join(groups: &mut Tokens, group: &str, members: u32, now: Instant) {
     for channel in 0..members {
         let changed = groups.add(group, channel, now, None);
-        follow(groups, changed);
+        follow(groups, changed, now);
     }
 }
 
@@ -69,7 +77,7 @@ fn add_and_discard(members: u32) -> Box<dyn Work> {
     steady(move || {
         let added = groups.add(GROUP, members, now, None);
         assert_eq!(added.channels, [members]);
-        groups.discard(GROUP, members)
+        groups.discard(GROUP, members, now)
     })
 }
 
@@ -112,11 +120,38 @@ pub(crate) fn cases() -> Vec<Case> {
             let mut groups = connected();
             steady(move || {
                 let added = groups.add(GROUP, 0, now, None);
-                assert!(matches!(added.changes[..], [Change::Bind(_)]));
-                follow(&mut groups, added);
-                let left = groups.discard(GROUP, 0);
-                assert!(matches!(left.changes[..], [Change::Unbind(_)]));
-                follow(&mut groups, left);
+                assert!(matches!(added.changes[..], [Change::Bind(..)]));
+                follow(&mut groups, added, now);
+                let left = groups.discard(GROUP, 0, now);
+                assert!(matches!(left.changes[..], [Change::Unbind(..)]));
+                follow(&mut groups, left, now);
+            })
+        }),
+        Case::new("groups/leave_and_come_back", 100, || {
+            let now = Instant::now();
+            let mut groups = connected_with(UNBIND_AFTER);
+            join(&mut groups, GROUP, 1, now);
+            let mut now = now;
+            steady(move || {
+                now += UNBIND_AFTER;
+                let left = groups.discard(GROUP, 0, now);
+                let added = groups.add(GROUP, 0, now, None);
+                assert!(left.changes.is_empty() && added.changes.is_empty());
+                assert!(groups.unbind_due(now).is_empty());
+            })
+        }),
+        Case::new("groups/take_over/10000", 1, || {
+            let now = Instant::now();
+            let mut groups = connected();
+            for number in 0..10_000 {
+                join(&mut groups, &format!("room.{number}"), 1, now);
+            }
+            let mut mark = 0;
+            steady(move || {
+                mark += 1;
+                groups.disconnected();
+                let (changes, _) = groups.connected(Earlier::All(mark), now);
+                assert!(changes.is_empty());
             })
         }),
         Case::new("groups/discard_channel/10_groups", 100, || {
@@ -132,7 +167,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 for name in &names {
                     groups.add(name, others, now, None);
                 }
-                let left = groups.discard_channel(others);
+                let left = groups.discard_channel(others, now);
                 assert_eq!(left.channels.len(), names.len());
             })
         }),

@@ -1,126 +1,305 @@
-//! Changes the bindings of the own queue, many at once.
+//! Changes which groups are routed to the own queue, many at once.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lapin::Channel;
-use lapin::options::QueueBindOptions;
-use lapin::types::{FieldTable, ShortString};
+use lapin::options::{
+    BasicQosOptions, ExchangeBindOptions, ExchangeUnbindOptions, QueueBindOptions,
+};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::failure::describe;
-use super::in_flight::InFlight;
+use super::connect::Link;
+use super::failure::{describe, is_not_allowed, is_out_of_channels};
+use super::in_flight::{InFlight, poll_once};
 use super::io_thread::{Turn, Work};
-use crate::broker::{BindingChange, BindingEpoch, Host};
-
-/// How many AMQP channels the bindings are spread over. lapin looks through all bindings of one at
-/// each unbind, and through all AMQP channels of a connection at each frame: of eight and of a
-/// hundred for 100,000 groups, the eight were measured to be the faster.
-pub(super) const BINDING_CHANNELS: usize = 8;
+use super::lanes::{LANES, LaneId, Lanes, Step};
+use crate::broker::{BindingChange, BindingEpoch, Host, Mark};
+use crate::sync::Mutex;
 
 /// One change of a binding, and its group.
 pub(super) type Change = (Arc<str>, BindingChange);
 
-/// Changes the bindings of the queue. All changes of a group go through one AMQP channel, in
-/// order.
+/// What groups are bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Destination {
+    /// The private exchange of the layer.
+    Exchange(ShortString),
+    /// The own queue.
+    Queue(ShortString),
+}
+
+/// The argument of a binding that tells it from those of other marks. Exchanges do not route by it.
+const MARK: &str = "channel-layer-link";
+
+/// The AMQP channels that a binder has open, which others close, or keep until the connection has ended.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Opened(Arc<Mutex<HashMap<LaneId, Channel>>>);
+
+impl Opened {
+    pub(super) fn take(&self) -> Vec<Channel> {
+        let channels = std::mem::take(&mut *self.0.lock());
+        channels.into_values().collect()
+    }
+}
+
+/// How many lanes the connections of a layer may have, as far as is known.
+#[derive(Debug)]
+pub(super) struct LaneLimit(AtomicUsize);
+
+impl Default for LaneLimit {
+    fn default() -> Self {
+        Self(AtomicUsize::new(LANES))
+    }
+}
+
+impl LaneLimit {
+    /// `numbers` is how many AMQP channels this connection may have, and `others` how many it needs for
+    /// other things.
+    pub(super) fn for_connection(&self, numbers: usize, others: usize) -> usize {
+        let most = numbers.saturating_sub(others).max(1);
+        most.min(self.0.load(Ordering::Relaxed))
+    }
+
+    /// The broker has ended a connection for one lane more than so many.
+    fn allows(&self, lanes: usize) {
+        self.0.fetch_min(lanes.max(1), Ordering::Relaxed);
+    }
+}
+
+/// What the broker was asked.
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    Open(LaneId),
+    Bar(LaneId),
+    Close(LaneId),
+}
+
+type Answer = lapin::Result<Option<Channel>>;
+
+/// Changes bindings. At most one change of each binding is under way.
 pub(super) struct Binder {
-    channels: Vec<Channel>,
-    queue: ShortString,
+    link: Weak<Link>,
+    destination: Destination,
     exchange: ShortString,
-    in_flight: InFlight<(u64, Change), BoxFuture<'static, lapin::Result<()>>>,
-    submitted: u64,
-    done: Vec<(u64, Change)>,
+    limit: Arc<LaneLimit>,
+    lanes: Lanes<Change>,
+    opened: Opened,
+    in_flight: InFlight<Question, BoxFuture<'static, Answer>>,
+    done: Vec<Change>,
     failed: Option<lapin::Error>,
+    /// A change could not be sent. What the broker says of it comes as the answer to a barrier, if there is
+    /// one under way.
+    not_sent: Option<lapin::Error>,
+    /// lapin was given something to write.
+    has_written: bool,
 }
 
 impl Binder {
-    pub(super) fn new(channels: Vec<Channel>, queue: ShortString, exchange: ShortString) -> Self {
+    /// `channel` is its first, of at most `most`.
+    pub(super) fn new(
+        link: &Arc<Link>,
+        channel: Channel,
+        (limit, most): (Arc<LaneLimit>, usize),
+        destination: Destination,
+        exchange: ShortString,
+    ) -> Self {
+        let opened = Opened::default();
+        opened.0.lock().insert(0, channel);
         Self {
-            channels,
-            queue,
+            link: Arc::downgrade(link),
+            destination,
             exchange,
+            limit,
+            lanes: Lanes::new(most, Instant::now()),
+            opened,
             in_flight: InFlight::new(),
-            submitted: 0,
             done: Vec::new(),
             failed: None,
+            not_sent: None,
+            has_written: false,
         }
     }
 
-    /// The AMQP channels that it uses.
-    pub(super) fn channels(&self) -> &[Channel] {
-        &self.channels
+    /// The AMQP channels that it has open at any time.
+    pub(super) fn opened(&self) -> Opened {
+        self.opened.clone()
     }
 
-    /// How many changes have no answer yet.
-    pub(super) fn under_way(&self) -> usize {
-        self.in_flight.len()
+    /// How many changes are not known to be done.
+    pub(super) fn unfinished(&self) -> usize {
+        self.lanes.unfinished()
     }
 
-    /// Sends a change on its way.
-    pub(super) fn submit(&mut self, (group, change): Change) {
-        let mut hash = DefaultHasher::new();
-        group.hash(&mut hash);
-        let index = hash.finish() as usize % self.channels.len().max(1);
-        let (Some(channel), Ok(key)) = (self.channels.get(index), ShortString::try_new(&*group))
-        else {
-            return;
-        };
-        let channel = channel.clone();
-        let queue = self.queue.clone();
-        let exchange = self.exchange.clone();
-        let none = FieldTable::default();
-        let request = async move {
-            match change {
-                BindingChange::Bind => {
-                    let flags = QueueBindOptions::default();
-                    channel.queue_bind(queue, exchange, key, flags, none).await
-                }
-                BindingChange::Unbind => channel.queue_unbind(queue, exchange, key, none).await,
-            }
-        };
-        self.submitted += 1;
-        let key = (self.submitted, (group, change));
-        if let Some((key, result)) = self.in_flight.start(key, request.boxed()) {
-            self.finish(key, result);
-        }
+    /// Takes a change on, which the next poll sends on its way.
+    pub(super) fn submit(&mut self, change: Change) {
+        self.lanes.push(change);
     }
 
-    fn finish(&mut self, key: (u64, Change), result: lapin::Result<()>) {
-        match result {
-            Ok(()) => self.done.push(key),
-            Err(error) => {
-                self.failed.get_or_insert(error);
-            }
-        }
-    }
-
-    /// Appends what is done to `done`, in the order of submission: so the last change of a group is
-    /// its last. Pending if nothing is, and something will be.
+    /// Does what can be done now, and appends to `done` what the broker has done. Pending if that is
+    /// nothing, and something will be.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         done: &mut Vec<Change>,
     ) -> Poll<lapin::Result<()>> {
         self.in_flight.register(cx.waker());
-        let mut finished = Vec::new();
+        let mut answers = Vec::new();
         self.in_flight
-            .drain(|key, result| finished.push((key, result)));
-        for (key, result) in finished {
-            self.finish(key, result);
+            .drain(|question, answer| answers.push((question, answer)));
+        let now = Instant::now();
+        for (question, answer) in answers {
+            self.answered(question, answer, now);
+        }
+        while self.failed.is_none()
+            && self.not_sent.is_none()
+            && let Some(step) = self.lanes.next(now)
+        {
+            self.act(step, now);
+        }
+        if self.failed.is_none() && self.in_flight.len() == 0 {
+            self.failed = self.not_sent.take();
         }
         if let Some(error) = self.failed.take() {
+            done.append(&mut self.done);
             return Poll::Ready(Err(error));
         }
-        if self.done.is_empty() && self.under_way() > 0 {
+        if self.done.is_empty() && self.unfinished() > 0 {
             return Poll::Pending;
         }
-        self.done.sort_unstable_by_key(|(order, _)| *order);
-        done.extend(self.done.drain(..).map(|(_, change)| change));
+        done.append(&mut self.done);
         Poll::Ready(Ok(()))
     }
+
+    fn act(&mut self, step: Step<Change>, now: Instant) {
+        self.has_written = true;
+        match step {
+            Step::Open(id) => {
+                let link = Weak::clone(&self.link);
+                let open = async move {
+                    let link = link.upgrade();
+                    let connection = link.as_ref().and_then(|link| link.connection().ok());
+                    match connection {
+                        Some(connection) => connection.create_channel().await.map(Some),
+                        None => Ok(None),
+                    }
+                };
+                self.ask(Question::Open(id), open.boxed(), now);
+            }
+            Step::Send(id, change) => {
+                if let Some(channel) = self.channel(id)
+                    && let Err(error) = self.send(&channel, change)
+                {
+                    self.not_sent.get_or_insert(error);
+                }
+            }
+            Step::Bar(id) => {
+                if let Some(channel) = self.channel(id) {
+                    // Any method with an answer would do, and this one changes nothing.
+                    let bar = async move {
+                        let limit = channel.basic_qos(0, BasicQosOptions::default());
+                        limit.await.map(|()| None)
+                    };
+                    self.ask(Question::Bar(id), bar.boxed(), now);
+                }
+            }
+            Step::Close(id) => {
+                if let Some(channel) = self.channel(id) {
+                    let close = async move {
+                        let close = channel.close(200, "not needed any more".into());
+                        close.await.map(|()| None)
+                    };
+                    self.ask(Question::Close(id), close.boxed(), now);
+                }
+            }
+        }
+    }
+
+    fn channel(&self, id: LaneId) -> Option<Channel> {
+        self.opened.0.lock().get(&id).cloned()
+    }
+
+    fn ask(&mut self, question: Question, answer: BoxFuture<'static, Answer>, now: Instant) {
+        if let Some((question, answer)) = self.in_flight.start(question, answer) {
+            self.answered(question, answer, now);
+        }
+    }
+
+    fn answered(&mut self, question: Question, answer: Answer, now: Instant) {
+        match (question, answer) {
+            (Question::Open(id), Ok(Some(channel))) => {
+                self.opened.0.lock().insert(id, channel);
+                self.lanes.opened(id, now);
+            }
+            (Question::Open(id), Ok(None)) => self.not_opened(id),
+            (Question::Open(id), Err(error)) if is_out_of_channels(&error) => self.not_opened(id),
+            (Question::Bar(id), Ok(_)) => self.done.extend(self.lanes.passed(id, now)),
+            (Question::Close(id), Ok(_)) => {
+                self.opened.0.lock().remove(&id);
+                self.lanes.closed(id);
+            }
+            (question, Err(error)) => {
+                if matches!(question, Question::Open(_)) && is_not_allowed(&error) {
+                    // And one is left for what is short.
+                    let open = self.opened.0.lock().len();
+                    self.limit.allows(open.saturating_sub(1));
+                }
+                self.failed.get_or_insert(error);
+            }
+        }
+    }
+
+    fn not_opened(&mut self, id: LaneId) {
+        if !self.lanes.not_opened(id) {
+            self.failed
+                .get_or_insert(lapin::ErrorKind::ChannelsLimitReached.into());
+        }
+    }
+
+    /// Sends a change without an answer of its own: lapin has written it after one poll.
+    fn send(&self, channel: &Channel, (group, change): Change) -> lapin::Result<()> {
+        let Ok(key) = ShortString::try_new(&*group) else {
+            return Ok(());
+        };
+        let exchange = self.exchange.clone();
+        let sent = match (self.destination.clone(), change) {
+            (Destination::Exchange(private), BindingChange::Bind(mark)) => {
+                let flags = ExchangeBindOptions { nowait: true };
+                poll_once(channel.exchange_bind(private, exchange, key, flags, marked(mark)))
+            }
+            (Destination::Exchange(private), BindingChange::Unbind(mark)) => {
+                let flags = ExchangeUnbindOptions { nowait: true };
+                poll_once(channel.exchange_unbind(private, exchange, key, flags, marked(mark)))
+            }
+            (Destination::Queue(queue), BindingChange::Bind(mark)) => {
+                let flags = QueueBindOptions { nowait: true };
+                poll_once(channel.queue_bind(queue, exchange, key, flags, marked(mark)))
+            }
+            (Destination::Queue(queue), BindingChange::Unbind(mark)) => {
+                // The protocol has no `nowait` for it. The barrier is answered behind it.
+                poll_once(channel.queue_unbind(queue, exchange, key, marked(mark)))
+            }
+        };
+        match sent {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+/// The arguments of a binding.
+fn marked(mark: Mark) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    if mark > 0 {
+        arguments.insert(MARK.into(), AMQPValue::LongLongInt(mark.into()));
+    }
+    arguments
 }
 
 /// What the layer wishes, on its way to the broker and back.
@@ -149,26 +328,29 @@ impl Binding {
 
 impl Work for Binding {
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<Turn, String> {
-        let mut turn = Turn::default();
         while let Poll::Ready(Some(changes)) = self.changes.poll_recv(cx) {
-            turn.has_written |= !changes.is_empty();
             for change in changes {
                 self.binder.submit(change);
             }
         }
         let mut done = Vec::new();
-        if let Poll::Ready(Err(error)) = self.binder.poll(cx, &mut done) {
-            return Err(format!(
-                "a binding could not be changed: {}",
-                describe(&error)
-            ));
-        }
+        let polled = self.binder.poll(cx, &mut done);
         if !done.is_empty() {
             let Some(host) = self.host.upgrade() else {
                 return Err("the layer is gone".to_owned());
             };
             host.bindings_changed(self.epoch, done);
         }
-        Ok(turn)
+        if let Poll::Ready(Err(error)) = polled {
+            return Err(format!(
+                "a binding could not be changed: {}",
+                describe(&error)
+            ));
+        }
+        Ok(Turn {
+            has_written: std::mem::take(&mut self.binder.has_written),
+            due: self.binder.lanes.next_look(),
+            ..Turn::default()
+        })
     }
 }

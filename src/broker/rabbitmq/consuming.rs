@@ -1,5 +1,5 @@
-//! The consuming link: one connection with the own queue, its bindings and its consumer, made
-//! again whenever it is lost. What goes wrong with publishing does not touch it.
+//! The consuming link: one connection with the own queue, its consumer and what routes groups to it,
+//! made again whenever it is lost. What goes wrong with publishing does not touch it.
 
 use std::future::Future;
 use std::pin::pin;
@@ -7,29 +7,31 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use futures_util::future::{Either, poll_fn, select};
 use lapin::Channel;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-use super::binder::{Binder, Binding};
+use super::binder::{Binding, Destination, LaneLimit, Opened};
 use super::connect::{Link, Options};
 use super::connector::Connector;
 use super::consumer::{Consumer, ConsumerEnd};
-use super::failure::{Failure, describe};
+use super::failure::{Failure, Kind, describe};
 use super::io_thread::{self, writes_frames};
 use super::link_life::MakeLink;
 use super::own_queue::{Look, Past, Step};
-use super::probe;
+use super::private_exchange::{Plan, PrivateExchange, probe_key};
 use super::queue_check::QueueCheck;
 use super::shared::{Complaint, OwnQueue, Shared};
 use super::standing::{Consumed, LinkState, Side};
 use super::topology::{Topology, find_queue, short};
 use super::workers::{LAST_WORDS, Stop, Workers};
-use crate::broker::{BindingEpoch, Generation, Host};
+use crate::broker::{BindingEpoch, Earlier, Generation, Host};
 use crate::log::RecordId;
 use crate::name;
+use crate::sync::Mutex;
 
 /// Pauses between attempts to bind again where the groups exchange is gone meanwhile.
 const BIND_AGAIN: [Duration; 3] = [
@@ -37,6 +39,9 @@ const BIND_AGAIN: [Duration; 3] = [
     Duration::from_millis(300),
     Duration::from_secs(1),
 ];
+
+/// The pause before another keeper is made in place of one that was deleted.
+const KEEP_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long the process of a queue may take for the answer to a passive declaration; or so many times as
 /// long as the broker takes for an AMQP channel, where that is longer.
@@ -47,11 +52,16 @@ const SLOW: u32 = 4;
 /// connection with fewer numbers than this declares the queue at once.
 const NUMBERS_FOR_LOOKS: usize = 64;
 
+/// A private exchange takes an AMQP channel beside those of the consumer, of the check and of bindings. A
+/// connection with fewer numbers than this does without.
+const NUMBERS_FOR_A_PRIVATE_EXCHANGE: usize = 4;
+
 /// The tasks of the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Consumer,
     Binder(BindingEpoch),
+    Keeper(u64),
     QueueCheck,
 }
 
@@ -71,6 +81,12 @@ struct Owner {
     past: Past,
     /// A queue of the present name may be left of an earlier attempt.
     may_have_declared: bool,
+    private: PrivateExchange,
+    /// That there is none was logged.
+    is_direct_logged: bool,
+    lanes: Arc<LaneLimit>,
+    /// Counts the keepers.
+    keepers: u64,
     generation: Generation,
     epoch: BindingEpoch,
     /// Whether the layer takes bindings to be there.
@@ -84,11 +100,33 @@ struct Owner {
 pub(super) struct Session {
     /// Its name, without a password.
     endpoint: String,
-    link: Link,
+    link: Arc<Link>,
     workers: Workers<Role>,
     consumer_end: Arc<OnceLock<ConsumerEnd>>,
+    routing: Routing,
+    /// The intakes of private exchanges that others have taken the place of.
+    replaced: Vec<String>,
     binder: AbortHandle,
-    binder_channels: Vec<Channel>,
+    binder_channels: Opened,
+}
+
+/// What groups are bound to, on one link.
+struct Routing {
+    destination: Destination,
+    earlier: Earlier,
+    probe_key: Arc<str>,
+    /// `None` where groups are bound to the queue.
+    private: Option<Private>,
+}
+
+/// The private exchange, as one link has it.
+struct Private {
+    plan: Plan,
+    channel: Channel,
+    /// The number of its keeper.
+    keeper: u64,
+    /// The consumer of the keeper, which the link keeps too.
+    consumer: Arc<Mutex<Option<lapin::Consumer>>>,
 }
 
 /// What a standing link has to act upon.
@@ -111,6 +149,10 @@ impl Consuming {
             connector,
             owner: Owner {
                 shared,
+                private: PrivateExchange::new(&topology.queue),
+                is_direct_logged: false,
+                lanes: Arc::default(),
+                keepers: 0,
                 first_queue: topology.queue.clone(),
                 topology,
                 past: Past::default(),
@@ -210,6 +252,15 @@ impl Owner {
             Event::Ended(Some(Role::Binder(_)), reason) if session.link.stands() => {
                 self.bind_again(session, &reason).await
             }
+            Event::Ended(Some(Role::Keeper(number)), reason) if session.link.stands() => {
+                match &session.routing.private {
+                    Some(private) if private.keeper == number => {
+                        self.keep_again(session, &reason).await
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Event::Ended(Some(Role::Keeper(_)), _) => Err(session.workers.last_words().await),
             Event::Ended(_, reason) => Err(reason),
             Event::LinkEnded => Err(session.workers.last_words().await),
             Event::Complaint(Complaint::NotBound { epoch, reason }) if epoch == self.epoch => {
@@ -226,11 +277,12 @@ impl Owner {
 
     /// Declares and binds the queue on `link`, and consumes it.
     async fn set_up(&mut self, link: Link, endpoint: String) -> Result<Session, Failure> {
+        let link = Arc::new(link);
         let connection = link.connection()?;
         let channel = self.own_the_queue(&link).await?;
         self.shared.declared.send_modify(|count| *count += 1);
+        self.private.has_new_queue(&self.topology.queue);
         link.keep(channel.clone());
-        probe::bind(&self.topology, &channel).await?;
         let asking = self.topology.answer(connection.create_channel()).await?;
         link.keep(asking.clone());
 
@@ -241,7 +293,8 @@ impl Owner {
         self.delivered_before = self.shared.arrivals.delivered();
         self.shared.arrivals.follow(link.io_thread());
         let mut workers = Workers::new(self.options.clone());
-        let (binder, binder_channels) = self.bind_all(&link, &mut workers).await?;
+        let routing = self.route(&link, &channel, &mut workers).await?;
+        let (binder, binder_channels) = self.bind_all(&link, &routing, &mut workers).await?;
         let (consumer, consumer_end) = self.consume(&link, &channel, 0).await?;
         workers.spawn(Role::Consumer, io_thread::run(link.io_thread(), consumer));
         let check = QueueCheck {
@@ -256,6 +309,8 @@ impl Owner {
             link,
             workers,
             consumer_end,
+            routing,
+            replaced: Vec::new(),
             binder,
             binder_channels,
         })
@@ -263,7 +318,7 @@ impl Owner {
 
     /// The link stands: others may use the queue.
     fn stands(&self, session: &Session) {
-        self.publish_queue();
+        self.publish_queue(&session.routing);
         self.shared.standing.consumes(Consumed {
             generation: self.generation,
             epoch: Some(self.epoch),
@@ -272,11 +327,13 @@ impl Owner {
         });
     }
 
-    fn publish_queue(&self) {
+    fn publish_queue(&self, routing: &Routing) {
         self.shared.consumed.send_replace(Some(OwnQueue {
             name: self.topology.queue.as_str().into(),
             generation: self.generation,
             epoch: self.epoch,
+            probe_key: Arc::clone(&routing.probe_key),
+            is_presumed: routing.earlier != Earlier::Nothing,
             delivered_before: self.delivered_before,
         }));
     }
@@ -343,10 +400,7 @@ impl Owner {
     }
 
     fn rename(&mut self) -> Result<(), Failure> {
-        let mut random = [0; name::RANDOM_LETTERS];
-        getrandom::fill(&mut random)
-            .map_err(|error| Failure::passing(format!("no random bytes: {error}")))?;
-        let new = name::other_queue(&self.first_queue, &random);
+        let new = name::other_queue(&self.first_queue, &random()?);
         let old = std::mem::replace(&mut self.topology.queue, new);
         self.may_have_declared = false;
         self.log(
@@ -360,25 +414,250 @@ impl Owner {
         Ok(())
     }
 
-    /// Binds the queue to all groups of the layer, and starts the binder for what follows.
-    async fn bind_all(
+    /// Makes what groups are bound to: the private exchange, that of the link before if it is there; or
+    /// the queue itself, where the broker allows no private exchange. `channel` stays open.
+    async fn route(
+        &mut self,
+        link: &Link,
+        channel: &Channel,
+        workers: &mut Workers<Role>,
+    ) -> Result<Routing, Failure> {
+        let routing = match self.route_by_exchange(link, workers).await? {
+            Some(routing) => routing,
+            None => Routing {
+                destination: Destination::Queue(short(&self.topology.queue)?),
+                earlier: Earlier::Nothing,
+                probe_key: probe_key(&self.topology.queue).into(),
+                private: None,
+            },
+        };
+        if routing.earlier == Earlier::Nothing {
+            let key = &routing.probe_key;
+            let bound = self.topology.bind(channel, &routing.destination, key);
+            bound.await?;
+        }
+        if let Some(private) = &routing.private {
+            self.private.stands(&private.plan);
+        }
+        let unfinished = self.private.unfinished();
+        self.delete(link, routing.private.as_ref(), &unfinished)
+            .await?;
+        self.private.forget_unfinished();
+        let left_behind = self.private.left_behind(&self.topology.queue);
+        self.topology
+            .detach(link.connection()?, &left_behind)
+            .await?;
+        self.private.removed(&left_behind);
+        Ok(routing)
+    }
+
+    /// `None` where the broker allows no private exchange.
+    async fn route_by_exchange(
         &mut self,
         link: &Link,
         workers: &mut Workers<Role>,
-    ) -> Result<(AbortHandle, Vec<Channel>), Failure> {
+    ) -> Result<Option<Routing>, Failure> {
+        if link.numbers() < NUMBERS_FOR_A_PRIVATE_EXCHANGE {
+            self.bind_directly(&format!(
+                "the broker allows {} AMQP channels (its setting 'channel_max')",
+                link.numbers()
+            ));
+            return Ok(None);
+        }
+        loop {
+            let letters: String = name::letters(&random()?).collect();
+            let plan = self.private.plan(&letters, &self.topology.queue);
+            match self.route_privately(link, &plan, workers).await {
+                Ok(private) => {
+                    return Ok(Some(Routing {
+                        destination: Destination::Exchange(short(&plan.exchange)?),
+                        earlier: plan.earlier,
+                        probe_key: probe_key(&plan.exchange).into(),
+                        private: Some(private),
+                    }));
+                }
+                // It is gone meanwhile, and all bindings with it.
+                Err(failure) if failure.is_not_found && plan.is_kept() => self.private.is_lost(),
+                Err(failure) if failure.kind == Kind::Refused && link.stands() => {
+                    self.bind_directly(&failure.why);
+                    return Ok(None);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    async fn route_privately(
+        &mut self,
+        link: &Link,
+        plan: &Plan,
+        workers: &mut Workers<Role>,
+    ) -> Result<Private, Failure> {
+        let channel = link.connection()?.create_channel();
+        let channel = self.topology.answer(channel).await?;
+        link.keep(channel.clone());
+        let keeper = self.topology.route_privately(&channel, plan).await?;
+        let consumer = Arc::default();
+        link.keep(Arc::clone(&consumer));
+        Ok(Private {
+            plan: plan.clone(),
+            channel,
+            keeper: self.watch(keeper, &consumer, workers),
+            consumer,
+        })
+    }
+
+    /// Deletes private exchanges and intakes, where they are there. Who may not delete them could not make
+    /// them.
+    async fn delete(
+        &self,
+        link: &Link,
+        private: Option<&Private>,
+        names: &[String],
+    ) -> Result<(), Failure> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        // One more AMQP channel may be more than the user is allowed.
+        let (channel, is_own) = match private {
+            Some(private) => (private.channel.clone(), false),
+            None => {
+                let channel = link.connection()?.create_channel();
+                (self.topology.answer(channel).await?, true)
+            }
+        };
+        match self.topology.delete(&channel, names).await {
+            Ok(()) if is_own => {
+                let close = channel.close(200, "deleted".into());
+                self.topology.answer(close).await
+            }
+            Ok(()) => Ok(()),
+            Err(failure) if failure.kind == Kind::Refused && link.stands() => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Watches the keeper, whose consumer ends with it. Returns its number.
+    fn watch(
+        &mut self,
+        mut keeper: lapin::Consumer,
+        consumer: &Mutex<Option<lapin::Consumer>>,
+        workers: &mut Workers<Role>,
+    ) -> u64 {
+        *consumer.lock() = Some(keeper.clone());
+        self.keepers += 1;
+        let watched = async move {
+            while let Some(delivery) = keeper.next().await {
+                // Somebody has published to it; nobody else can have wanted that.
+                if let Err(error) = delivery {
+                    return describe(&error);
+                }
+            }
+            "its consumer was cancelled".to_owned()
+        };
+        workers.spawn(Role::Keeper(self.keepers), watched);
+        self.keepers
+    }
+
+    fn bind_directly(&mut self, why: &str) {
+        self.private.is_lost();
+        if !std::mem::replace(&mut self.is_direct_logged, true) {
+            self.log(
+                RecordId::BoundDirectly,
+                format!(
+                    "groups are bound to queue '{}' itself, and all of them again after each lost \
+                     connection: an exchange of the layer's own could not be made: {why}",
+                    self.topology.queue
+                ),
+            );
+        }
+    }
+
+    /// Makes another keeper in place of one that is gone; or, where that cannot be, all again.
+    async fn keep_again(&mut self, session: &mut Session, why: &str) -> Result<(), String> {
+        let Some(private) = &session.routing.private else {
+            return Ok(());
+        };
+        let (plan, before) = (private.plan.clone(), private.channel.clone());
+        let consumer = Arc::clone(&private.consumer);
+        // Whoever deletes it may do so again at once.
+        sleep(KEEP_AGAIN).await;
+        let name = self.private.next_keeper(&plan);
+        let kept = async {
+            let channel = if before.status().connected() {
+                before
+            } else {
+                let channel = session.link.connection()?.create_channel();
+                let channel = self.topology.answer(channel).await?;
+                session.link.keep(channel.clone());
+                channel
+            };
+            let keeper = self.topology.keep(&channel, &plan.exchange, &name).await?;
+            Ok::<_, Failure>((channel, keeper))
+        };
+        match kept.await {
+            Ok((channel, keeper)) => {
+                let keeper = self.watch(keeper, &consumer, &mut session.workers);
+                session.routing.private = Some(Private {
+                    plan,
+                    channel,
+                    keeper,
+                    consumer,
+                });
+                Ok(())
+            }
+            Err(failure) if session.link.stands() => {
+                let why = format!(
+                    "what keeps exchange '{}' is gone: {why}; {}",
+                    plan.exchange, failure.why
+                );
+                self.bind_again(session, &why).await
+            }
+            Err(_) => Err(session.workers.last_words().await),
+        }
+    }
+
+    /// Has all groups of the layer routed to the queue, and starts the binder for what follows.
+    async fn bind_all(
+        &mut self,
+        link: &Arc<Link>,
+        routing: &Routing,
+        workers: &mut Workers<Role>,
+    ) -> Result<(AbortHandle, Opened), Failure> {
         self.epoch += 1;
-        let (sender, changes) = mpsc::unbounded_channel();
+        let (sender, later) = mpsc::unbounded_channel();
         // Before the layer is asked, so that no change gets lost in between.
         *self.shared.bindings.lock() = Some((self.epoch, sender));
         let host = self.host()?;
         self.has_bindings = true;
-        let groups = host.bind_all(self.epoch);
-        let (binder, bound) = self.topology.bind_all(link.connection()?, &groups).await?;
-        let channels = Binder::channels(&binder).to_vec();
+        let changes = host.bind_all(self.epoch, routing.earlier);
+        // From here on the layer knows that what is bound is bound to this.
+        if let Some(private) = &routing.private {
+            self.private.is_used(&private.plan);
+        }
+        let (epoch, outlives) = (self.epoch, routing.private.is_some());
+        let mut bound = Vec::new();
+        let binder = self
+            .topology
+            .bind_all(
+                link,
+                &self.lanes,
+                routing.destination.clone(),
+                changes,
+                |done| {
+                    bound.extend(done);
+                    // What is bound to the queue itself may be gone before it is of use.
+                    if outlives && !bound.is_empty() {
+                        host.bindings_changed(epoch, std::mem::take(&mut bound));
+                    }
+                },
+            )
+            .await?;
         if !bound.is_empty() {
             host.bindings_changed(self.epoch, bound);
         }
-        let binding = Binding::new(binder, self.epoch, changes, self.shared.host.clone());
+        let channels = binder.opened();
+        let binding = Binding::new(binder, self.epoch, later, self.shared.host.clone());
         let binding = io_thread::run(link.io_thread(), binding);
         Ok((workers.spawn(Role::Binder(self.epoch), binding), channels))
     }
@@ -431,15 +710,19 @@ impl Owner {
         session.binder = binder;
         session.binder_channels = channels;
         self.shared.standing.bound(self.epoch);
-        self.publish_queue();
-        Ok(())
+        self.publish_queue(&session.routing);
+        // What still routes by them would bring messages of groups that are left from now on.
+        let replaced = std::mem::take(&mut session.replaced);
+        let private = session.routing.private.as_ref();
+        let deleted = self.delete(&session.link, private, &replaced).await;
+        deleted.map_err(|failure| failure.why)
     }
 
     async fn declare_and_bind(
         &mut self,
         session: &mut Session,
-    ) -> Result<(AbortHandle, Vec<Channel>), Failure> {
-        for channel in std::mem::take(&mut session.binder_channels) {
+    ) -> Result<(AbortHandle, Opened), Failure> {
+        for channel in session.binder_channels.take() {
             if channel.status().connected() {
                 // Its number is free again.
                 let close = channel.close(200, "bound again".into());
@@ -449,10 +732,22 @@ impl Owner {
         let connection = session.link.connection()?;
         let channel = self.topology.declare_exchange(connection).await?;
         self.shared.declared.send_modify(|count| *count += 1);
-        probe::bind(&self.topology, &channel).await?;
+        // Its bindings, or those to it, are not what they were.
+        self.private.is_lost();
+        if let Some(private) = session.routing.private.take() {
+            session.replaced.push(private.plan.intake);
+            if private.channel.status().connected() {
+                // Its keeper goes in a while, and the exchange with that.
+                let close = private.channel.close(200, "bound again".into());
+                self.topology.answer(close).await?;
+            }
+        }
+        let routing = self.route(&session.link, &channel, &mut session.workers);
+        session.routing = routing.await?;
         let close = channel.close(200, "bound again".into());
         self.topology.answer(close).await?;
-        self.bind_all(&session.link, &mut session.workers).await
+        self.bind_all(&session.link, &session.routing, &mut session.workers)
+            .await
     }
 
     /// Consumes the queue again, after the broker has closed the AMQP channel of the consumer for its
@@ -486,6 +781,14 @@ impl Owner {
         session.consumer_end = again.await.map_err(|failure| failure.why)?;
         Ok(())
     }
+}
+
+/// Random bytes for a name.
+fn random() -> Result<[u8; name::RANDOM_LETTERS], Failure> {
+    let mut random = [0; name::RANDOM_LETTERS];
+    getrandom::fill(&mut random)
+        .map_err(|error| Failure::passing(format!("no random bytes: {error}")))?;
+    Ok(random)
 }
 
 impl Session {

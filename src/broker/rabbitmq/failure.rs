@@ -16,8 +16,8 @@ const PRECONDITION_FAILED: u16 = 406;
 const NOT_ALLOWED: u16 = 530;
 
 /// What a layer takes of what the limits of users, vhosts and brokers count.
-const NEEDS: &str = "a layer needs 2 connections, one of them with 3 to 10 AMQP channels and the \
-                     other with 2, and a queue";
+const NEEDS: &str = "a layer needs 2 connections, one of them with 4 to 36 AMQP channels and the \
+                     other with 2, and a queue or two";
 
 /// lapin takes no smaller frames.
 const LEAST_FRAME_MAX: u32 = 8192;
@@ -204,6 +204,16 @@ impl Failure {
 /// Whether the user lacks a right.
 pub(super) fn is_access_refused(error: &lapin::Error) -> bool {
     matches!(error.kind(), ErrorKind::ProtocolError(said) if said.get_id() == ACCESS_REFUSED)
+}
+
+/// Whether the broker has ended the connection for what its user may not have, as one more AMQP channel.
+pub(super) fn is_not_allowed(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(said) if said.get_id() == NOT_ALLOWED)
+}
+
+/// Whether the connection has all AMQP channels that it may have.
+pub(super) fn is_out_of_channels(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ChannelsLimitReached)
 }
 
 /// Whether what was asked for is not there.

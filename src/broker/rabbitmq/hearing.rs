@@ -147,6 +147,11 @@ impl Hearing {
         self.heard > 0
     }
 
+    /// Whether what is heard has come by the groups exchange too.
+    pub(super) fn probes_groups(&self) -> bool {
+        self.denials[Way::Groups as usize].is_none()
+    }
+
     /// The round under way.
     pub(super) fn round(&self) -> Option<u64> {
         self.round.as_ref().map(|round| round.number)

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::poll_fn;
 use lapin::message::BasicReturnMessage;
-use lapin::options::{BasicPublishOptions, QueueBindOptions};
-use lapin::types::{FieldTable, ShortString};
+use lapin::options::BasicPublishOptions;
+use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
@@ -40,11 +40,6 @@ const WHILE_BLOCKED: Duration = Duration::from_millis(250);
 /// The AMQP `type` of probes.
 pub(super) const KIND: &str = "channel-layer.self-check";
 
-/// The key by which the groups exchange routes probes to a queue. No group can have it, for its `!`.
-fn key(queue: &str) -> String {
-    format!("!{queue}")
-}
-
 /// The id of a delivery that is a probe, and is for no receiver.
 pub(super) fn probe_id(properties: &BasicProperties) -> Option<&str> {
     let kind = properties.kind().as_ref()?;
@@ -52,16 +47,6 @@ pub(super) fn probe_id(properties: &BasicProperties) -> Option<&str> {
         let id = properties.message_id().as_ref();
         id.map_or("", |id| id.as_str())
     })
-}
-
-/// Binds the queue to the key of its probes.
-pub(super) async fn bind(topology: &Topology, channel: &Channel) -> Result<(), Failure> {
-    let (queue, exchange) = (short(&topology.queue)?, short(&topology.exchange)?);
-    let key = short(&key(&topology.queue))?;
-    let flags = QueueBindOptions::default();
-    topology
-        .answer(channel.queue_bind(queue, exchange, key, flags, FieldTable::default()))
-        .await
 }
 
 /// The id of one probe.
@@ -154,7 +139,7 @@ impl Prober {
     /// Probes `queue` until there is another, or none.
     async fn probe(
         &mut self,
-        queue: OwnQueue,
+        mut queue: OwnQueue,
         consumed: &mut watch::Receiver<Option<OwnQueue>>,
     ) -> Result<(), String> {
         let shared = Arc::clone(&self.shared);
@@ -167,15 +152,14 @@ impl Prober {
         );
         let mut answers: Option<Answers> = None;
         let begin = Instant::now();
-        let mut epoch = queue.epoch;
         let mut progress = arrivals.progress();
         let mut is_given_up = false;
         loop {
             let now = Instant::now();
             match &*consumed.borrow_and_update() {
                 Some(current) if current.generation == queue.generation => {
-                    if current.epoch != epoch {
-                        epoch = current.epoch;
+                    if current.epoch != queue.epoch {
+                        queue = current.clone();
                         hearing.bound_again(now);
                     }
                 }
@@ -196,7 +180,10 @@ impl Prober {
             }
             if !is_given_up {
                 if let Some(verdict) = hearing.judge(now) {
-                    is_given_up = self.act(verdict, &queue, epoch)?;
+                    if verdict == Verdict::Heard && queue.is_presumed && hearing.probes_groups() {
+                        self.bindings_are_proven(queue.epoch);
+                    }
+                    is_given_up = self.act(verdict, &queue)?;
                 }
                 if let Some((round, ways)) = hearing.begin(now, obstacle) {
                     let mut expiry = self.topology.expiry.min(self.topology.silence());
@@ -205,7 +192,7 @@ impl Prober {
                         expiry = Duration::ZERO;
                         hearing.hindered(Obstacle::CreditUsedUp);
                     }
-                    answers = Some(self.send(&queue.name, round, ways, expiry)?);
+                    answers = Some(self.send(&queue, round, ways, expiry)?);
                     continue;
                 }
                 if !hearing.is_heard() && obstacle != Obstacle::None {
@@ -239,11 +226,20 @@ impl Prober {
                             self.warn_of_exchange(&queue.name, way, &error);
                         }
                         self.reopen().await?;
+                        if way == Way::Groups && queue.is_presumed {
+                            self.complain(
+                                &queue,
+                                format!(
+                                    "no probe can show that exchange '{}' still routes to queue '{}'",
+                                    self.topology.exchange, queue.name
+                                ),
+                            );
+                        }
                     }
                     Broken::NoExchange => {
                         let verdict = hearing.has_no_exchange();
                         self.reopen().await?;
-                        is_given_up = self.act(verdict, &queue, epoch)?;
+                        is_given_up = self.act(verdict, &queue)?;
                     }
                     Broken::Other(error) => return Err(describe(&error)),
                 },
@@ -268,20 +264,19 @@ impl Prober {
     }
 
     /// Acts on a verdict; whether the queue is given up. An error ends the publishing link.
-    fn act(&self, verdict: Verdict, queue: &OwnQueue, epoch: u64) -> Result<bool, String> {
+    fn act(&self, verdict: Verdict, queue: &OwnQueue) -> Result<bool, String> {
         let (exchange, name) = (&self.topology.exchange, &queue.name);
+        let epoch = queue.epoch;
         let complaint = match verdict {
             Verdict::Heard => {
                 self.shared.standing.hears(epoch, self.place);
                 return Ok(false);
             }
             Verdict::NotBound => {
-                let reason =
-                    format!("exchange '{exchange}' does not route to queue '{name}' any more");
-                let _ = self
-                    .shared
-                    .complaints
-                    .send(Complaint::NotBound { epoch, reason });
+                self.complain(
+                    queue,
+                    format!("exchange '{exchange}' does not route to queue '{name}' any more"),
+                );
                 return Ok(false);
             }
             Verdict::QueueLost => {
@@ -301,6 +296,21 @@ impl Prober {
             reason: complaint,
         });
         Ok(true)
+    }
+
+    fn bindings_are_proven(&self, epoch: u64) {
+        if let Some(host) = self.shared.host.upgrade() {
+            host.bindings_proven(epoch);
+        }
+    }
+
+    /// Has all groups bound again.
+    fn complain(&self, queue: &OwnQueue, reason: String) {
+        // If nobody takes it, the broker is being closed.
+        let _ = self.shared.complaints.send(Complaint::NotBound {
+            epoch: queue.epoch,
+            reason,
+        });
     }
 
     fn classify(&self, error: lapin::Error) -> Broken {
@@ -359,14 +369,14 @@ impl Prober {
     /// Sends the probes of a round.
     fn send(
         &self,
-        queue: &str,
+        queue: &OwnQueue,
         round: u64,
         ways: Vec<Way>,
         expiry: Duration,
     ) -> Result<Answers, String> {
         let exchange = short(&self.topology.exchange).map_err(|failure| failure.why)?;
-        let group_key = short(&key(queue)).map_err(|failure| failure.why)?;
-        let queue = short(queue).map_err(|failure| failure.why)?;
+        let group_key = short(&queue.probe_key).map_err(|failure| failure.why)?;
+        let queue = short(&queue.name).map_err(|failure| failure.why)?;
         let expiry = expiry.as_millis().to_string();
         let (channel, prober) = (self.channel.clone(), self.id);
         Ok(Box::pin(async move {
@@ -455,13 +465,6 @@ async fn wait(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name;
-
-    #[test]
-    fn no_group_has_the_key_of_a_probe() {
-        let key = key("channels_abcdefghijkl");
-        assert!(name::validate_group(&key).is_err(), "{key}");
-    }
 
     #[test]
     fn only_a_probe_is_one_and_its_id_names_prober_round_and_way() {

@@ -44,6 +44,10 @@ pub(super) struct OwnQueue {
     pub(super) name: Arc<str>,
     pub(super) generation: Generation,
     pub(super) epoch: BindingEpoch,
+    /// The key by which the groups exchange routes probes to it. No group can have it, for its `!`.
+    pub(super) probe_key: Arc<str>,
+    /// Groups are taken to be bound that an earlier link has bound.
+    pub(super) is_presumed: bool,
     /// [`Arrivals::delivered`] when it was made.
     pub(super) delivered_before: u64,
 }

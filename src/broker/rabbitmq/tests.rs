@@ -16,8 +16,8 @@ use tokio::time::{sleep, timeout};
 
 use super::connect::Link;
 use super::*;
-use crate::broker::BrokerState;
 use crate::broker::testing::{self, Open, Peer, to, unique};
+use crate::broker::{BrokerState, Earlier};
 use crate::broker::{Outcome, Route};
 use crate::endpoint::Hosts;
 
@@ -62,6 +62,10 @@ struct Proxy {
     frozen: Arc<AtomicBool>,
     /// Makes one ack of all that the broker sends until it pauses.
     merges_acks: Arc<AtomicBool>,
+    /// All that we have sent.
+    seen: Arc<crate::sync::Mutex<Vec<u8>>>,
+    /// Cuts a connection at its next `exchange.delete`.
+    cuts_at_delete: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -73,7 +77,10 @@ impl Proxy {
             cut: watch::Sender::new(0),
             frozen: Arc::default(),
             merges_acks: Arc::default(),
+            seen: Arc::default(),
+            cuts_at_delete: Arc::default(),
         };
+        let (seen, at_delete) = (Arc::clone(&proxy.seen), Arc::clone(&proxy.cuts_at_delete));
         let cuts = proxy.cut.subscribe();
         let frozen = Arc::clone(&proxy.frozen);
         let merges = Arc::clone(&proxy.merges_acks);
@@ -83,10 +90,17 @@ impl Proxy {
                 let (from_broker, to_broker) = far.expect("the broker").into_split();
                 let (from_us, to_us) = near.into_split();
                 let (frozen, merges) = (Arc::clone(&frozen), Arc::clone(&merges));
+                let (seen, at_delete) = (Arc::clone(&seen), Arc::clone(&at_delete));
                 let mut cuts = cuts.clone();
                 cuts.mark_unchanged();
                 tokio::spawn(async move {
-                    let there = pass(from_us, to_broker, &frozen);
+                    let watch = |sent: &[u8]| {
+                        seen.lock().extend_from_slice(sent);
+                        // The class and the method.
+                        let is_delete = sent.windows(4).any(|four| four == [0, 40, 0, 20]);
+                        !(is_delete && at_delete.swap(false, Ordering::Relaxed))
+                    };
+                    let there = pass(from_us, to_broker, &frozen, watch);
                     let back = pass_frames(from_broker, to_us, &frozen, &merges);
                     select(pin!(cuts.changed()), pin!(join(there, back))).await;
                 });
@@ -113,9 +127,18 @@ async fn while_set(flag: &AtomicBool) {
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, frozen: &AtomicBool) {
+/// Passes on what comes as long as `watch` says so.
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    frozen: &AtomicBool,
+    watch: impl Fn(&[u8]) -> bool,
+) {
     let mut buffer = vec![0; 65536];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        if !watch(&buffer[..count]) {
+            break;
+        }
         while_set(frozen).await;
         if to.write_all(&buffer[..count]).await.is_err() {
             break;
@@ -283,7 +306,7 @@ async fn a_broker_that_is_not_there_can_be_closed_at_any_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_connection_ends_in_a_new_generation_with_all_bindings() {
+async fn a_lost_connection_ends_in_a_new_generation_and_bindings_outlive_it() {
     let exchange = unique("groups");
     let proxy = Proxy::start().await;
     let options = [
@@ -291,7 +314,11 @@ async fn a_lost_connection_ends_in_a_new_generation_with_all_bindings() {
         ("remote_capacity", "1000"),
     ];
     let peer = Peer::ready(&proxy.opener(), &options).await;
-    peer.record().groups = vec!["a".into(), "b".into()];
+    let bind = ["a", "b"].map(|group| (group.into(), BindingChange::Bind(0)));
+    peer.broker.change_bindings(1, bind.to_vec());
+    for group in ["a", "b"] {
+        peer.bound(group, BindingChange::Bind(0), 1).await;
+    }
     for generation in 2..5 {
         // In flight: nothing of it comes back.
         proxy.frozen.store(true, Ordering::Relaxed);
@@ -312,10 +339,93 @@ async fn a_lost_connection_ends_in_a_new_generation_with_all_bindings() {
     {
         let record = peer.record();
         assert_eq!(record.generations, [1, 2, 3, 4]);
-        assert_eq!(record.bindings.len(), 6);
+        assert_eq!(record.bindings.len(), 2);
+        let kept = (1..4).map(Earlier::All);
+        let earlier: Vec<_> = [Earlier::Nothing].into_iter().chain(kept).collect();
+        assert_eq!(record.earlier, earlier);
+        assert_eq!(record.proven[..3], [2, 3, 4]);
         let is_lost = |state: &BrokerState| matches!(state, BrokerState::Disconnected(_));
         assert!(record.states.iter().any(is_lost));
     }
+    peer.close(SECOND).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exchange_that_was_deleted_without_a_connection_takes_no_binding_for_granted() {
+    let exchange = unique("groups");
+    let proxy = Proxy::start().await;
+    let options = [("groups_exchange", exchange.as_str())];
+    let peer = Peer::ready(&proxy.opener(), &options).await;
+    peer.record().groups = vec!["a".into()];
+    let bind = vec![("a".into(), BindingChange::Bind(0))];
+    peer.broker.change_bindings(1, bind);
+    peer.bound("a", BindingChange::Bind(0), 1).await;
+
+    let (_link, channel) = beside().await;
+    proxy.frozen.store(true, Ordering::Relaxed);
+    proxy.cut();
+    peer.until("the loss", |record| {
+        (record.times_unbound > 0).then_some(())
+    })
+    .await;
+    let options = lapin::options::ExchangeDeleteOptions::default();
+    let deleted = channel.exchange_delete(exchange.as_str().into(), options);
+    deleted.await.expect("it is deleted");
+    proxy.frozen.store(false, Ordering::Relaxed);
+
+    // The exchange of the layer's own is there, and nothing is bound to it.
+    peer.bound("a", BindingChange::Bind(0), 2).await;
+    peer.until("ready", |record| {
+        matches!(record.states.last(), Some(BrokerState::Ready(2))).then_some(())
+    })
+    .await;
+    assert_eq!(peer.sent_to_group("a", b"x").await, Outcome::Confirmed);
+    assert_eq!(peer.delivered(1).await, [b"x"]);
+    let earlier = [Earlier::Nothing, Earlier::All(1), Earlier::Nothing];
+    assert_eq!(peer.record().earlier, earlier);
+    peer.close(SECOND).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_is_lost_before_the_layer_knows_its_exchange_passes_nothing_on() {
+    let exchange = unique("groups");
+    let proxy = Proxy::start().await;
+    let options = [("groups_exchange", exchange.as_str())];
+    let peer = Peer::ready(&proxy.opener(), &options).await;
+    peer.record().groups = vec!["a".into()];
+    let bind = vec![("a".into(), BindingChange::Bind(0))];
+    peer.broker.change_bindings(1, bind);
+    peer.bound("a", BindingChange::Bind(0), 1).await;
+    let private = {
+        let sent = String::from_utf8_lossy(&proxy.seen.lock()).into_owned();
+        let begin = sent.find(&format!("{}.groups.", peer.queue));
+        let begin = begin.expect("its name");
+        sent[begin..begin + peer.queue.len() + ".groups.".len() + 12].to_owned()
+    };
+
+    let (_link, channel) = beside().await;
+    proxy.frozen.store(true, Ordering::Relaxed);
+    proxy.cut();
+    peer.until("the loss", |record| {
+        (record.times_unbound > 0).then_some(())
+    })
+    .await;
+    // As after more than a minute, or a restart of the broker.
+    let options = lapin::options::ExchangeDeleteOptions::default();
+    let deleted = channel.exchange_delete(private.as_str().into(), options);
+    deleted.await.expect("it is deleted");
+    // What the attempt with the old exchange has left is deleted when another stands.
+    proxy.cuts_at_delete.store(true, Ordering::Relaxed);
+    proxy.frozen.store(false, Ordering::Relaxed);
+    peer.until("ready", |record| {
+        let is_ready = matches!(record.states.last(), Some(BrokerState::Ready(2..)));
+        is_ready.then_some(())
+    })
+    .await;
+    let was_cut = !proxy.cuts_at_delete.load(Ordering::Relaxed);
+    assert!(was_cut, "nothing was deleted");
+    assert_eq!(peer.sent_to_group("a", b"x").await, Outcome::Confirmed);
+    assert_eq!(peer.delivered(1).await, [b"x"]);
     peer.close(SECOND).await;
 }
 
@@ -436,7 +546,7 @@ async fn a_deleted_exchange_is_made_again() {
     // So does a binding.
     let deleted = channel.exchange_delete(exchange.as_str().into(), options);
     deleted.await.expect("it is deleted");
-    let bind = vec![("h".into(), BindingChange::Bind)];
+    let bind = vec![("h".into(), BindingChange::Bind(0))];
     peer.broker.change_bindings(2, bind);
     peer.until("an epoch", |record| {
         (record.epochs == [1, 2, 3]).then_some(())
@@ -445,7 +555,7 @@ async fn a_deleted_exchange_is_made_again() {
     peer.until("the binding", |record| {
         record
             .bindings
-            .contains(&(3, "g".into(), BindingChange::Bind))
+            .contains(&(3, "g".into(), BindingChange::Bind(0)))
             .then_some(())
     })
     .await;

@@ -5,28 +5,29 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{poll_fn, try_join_all};
+use futures_util::future::{poll_fn, try_join, try_join5};
 use lapin::options::{
-    BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+    BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeBindOptions,
+    ExchangeDeclareOptions, ExchangeDeleteOptions, ExchangeUnbindOptions, QueueBindOptions,
     QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Connection, ExchangeKind};
 use tokio::time::timeout;
 
-use super::binder::{BINDING_CHANNELS, Binder, Change};
+use super::binder::{Binder, Change, Destination, LaneLimit};
 use super::connect::Link;
 use super::failure::{Failure, is_access_refused, is_not_found, is_resource_locked};
 use super::own_queue::Look;
-use crate::broker::BindingChange;
+use super::private_exchange::{Intake, KEEPER_KEY, KEPT_FOR, Plan};
 use crate::config::Settings;
 
-/// How many binds of a new connection are under way at once.
-const BINDS_AHEAD: usize = 1024;
+/// How many AMQP channels the consuming connection has beside those for bindings: three, and where there
+/// are enough, two more for what is made again while it stands.
+const OTHER_CHANNELS: usize = 5;
 
-/// How many AMQP channels the consuming connection has beside those for bindings: two, and where there are
-/// enough, two more for what is made again while it stands.
-const OTHER_CHANNELS: usize = 4;
+/// What a topic exchange takes for each key.
+const ALL_KEYS: &str = "#";
 
 /// How often to ask for the queue where no heartbeat says how fast a loss is to be noticed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -85,10 +86,7 @@ impl Topology {
             "x-overflow".into(),
             AMQPValue::LongString("reject-publish".into()),
         );
-        limits.insert(
-            "x-message-ttl".into(),
-            AMQPValue::LongLongInt(i64::try_from(self.expiry.as_millis()).unwrap_or(i64::MAX)),
-        );
+        limits.insert("x-message-ttl".into(), milliseconds(self.expiry));
         self.answer(channel.queue_declare(short(&self.queue)?, flags, limits))
             .await?;
         self.limit_prefetch(&channel).await?;
@@ -134,6 +132,177 @@ impl Topology {
         }
     }
 
+    /// Declares what `plan` names, and routes it to the queue. The consumer, of the keeper, holds it.
+    pub(super) async fn route_privately(
+        &self,
+        channel: &Channel,
+        plan: &Plan,
+    ) -> Result<lapin::Consumer, Failure> {
+        let (private, intake) = (short(&plan.exchange)?, short(&plan.intake)?);
+        let none = FieldTable::default;
+        let declare = |name: &ShortString, kind, passive| {
+            let flags = ExchangeDeclareOptions {
+                passive,
+                auto_delete: true,
+                ..ExchangeDeclareOptions::default()
+            };
+            self.answer(channel.exchange_declare(name.clone(), kind, flags, none()))
+        };
+        // All at once, and so in this order: the exchange, which goes with its last binding only, is not
+        // declared where the keeper, which goes by itself, is not allowed.
+        let all = try_join5(
+            self.declare_keeper(channel, &plan.keeper),
+            declare(&private, ExchangeKind::Topic, plan.is_kept()),
+            self.consume_keeper(channel, &plan.exchange, &plan.keeper),
+            declare(&intake, ExchangeKind::Fanout, false),
+            self.attach(channel, intake.clone(), private.clone()),
+        );
+        let ((), (), keeper, (), ()) = all.await?;
+        Ok(keeper)
+    }
+
+    /// Routes `private` by `intake` to the queue.
+    async fn attach(
+        &self,
+        channel: &Channel,
+        intake: ShortString,
+        private: ShortString,
+    ) -> Result<(), Failure> {
+        let to_queue = channel.queue_bind(
+            short(&self.queue)?,
+            intake.clone(),
+            ShortString::default(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        let to_intake = channel.exchange_bind(
+            intake,
+            private,
+            ALL_KEYS.into(),
+            ExchangeBindOptions::default(),
+            FieldTable::default(),
+        );
+        try_join(self.answer(to_queue), self.answer(to_intake)).await?;
+        Ok(())
+    }
+
+    /// Declares a keeper, and consumes it: while it is bound, `exchange` stays.
+    pub(super) async fn keep(
+        &self,
+        channel: &Channel,
+        exchange: &str,
+        keeper: &str,
+    ) -> Result<lapin::Consumer, Failure> {
+        let declared = self.declare_keeper(channel, keeper);
+        let consumed = self.consume_keeper(channel, exchange, keeper);
+        let ((), consumer) = try_join(declared, consumed).await?;
+        Ok(consumer)
+    }
+
+    async fn declare_keeper(&self, channel: &Channel, keeper: &str) -> Result<(), Failure> {
+        // One that is not durable goes with its node, or is not allowed at all.
+        let flags = QueueDeclareOptions {
+            durable: true,
+            ..QueueDeclareOptions::default()
+        };
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-expires".into(), milliseconds(KEPT_FOR));
+        // A vhost may have another type by default, which costs more.
+        let classic = AMQPValue::LongString("classic".into());
+        arguments.insert("x-queue-type".into(), classic);
+        let declared = channel.queue_declare(short(keeper)?, flags, arguments);
+        self.answer(declared).await?;
+        Ok(())
+    }
+
+    async fn consume_keeper(
+        &self,
+        channel: &Channel,
+        exchange: &str,
+        keeper: &str,
+    ) -> Result<lapin::Consumer, Failure> {
+        let name = short(keeper)?;
+        let bind = channel.queue_bind(
+            name.clone(),
+            short(exchange)?,
+            KEEPER_KEY.into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        let consume = channel.basic_consume(
+            name,
+            ShortString::default(),
+            BasicConsumeOptions {
+                no_ack: true,
+                ..BasicConsumeOptions::default()
+            },
+            FieldTable::default(),
+        );
+        let ((), consumer) = try_join(self.answer(bind), self.answer(consume)).await?;
+        Ok(consumer)
+    }
+
+    /// Takes intakes of other queues off their exchanges. They may be gone by themselves.
+    pub(super) async fn detach(
+        &self,
+        connection: &Connection,
+        intakes: &[Intake],
+    ) -> Result<(), Failure> {
+        for intake in intakes {
+            let channel = self.answer(connection.create_channel()).await?;
+            let unbound = channel.exchange_unbind(
+                short(&intake.name)?,
+                short(&intake.exchange)?,
+                ALL_KEYS.into(),
+                ExchangeUnbindOptions::default(),
+                FieldTable::default(),
+            );
+            match self.answer(unbound).await {
+                Ok(()) => self.answer(channel.close(200, "detached".into())).await?,
+                Err(failure) if failure.is_not_found => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes private exchanges or intakes, where they are there.
+    pub(super) async fn delete(
+        &self,
+        channel: &Channel,
+        exchanges: &[String],
+    ) -> Result<(), Failure> {
+        for exchange in exchanges {
+            let flags = ExchangeDeleteOptions::default();
+            self.answer(channel.exchange_delete(short(exchange)?, flags))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Has the groups exchange route `key` to `destination`.
+    pub(super) async fn bind(
+        &self,
+        channel: &Channel,
+        destination: &Destination,
+        key: &str,
+    ) -> Result<(), Failure> {
+        let (exchange, key) = (short(&self.exchange)?, short(key)?);
+        let none = FieldTable::default();
+        match destination.clone() {
+            Destination::Exchange(name) => {
+                let flags = ExchangeBindOptions::default();
+                self.answer(channel.exchange_bind(name, exchange, key, flags, none))
+                    .await
+            }
+            Destination::Queue(name) => {
+                let flags = QueueBindOptions::default();
+                self.answer(channel.queue_bind(name, exchange, key, flags, none))
+                    .await
+            }
+        }
+    }
+
     /// Starts the consumer.
     pub(super) async fn consume(&self, channel: &Channel) -> Result<lapin::Consumer, Failure> {
         self.answer(channel.basic_consume(
@@ -153,32 +322,32 @@ impl Topology {
         Ok(channel)
     }
 
-    /// Opens the AMQP channels for bindings, and binds the queue to all `groups`, many at once.
-    /// Returns what was done.
+    /// Opens an AMQP channel for bindings, and more where there is much to do, and makes all `changes`.
+    /// Tells what is done as it is, all in all where this succeeds.
     pub(super) async fn bind_all(
         &self,
-        connection: &Connection,
-        groups: &[Arc<str>],
-    ) -> Result<(Binder, Vec<Change>), Failure> {
-        let count = match usize::from(connection.configuration().channel_max()) {
-            0 => BINDING_CHANNELS,
-            most => BINDING_CHANNELS.min(most.saturating_sub(OTHER_CHANNELS).max(1)),
-        };
-        let channels = (0..count).map(|_| connection.create_channel());
-        let channels = self.answer(try_join_all(channels)).await?;
-        let mut binder = Binder::new(channels, short(&self.queue)?, short(&self.exchange)?);
-        let mut done = Vec::with_capacity(groups.len());
-        let mut groups = groups.iter();
+        link: &Arc<Link>,
+        limit: &Arc<LaneLimit>,
+        destination: Destination,
+        changes: Vec<Change>,
+        mut tell: impl FnMut(Vec<Change>),
+    ) -> Result<Binder, Failure> {
+        let channel = self.answer(link.connection()?.create_channel()).await?;
+        let most = limit.for_connection(link.numbers(), OTHER_CHANNELS);
+        let limit = (Arc::clone(limit), most);
+        let exchange = short(&self.exchange)?;
+        let mut binder = Binder::new(link, channel, limit, destination, exchange);
+        link.keep(binder.opened());
+        let mut done = Vec::new();
+        for change in changes {
+            binder.submit(change);
+        }
         loop {
-            let room = BINDS_AHEAD.saturating_sub(binder.under_way());
-            for group in groups.by_ref().take(room) {
-                binder.submit((Arc::clone(group), BindingChange::Bind));
-            }
             // Each answer gets the whole time: many groups take longer than one.
-            match timeout(self.timeout, poll_fn(|cx| binder.poll(cx, &mut done))).await {
-                Ok(Ok(())) if binder.under_way() == 0 && groups.len() == 0 => {
-                    return Ok((binder, done));
-                }
+            let polled = timeout(self.timeout, poll_fn(|cx| binder.poll(cx, &mut done))).await;
+            tell(std::mem::take(&mut done));
+            match polled {
+                Ok(Ok(())) if binder.unfinished() == 0 => return Ok(binder),
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Err(self.failure(&error)),
                 Err(_) => return Err(self.no_answer()),
@@ -241,6 +410,10 @@ pub(super) async fn find_queue(
         Ok(Err(error)) => Err(error),
         Err(_) => Ok(Look::NoAnswer),
     }
+}
+
+fn milliseconds(time: Duration) -> AMQPValue {
+    AMQPValue::LongLongInt(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// A name as AMQP carries it. Ours are checked before they come here.

@@ -1,0 +1,427 @@
+//! Spreads changes over AMQP channels: pure, without I/O or clock.
+//!
+//! The broker does what comes on one AMQP channel one after the other; RabbitMQ 4 waits for its Raft log
+//! each time, and does 5 times as much over 32 of them. Each costs the broker four processes. So there
+//! is one *lane* until it has more to do than it may have under way, and more as long as that lasts.
+//!
+//! Changes have no answer of their own. A *barrier* is a method with one: its answer says that all
+//! changes before it on the same lane are done.
+//!
+//! lapin keeps a list of the bindings that were made on an AMQP channel, and looks through all of it for
+//! each that is unbound. So a lane is *worn* after [`WORN`] changes: it is closed, and another takes its
+//! place.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// The most lanes. More than 32 were not faster on any version of RabbitMQ.
+pub(super) const LANES: usize = 32;
+
+/// How many changes one lane may have under way. The broker does some thousand in a second.
+const WINDOW: usize = 256;
+
+/// At most so many changes before the next barrier.
+const CHUNK: usize = 64;
+
+/// After so many changes a lane is replaced.
+const WORN: usize = 4096;
+
+/// How long a lane may have nothing to do, unless it is the last.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Names one lane; never used again.
+pub(super) type LaneId = u64;
+
+/// What is to be done next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step<T> {
+    /// Open an AMQP channel; [`Lanes::opened`] follows, or [`Lanes::not_opened`].
+    Open(LaneId),
+    /// Send a change on its way.
+    Send(LaneId, T),
+    /// Send a barrier behind it; [`Lanes::passed`] follows.
+    Bar(LaneId),
+    /// Close the AMQP channel, on which nothing is under way; [`Lanes::closed`] follows.
+    Close(LaneId),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Opening,
+    Open,
+    Closing,
+}
+
+#[derive(Debug)]
+struct Lane<T> {
+    id: LaneId,
+    state: State,
+    /// What was sent and is not known to be done, oldest first.
+    under_way: VecDeque<T>,
+    /// How many of these each barrier under way is behind.
+    barriers: VecDeque<usize>,
+    /// How many of these have no barrier behind them yet.
+    unbarred: usize,
+    /// How many changes it has had.
+    used: usize,
+    idle_since: Instant,
+}
+
+impl<T> Lane<T> {
+    fn new(id: LaneId, state: State, now: Instant) -> Self {
+        Self {
+            id,
+            state,
+            under_way: VecDeque::new(),
+            barriers: VecDeque::new(),
+            unbarred: 0,
+            used: 0,
+            idle_since: now,
+        }
+    }
+
+    fn is_worn(&self) -> bool {
+        self.used >= WORN
+    }
+
+    fn has_room(&self) -> bool {
+        self.state == State::Open && !self.is_worn() && self.under_way.len() < WINDOW
+    }
+
+    fn is_idle(&self) -> bool {
+        self.state == State::Open && self.under_way.is_empty()
+    }
+}
+
+/// The lanes, and what waits for one.
+#[derive(Debug)]
+pub(super) struct Lanes<T> {
+    lanes: Vec<Lane<T>>,
+    waiting: VecDeque<T>,
+    most: usize,
+    next: LaneId,
+}
+
+impl<T: Clone> Lanes<T> {
+    /// At most `most` lanes at a time, of which one is open: 0.
+    pub(super) fn new(most: usize, now: Instant) -> Self {
+        Self {
+            lanes: vec![Lane::new(0, State::Open, now)],
+            waiting: VecDeque::new(),
+            most: most.clamp(1, LANES),
+            next: 1,
+        }
+    }
+
+    pub(super) fn push(&mut self, change: T) {
+        self.waiting.push_back(change);
+    }
+
+    /// How many changes are not known to be done.
+    pub(super) fn unfinished(&self) -> usize {
+        let under_way = self.lanes.iter().map(|lane| lane.under_way.len());
+        self.waiting.len() + under_way.sum::<usize>()
+    }
+
+    /// What to do now; to be asked again until there is nothing.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Step<T>> {
+        self.send(now)
+            .or_else(|| self.bar())
+            .or_else(|| self.open(now))
+            .or_else(|| self.close(now))
+    }
+
+    fn send(&mut self, now: Instant) -> Option<Step<T>> {
+        let lanes = self.lanes.iter_mut();
+        let lane = lanes
+            .filter(|lane| lane.has_room() && lane.unbarred < CHUNK)
+            .min_by_key(|lane| lane.under_way.len())?;
+        let change = self.waiting.pop_front()?;
+        lane.under_way.push_back(change.clone());
+        lane.unbarred += 1;
+        lane.used += 1;
+        lane.idle_since = now;
+        Some(Step::Send(lane.id, change))
+    }
+
+    /// Nothing more is to be sent, or to none of those that have changes without a barrier.
+    fn bar(&mut self) -> Option<Step<T>> {
+        let lane = self.lanes.iter_mut().find(|lane| lane.unbarred > 0)?;
+        lane.barriers.push_back(lane.unbarred);
+        lane.unbarred = 0;
+        Some(Step::Bar(lane.id))
+    }
+
+    fn open(&mut self, now: Instant) -> Option<Step<T>> {
+        let is_opening = |lane: &Lane<T>| lane.state == State::Opening;
+        if self.waiting.is_empty()
+            || self.lanes.len() >= self.most
+            || self.lanes.iter().any(is_opening)
+        {
+            return None;
+        }
+        let id = self.next;
+        self.next += 1;
+        self.lanes.push(Lane::new(id, State::Opening, now));
+        Some(Step::Open(id))
+    }
+
+    fn close(&mut self, now: Instant) -> Option<Step<T>> {
+        let has_others = self.has_several();
+        let is_due = |lane: &&mut Lane<T>| {
+            let is_idle = has_others && now >= lane.idle_since + IDLE;
+            lane.is_idle() && (lane.is_worn() || is_idle)
+        };
+        let lane = self.lanes.iter_mut().find(is_due)?;
+        lane.state = State::Closing;
+        Some(Step::Close(lane.id))
+    }
+
+    /// Whether there are several, without those that are being closed.
+    fn has_several(&self) -> bool {
+        let stays = |lane: &&Lane<T>| lane.state != State::Closing;
+        self.lanes.iter().filter(stays).count() > 1
+    }
+
+    /// When to ask again even if nothing happens.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        if !self.has_several() {
+            return None;
+        }
+        let idle = self.lanes.iter().filter(|lane| lane.is_idle());
+        idle.map(|lane| lane.idle_since + IDLE).min()
+    }
+
+    fn lane(&mut self, id: LaneId) -> Option<&mut Lane<T>> {
+        self.lanes.iter_mut().find(|lane| lane.id == id)
+    }
+
+    pub(super) fn opened(&mut self, id: LaneId, now: Instant) {
+        if let Some(lane) = self.lane(id) {
+            lane.state = State::Open;
+            lane.idle_since = now;
+        }
+    }
+
+    /// The connection allows no more AMQP channels than there are. Whether that is any.
+    pub(super) fn not_opened(&mut self, id: LaneId) -> bool {
+        self.closed(id);
+        self.most = self.lanes.len().max(1);
+        !self.lanes.is_empty()
+    }
+
+    /// The oldest barrier of a lane was answered: what is done, in the order in which it was sent there.
+    pub(super) fn passed(&mut self, id: LaneId, now: Instant) -> Vec<T> {
+        let Some(lane) = self.lane(id) else {
+            return Vec::new();
+        };
+        let count = lane.barriers.pop_front().unwrap_or_default();
+        lane.idle_since = now;
+        lane.under_way.drain(..count).collect()
+    }
+
+    pub(super) fn closed(&mut self, id: LaneId) {
+        self.lanes.retain(|lane| lane.id != id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn steps(lanes: &mut Lanes<u32>, now: Instant) -> Vec<Step<u32>> {
+        std::iter::from_fn(|| lanes.next(now)).collect()
+    }
+
+    fn filled(most: usize, count: u32, now: Instant) -> Lanes<u32> {
+        let mut lanes = Lanes::new(most, now);
+        (0..count).for_each(|change| lanes.push(change));
+        lanes
+    }
+
+    #[test]
+    fn a_single_change_has_its_barrier_at_once_and_needs_no_other_lane() {
+        let now = Instant::now();
+        let mut lanes = filled(LANES, 1, now);
+        assert_eq!(steps(&mut lanes, now), [Step::Send(0, 0), Step::Bar(0)]);
+        lanes.push(1);
+        assert_eq!(steps(&mut lanes, now), [Step::Send(0, 1), Step::Bar(0)]);
+        assert_eq!(lanes.passed(0, now), [0]);
+        assert_eq!(lanes.passed(0, now), [1]);
+        assert_eq!(lanes.unfinished(), 0);
+        assert_eq!(lanes.next_look(), None);
+    }
+
+    #[test]
+    fn one_lane_is_added_at_a_time_where_more_waits_than_may_be_under_way() {
+        let now = Instant::now();
+        let mut lanes = filled(3, WINDOW as u32 * 4, now);
+        let first = steps(&mut lanes, now);
+        let sent = |steps: &[Step<u32>], id| {
+            let is_sent = |step: &&Step<u32>| matches!(step, Step::Send(lane, _) if *lane == id);
+            steps.iter().filter(is_sent).count()
+        };
+        assert_eq!(sent(&first, 0), WINDOW);
+        let bars = first.iter().filter(|step| **step == Step::Bar(0)).count();
+        assert_eq!(bars, WINDOW / CHUNK);
+        assert_eq!(first.last(), Some(&Step::Open(1)));
+        lanes.opened(1, now);
+        let second = steps(&mut lanes, now);
+        assert_eq!(sent(&second, 1), WINDOW);
+        assert_eq!(second.last(), Some(&Step::Open(2)));
+        lanes.opened(2, now);
+        let third = steps(&mut lanes, now);
+        assert!(!third.contains(&Step::Open(3)), "three at most");
+        assert_eq!(lanes.unfinished(), WINDOW * 4);
+    }
+
+    #[test]
+    fn a_connection_that_allows_no_more_channels_is_not_asked_again() {
+        let now = Instant::now();
+        let mut lanes = filled(LANES, WINDOW as u32 * 4, now);
+        assert_eq!(steps(&mut lanes, now).last(), Some(&Step::Open(1)));
+        assert!(lanes.not_opened(1));
+        assert_eq!(steps(&mut lanes, now), []);
+        assert_eq!(lanes.passed(0, now).len(), CHUNK);
+        let more = steps(&mut lanes, now);
+        assert_eq!(more.len(), CHUNK + 1);
+        assert!(!more.iter().any(|step| matches!(step, Step::Open(_))));
+    }
+
+    #[test]
+    fn lanes_that_have_nothing_to_do_are_closed_but_for_one() {
+        let now = Instant::now();
+        let mut lanes = filled(2, WINDOW as u32 + 1, now);
+        steps(&mut lanes, now);
+        lanes.opened(1, now);
+        steps(&mut lanes, now);
+        for _ in 0..WINDOW / CHUNK {
+            lanes.passed(0, now);
+        }
+        assert_eq!(lanes.passed(1, now).len(), 1);
+        assert_eq!(steps(&mut lanes, now), []);
+        let look = lanes.next_look().unwrap();
+        assert_eq!(look, now + IDLE);
+        assert_eq!(steps(&mut lanes, look - Duration::from_nanos(1)), []);
+        let closing = steps(&mut lanes, look);
+        let [Step::Close(closed)] = closing[..] else {
+            panic!("{closing:?}");
+        };
+        assert_eq!(lanes.next_look(), None, "however long that takes");
+        lanes.closed(closed);
+        assert_eq!(lanes.next_look(), None);
+        lanes.push(7);
+        assert_eq!(steps(&mut lanes, look).len(), 2, "the other one works");
+    }
+
+    #[test]
+    fn a_worn_lane_is_closed_once_all_on_it_is_done_and_another_one_opened() {
+        let now = Instant::now();
+        let mut lanes = filled(1, WORN as u32 + 1, now);
+        let mut done = 0;
+        let mut all = Vec::new();
+        while done < WORN {
+            all.extend(steps(&mut lanes, now));
+            done += lanes.passed(0, now).len();
+        }
+        assert!(!all.contains(&Step::Open(1)), "one at most");
+        assert_eq!(steps(&mut lanes, now), [Step::Close(0)]);
+        lanes.closed(0);
+        assert_eq!(steps(&mut lanes, now), [Step::Open(1)]);
+        lanes.opened(1, now);
+        let last = WORN as u32;
+        assert_eq!(steps(&mut lanes, now), [Step::Send(1, last), Step::Bar(1)]);
+        assert_eq!(lanes.passed(1, now), [last]);
+    }
+
+    #[test]
+    fn a_connection_that_takes_even_the_last_lane_away_is_told_as_such() {
+        let now = Instant::now();
+        let mut lanes = filled(1, WORN as u32 + 1, now);
+        while steps(&mut lanes, now) != [Step::Close(0)] {
+            while !lanes.passed(0, now).is_empty() {}
+        }
+        lanes.closed(0);
+        assert_eq!(steps(&mut lanes, now), [Step::Open(1)]);
+        assert!(!lanes.not_opened(1));
+    }
+
+    proptest! {
+        /// Each change is sent once and reported once, after a barrier behind it; there are never more lanes
+        /// than allowed; and all ends.
+        #[test]
+        fn every_change_is_done_once_in_whatever_order_answers_come(
+            most in 1_usize..6,
+            pushes in prop::collection::vec((0_u32..1500, 0_u64..1200), 1..8),
+            order in prop::collection::vec(any::<u16>(), 1..64),
+        ) {
+            let mut now = Instant::now();
+            let mut lanes = Lanes::new(most, now);
+            let mut pushed = 0;
+            let mut sent: BTreeMap<LaneId, VecDeque<u32>> = BTreeMap::from([(0, VecDeque::new())]);
+            // For each lane what waits for an answer, oldest first; a barrier with what it is behind.
+            let mut asked: BTreeMap<LaneId, VecDeque<(Step<u32>, usize)>> = BTreeMap::new();
+            let mut done = BTreeSet::new();
+            let mut pushes = pushes.into_iter();
+            let mut order = order.into_iter().cycle();
+            loop {
+                if let Some((count, pause)) = pushes.next() {
+                    (pushed..pushed + count).for_each(|change| lanes.push(change));
+                    pushed += count;
+                    now += Duration::from_millis(pause);
+                }
+                while let Some(step) = lanes.next(now) {
+                    match step {
+                        Step::Send(id, change) => {
+                            let lane = sent.get_mut(&id).expect("an open lane");
+                            lane.push_back(change);
+                            prop_assert!(lane.len() <= WINDOW);
+                        }
+                        Step::Bar(id) | Step::Close(id) => {
+                            let behind = sent.get(&id).expect("an open lane").len();
+                            prop_assert!(behind > 0 || step == Step::Close(id));
+                            asked.entry(id).or_default().push_back((step, behind));
+                        }
+                        Step::Open(id) => {
+                            let is_new = sent.insert(id, VecDeque::new()).is_none();
+                            prop_assert!(is_new && sent.len() <= most);
+                            asked.entry(id).or_default().push_back((step, 0));
+                        }
+                    }
+                }
+                asked.retain(|_, answers| !answers.is_empty());
+                let which = usize::from(order.next().unwrap_or_default()) % asked.len().max(1);
+                let Some((&id, answers)) = asked.iter_mut().nth(which) else {
+                    if pushes.len() == 0 {
+                        break;
+                    }
+                    continue;
+                };
+                let Some((step, _)) = answers.pop_front() else {
+                    continue;
+                };
+                match step {
+                    Step::Bar(_) => {
+                        for change in lanes.passed(id, now) {
+                            let first = sent.get_mut(&id).and_then(VecDeque::pop_front);
+                            prop_assert_eq!(first, Some(change));
+                            prop_assert!(done.insert(change), "{} is done twice", change);
+                        }
+                    }
+                    Step::Close(_) => {
+                        lanes.closed(id);
+                        let left = sent.remove(&id).expect("an open lane");
+                        prop_assert!(left.is_empty());
+                    }
+                    _ => lanes.opened(id, now),
+                }
+            }
+            prop_assert_eq!(done.len(), pushed as usize);
+            prop_assert_eq!(lanes.unfinished(), 0);
+        }
+    }
+}
