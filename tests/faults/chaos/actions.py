@@ -239,6 +239,37 @@ class ExchangeDeleted(Action):
         return "and made again" if self.again else "until somebody declares it"
 
 
+class PrivatePartDeleted(Action):
+    """A part of the way from the groups exchange to one queue: the layer's own exchange, its intake or
+    what keeps it."""
+    UNNOTICED = SILENT_PEER
+    LOSES = True
+
+    def do(self):
+        self.part = self.pick(("exchange", "intake", "keeper"))
+        self.world.admin_eval(f"""
+            V = <<"{VHOST}">>, Draw = {self.draw},
+            Has = fun(Name, Part) -> binary:match(Name, Part) =/= nomatch end,
+            Exchanges = [R || X <- rabbit_exchange:list(V), {{resource, _, _, N}} = R <- [element(2, X)],
+                Has(N, <<".groups.">>)],
+            Intakes = [R || {{resource, _, _, N}} = R <- Exchanges, Has(N, <<".intake.">>)],
+            Keepers = [Q || Q <- rabbit_amqqueue:list(V), {{resource, _, _, N}} <- [amqqueue:get_name(Q)],
+                Has(N, <<".keeper.">>)],
+            One = fun(All) -> lists:nth(Draw rem length(All) + 1, lists:sort(All)) end,
+            case {{{self.part}, Exchanges -- Intakes, Intakes, Keepers}} of
+                {{exchange, [_ | _] = All, _, _}} ->
+                    rabbit_exchange:delete(One(All), false, <<"chaos">>);
+                {{intake, _, [_ | _] = All, _}} ->
+                    rabbit_exchange:delete(One(All), false, <<"chaos">>);
+                {{keeper, _, _, [_ | _] = All}} ->
+                    rabbit_amqqueue:delete(One(All), false, false, <<"chaos">>);
+                _ -> none
+            end, ok.""")
+
+    def target(self):
+        return self.part
+
+
 class AlternateExchange(ExchangeDeleted):
     """The groups exchange is deleted and made again while a policy gives it an alternate exchange,
     with a queue: what it cannot route is not returned."""

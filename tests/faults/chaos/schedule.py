@@ -58,6 +58,7 @@ KINDS = (
     Kind("connections_trickled", "network", 2, 2, 6),
     Kind("queue_deleted", "admin", 3),
     Kind("exchange_deleted", "admin", 3),
+    Kind("private_part_deleted", "admin", 3),
     Kind("alternate_exchange", "admin", 1, 8, 14),
     Kind("queue_policy", "admin", 1, 2, 6),
     Kind("rights_taken", "admin", 2, 2, 6),
