@@ -35,7 +35,7 @@ C_SOURCES = $(filter-out tests/abi/%/channel_layer.h,$(shell find bindings/c bin
 .PHONY: help build release demo test fleet wheel test-rabbitmq4 faults fuzz sanitize deps install \
 	install-debug uninstall \
 	deb check-deb big-endian docs docs-browser \
-	bench bench-full bench-bindings bench-report bench-pure counts abi deny sbom c-sources fmt lint clean
+	bench bench-full bench-bindings bench-report bench-pure counts mutants abi deny sbom c-sources fmt lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile \
@@ -207,6 +207,9 @@ bench-pure: ## time the pure parts; ARGS=name only those cases, ARGS=--help says
 
 counts: deps ## count instructions and allocations of the pure parts anew, in benches/pure/counts.txt
 	$(PYTHON) benches/pure/counts.py
+
+mutants: ## count the planted bugs that tests catch, for hours; DIFF=COMMIT those of a change; AGAIN=1
+	@$(PYTHON) tests/mutants/run.py $(if $(AGAIN),--again) $(if $(DIFF),--diff '$(DIFF)') $(if $(TABLE),--table)
 
 abi: deps build ## record what was added to the C API; ABI_BREAK=1 also what has changed
 	@$(PYTHON) tests/abi/gate.py renew $(if $(ABI_BREAK),--break)

@@ -7,7 +7,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-stages=(fmt clippy rustdoc build rust fuzz counts doctest fixture benches abi supply c cpp go fleet faults
+stages=(fmt clippy rustdoc build rust fuzz counts doctest fixture benches mutants abi supply c cpp go fleet faults
     install demo docs python ruby cases interop tls refusals rabbitmq4)
 # Parts of others, run only by name.
 parts=(broker conformance)
@@ -121,6 +121,11 @@ stage_fixture() {
 # measures.
 stage_benches() {
     "$python" benches/test_benches.py
+}
+
+# The sample, the verdicts and the table of `make mutants`, which itself takes hours.
+stage_mutants() {
+    "$python" tests/mutants/test_mutants.py
 }
 
 # That programs which are built already go on working, and what would break them is seen.
@@ -416,7 +421,7 @@ for name in "${chosen[@]}"; do
     esac
     case $name in
     broker) run_stage "$name" count_chosen ;;
-    abi | benches | counts | fixture | interop | refusals | supply | tls) run_stage "$name" count_unittest ;;
+    abi | benches | counts | fixture | interop | mutants | refusals | supply | tls) run_stage "$name" count_unittest ;;
     c | conformance | cpp | go | ruby | python | cases | fleet | install | demo | docs) run_stage "$name" count_closing_line ;;
     faults) run_stage "$name" count_faults ;;
     rabbitmq4) run_stage "$name" count_summary ;;
