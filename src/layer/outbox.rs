@@ -592,8 +592,10 @@ mod tests {
         assert!(bodies(&outbox).is_empty(), "the layer is not ready");
         outbox.link_changed(&BrokerState::Ready(2), now, &counters);
         assert!(bodies(&outbox).is_empty(), "it settles");
+        assert!(outbox.is_waiting());
         outbox.close(now, &counters);
         assert_eq!(bodies(&outbox), [2]);
+        assert!(!outbox.is_waiting());
     }
 
     const SETTLE: Duration = Duration::from_millis(500);

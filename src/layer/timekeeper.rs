@@ -86,3 +86,23 @@ impl Timekeeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    #[tokio::test]
+    async fn the_task_sleeps_until_the_next_thing_is_due() {
+        let keeper = Arc::new(Timekeeper::new());
+        let due = Instant::now() + Duration::from_millis(200);
+        let wakes = AtomicU32::new(0);
+        let end_due = |now: Instant| {
+            wakes.fetch_add(1, Ordering::SeqCst);
+            (now < due).then_some(())
+        };
+        keeper.run(end_due, || Some(Some(due))).await;
+        // At the start and at its end. One more, since the timers of tokio count milliseconds.
+        assert!((2..=3).contains(&wakes.load(Ordering::SeqCst)));
+    }
+}
