@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from sample import OTHER, PURE, MutantsError
+from sample import PURE, UPPER, MutantsError
 
 CAUGHT = "caught"
 TIMEOUT = "timeout"
@@ -21,6 +21,8 @@ UNVIABLE = "unviable"
 
 # Tests that take seconds run last.
 SLOW = ("fuzzing::tests::", "ffi::fuzzing::tests::", "back_pressure::tests::starvation::")
+# Those of them that use the layer.
+SLOW_ABOVE = ("ffi::fuzzing::tests::", "fuzzing::tests::replay::hostile_programs_")
 # These need a RabbitMQ node.
 LEFT_OUT = ("broker::rabbitmq::tests::",)
 
@@ -252,7 +254,6 @@ class Tree:
         if program is None:
             return Verdict(UNVIABLE)
         own = re.split(r"[/.]", file.removeprefix("src/"))[0] + "::"
-
         quick = {"skipped": SLOW, "idle": IDLE_SECONDS_OF_QUICK_TESTS}
 
         def neighbours():
@@ -264,16 +265,20 @@ class Tree:
         def slow_units():
             return self._rust(program, names=SLOW)
 
+        def programs():
+            return self._rust(program, names=SLOW_ABOVE)
+
         def documents():
             documents = self._tests("--test", "docs")
             return Verdict(CAUGHT, "docs") if documents is None else self._rust(documents)
 
         if part == PURE:
-            stages = [neighbours, units, slow_units, self._on_memory, documents]
-        elif part == OTHER:
-            stages = [neighbours, units, self._on_memory, slow_units]
+            stages = [neighbours, units, documents, slow_units, self._on_memory]
+        elif part == UPPER:
+            # A file imports only from rows above its own, so no other test can see these files.
+            stages = [neighbours, self._on_memory, programs]
         else:
-            stages = [units, self._on_memory, slow_units]
+            stages = [neighbours, units, self._on_memory, slow_units]
         for stage in stages:
             verdict = stage()
             if verdict.outcome != SURVIVED:
