@@ -10,6 +10,7 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import judges
 import run
@@ -204,24 +205,56 @@ class Watching(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             pid = Path(folder) / "pid"
             script = f"sleep 1000 & echo $! >{pid}; echo 'test a::b ... ok'; wait"
-            self.assertEqual(watch(script, idle=2.0), Verdict(TIMEOUT))
+            with mock.patch.object(judges, "SLEEPING_SAMPLES", 2):
+                self.assertEqual(watch(script, idle=0.5), Verdict(TIMEOUT, "after a::b"))
             child = int(pid.read_text())
             deadline = time.monotonic() + 30
             while Path(f"/proc/{child}").exists() and not is_zombie(child):
                 self.assertLess(time.monotonic(), deadline, "the child was not ended")
                 time.sleep(0.01)
 
-    def test_tests_that_print_and_never_end_one_hang(self):
-        self.assertEqual(
-            watch("while echo working; do sleep 0.1; done", idle=1.0), Verdict(TIMEOUT)
+    def test_tests_that_spin_are_a_timeout(self):
+        verdict = watch("echo 'test a::b ... ok'; while :; do :; done", idle=0.5)
+        self.assertEqual(verdict, Verdict(TIMEOUT, "after a::b"))
+
+    def test_tests_that_print_and_never_end_one_are_a_timeout(self):
+        verdict = watch("while echo working; do sleep 0.1; done", idle=0.1)
+        self.assertEqual(verdict, Verdict(TIMEOUT, "after the first test"))
+
+    def test_a_test_that_works_on_a_busy_machine_is_waited_for(self):
+        # Silent for longer than it may be, and on the processor for less.
+        script = (
+            "for part in {1..30}; do for ((i = 0; i < 2000; i++)); do :; done; sleep 0.05; done; "
+            "echo 'test a::b ... ok'"
         )
+        self.assertEqual(watch(script, idle=0.7), Verdict(SURVIVED))
 
     def test_tests_that_end_one_by_one_may_take_long_together(self):
-        script = "for test in 1 2 3 4 5; do sleep 1; echo test a::b$test ... ok; done"
-        self.assertEqual(watch(script, idle=3.0), Verdict(SURVIVED))
+        script = "for test in 1 2 3; do sleep 1; echo test a::b$test ... ok; done"
+        with mock.patch.object(judges, "SLEEPING_SAMPLES", 0):
+            self.assertEqual(watch(script, idle=2.0), Verdict(SURVIVED))
+
+    def wait_until(self, condition):
+        deadline = time.monotonic() + 60
+        while not condition():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.01)
+
+    def test_a_process_is_seen_to_work_and_to_sleep(self):
+        with judges.Process(["bash", "-c", "while :; do :; done"]) as process:
+            self.wait_until(process.runs)
+            self.wait_until(lambda: process.processor_seconds() >= 0.2)
+        with judges.Process(["bash", "-c", "echo; exec sleep 1000"]) as process:
+            process.line(60)
+            self.wait_until(lambda: not process.runs())
+            self.assertLess(process.processor_seconds(), 0.2)
 
     def test_a_crash_catches_it(self):
         self.assertEqual(watch("kill -SEGV $$"), Verdict(CAUGHT, "signal SIGSEGV"))
+
+    def test_a_crash_after_a_flaky_test_says_nothing_of_the_mutant(self):
+        with self.assertRaisesRegex(MutantsError, "a::b"):
+            watch("echo 'test a::b ... FAILED'; kill -ABRT $$", lambda _: False)
 
     def test_a_failure_without_a_test_catches_it(self):
         self.assertEqual(watch("exit 101"), Verdict(CAUGHT, "exit status 101"))
