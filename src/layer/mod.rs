@@ -468,7 +468,25 @@ impl Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::Host;
     use crate::runtime::in_forked_child;
+
+    #[test]
+    fn a_message_over_the_learned_limit_of_the_broker_is_too_large() {
+        let mut config = Config::new();
+        config.set("host", "memory://learned-limit").unwrap();
+        let layer = Layer::new(&config).unwrap();
+        layer.wait_ready(Duration::from_secs(20)).unwrap();
+        let channel = layer.new_channel(None).unwrap();
+        let large = format!("{{\"text\": \"{}\"}}", "x".repeat(1000));
+        layer.send_json(&channel, &large).unwrap();
+
+        layer.shared.size_limit_learned(1000);
+        let error = layer.send_json(&channel, &large).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+        layer.send_json(&channel, "{}").unwrap();
+        layer.close(Duration::from_secs(20)).unwrap();
+    }
 
     #[test]
     fn a_layer_that_a_forked_child_drops_is_not_closed() {

@@ -775,7 +775,9 @@ mod tests {
         let outbox = Outbox::new(10, timeout, None);
         outbox.publishing_changed(true, begin);
         outbox.link_changed(&BrokerState::Ready(1), begin, &counters);
+        assert!(!outbox.blocked());
         outbox.set_blocked(true);
+        assert!(outbox.blocked());
         let route = Route::Queue("queue".to_owned());
         let (_, accepted) = outbox.submit_waiting(route, vec![1]).unwrap();
         let deadline = accepted.deadline;
