@@ -205,7 +205,7 @@ class Tree:
             # A test that has failed runs again by itself.
             "PROPTEST_RNG_SEED": str(seed),
             # The C harness ends a case by the clock, and a busy machine is slow.
-            "CHANNEL_LAYER_TEST_SLOWDOWN": "4",
+            "CHANNEL_LAYER_TEST_SLOWDOWN": "2",
         }
         self._conformance = self.target / "c-tests" / "conformance.run"
 
