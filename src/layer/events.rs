@@ -164,6 +164,22 @@ mod tests {
     }
 
     #[test]
+    fn events_are_many_above_half_of_what_may_wait() {
+        let heard = Arc::new(Heard::default());
+        let events = Events::new(Hooks {
+            on_log: Some(heard),
+            ..Hooks::default()
+        });
+        for _ in 0..CAPACITY / 2 {
+            assert!(!events.are_many());
+            events.log(record("one"));
+        }
+        assert!(!events.are_many());
+        events.log(record("one more"));
+        assert!(events.are_many());
+    }
+
+    #[test]
     fn events_come_in_order_and_the_dispatcher_is_told_once() {
         let heard = Arc::new(Heard::default());
         let events = Events::new(Hooks {
