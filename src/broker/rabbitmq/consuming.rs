@@ -182,11 +182,13 @@ impl MakeLink for Consuming {
             let endpoint = attempt.name_of(place);
             match owner.set_up(link, endpoint).await {
                 Ok(session) => {
+                    owner.topology.is_answered(true);
                     attempt.succeeded();
                     owner.stands(&session);
                     return Ok(session);
                 }
                 Err(failure) => {
+                    owner.topology.is_answered(!failure.is_silence);
                     owner.is_lost();
                     attempt.failed(failure);
                 }

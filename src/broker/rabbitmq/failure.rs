@@ -2,6 +2,7 @@
 //! refused it.
 
 use std::io;
+use std::time::Duration;
 
 use lapin::ErrorKind;
 
@@ -46,33 +47,41 @@ pub(super) struct Failure {
     pub(super) is_locked: bool,
     /// What was asked for is not there.
     pub(super) is_not_found: bool,
+    /// The broker has not answered in time.
+    pub(super) is_silence: bool,
 }
 
 impl Failure {
-    pub(super) fn passing(why: impl Into<String>) -> Self {
+    fn new(kind: Kind, why: impl Into<String>) -> Self {
         Self {
-            kind: Kind::Passing,
+            kind,
             why: why.into(),
             is_locked: false,
             is_not_found: false,
+            is_silence: false,
         }
+    }
+
+    pub(super) fn passing(why: impl Into<String>) -> Self {
+        Self::new(Kind::Passing, why)
     }
 
     pub(super) fn refused(why: impl Into<String>) -> Self {
-        Self {
-            kind: Kind::Refused,
-            why: why.into(),
-            is_locked: false,
-            is_not_found: false,
-        }
+        Self::new(Kind::Refused, why)
     }
 
     pub(super) fn hung_up(why: impl Into<String>) -> Self {
+        Self::new(Kind::HungUp, why)
+    }
+
+    /// What was asked for on a standing connection was not answered in this time.
+    pub(super) fn silence(waited: Duration) -> Self {
         Self {
-            kind: Kind::HungUp,
-            why: why.into(),
-            is_locked: false,
-            is_not_found: false,
+            is_silence: true,
+            ..Self::passing(format!(
+                "no answer from the broker in {waited:?} (option connect_timeout, which grows with \
+                 each such attempt)"
+            ))
         }
     }
 

@@ -32,6 +32,10 @@ const ALL_KEYS: &str = "#";
 /// How often to ask for the queue where no heartbeat says how fast a loss is to be noticed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long an answer may take at most after attempts that were not answered in time. A broker that is
+/// gone is noticed by its heartbeats.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Of so many intervals without an answer the queue hangs.
 const CHECK_PATIENCE: u32 = 3;
 
@@ -43,8 +47,10 @@ pub(super) struct Topology {
     pub(super) capacity: u32,
     pub(super) expiry: Duration,
     pub(super) prefetch: u16,
-    /// How long the broker may take for one answer.
+    /// How long the broker may take for one answer; see [`Topology::is_answered`].
     pub(super) timeout: Duration,
+    /// The same, while it answers in time.
+    least_timeout: Duration,
     /// How often the queue is asked for, and probed.
     pub(super) interval: Duration,
 }
@@ -58,6 +64,7 @@ impl Topology {
             expiry: settings.expiry,
             prefetch: settings.prefetch_count,
             timeout: settings.connect_timeout,
+            least_timeout: settings.connect_timeout,
             interval: match settings.heartbeat {
                 0 => CHECK_INTERVAL,
                 seconds => Duration::from_secs(seconds.into()),
@@ -65,9 +72,20 @@ impl Topology {
         }
     }
 
+    /// What became of an attempt to make all of it. A broker to which many layers come back at once is slow
+    /// for all of them, and an attempt that is given up has cost it as much as one that succeeds: so the
+    /// next one has longer, or none ever came to its end.
+    pub(super) fn is_answered(&mut self, in_time: bool) {
+        self.timeout = if in_time {
+            self.least_timeout
+        } else {
+            (self.timeout * 2).min(self.least_timeout.max(LONGEST_TIMEOUT))
+        };
+    }
+
     /// How long without a sign of life a queue hangs. A broker under load may be slow.
     pub(super) fn silence(&self) -> Duration {
-        self.timeout.max(self.interval * CHECK_PATIENCE)
+        self.least_timeout.max(self.interval * CHECK_PATIENCE)
     }
 
     /// Declares the exchange and the queue, and returns the AMQP channel for its consumer.
@@ -343,14 +361,16 @@ impl Topology {
             binder.submit(change);
         }
         loop {
-            // Each answer gets the whole time: many groups take longer than one.
-            let polled = timeout(self.timeout, poll_fn(|cx| binder.poll(cx, &mut done))).await;
+            // Each answer gets the whole time, and a long one: who shares the broker with many that bind
+            // as much waits for all of them.
+            let patience = self.timeout.max(LONGEST_TIMEOUT);
+            let polled = timeout(patience, poll_fn(|cx| binder.poll(cx, &mut done))).await;
             tell(std::mem::take(&mut done));
             match polled {
                 Ok(Ok(())) if binder.unfinished() == 0 => return Ok(binder),
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Err(self.failure(&error)),
-                Err(_) => return Err(self.no_answer()),
+                Err(_) => return Err(Failure::silence(patience)),
             }
         }
     }
@@ -372,10 +392,7 @@ impl Topology {
     }
 
     fn no_answer(&self) -> Failure {
-        Failure::passing(format!(
-            "no answer from the broker in {:?} (option connect_timeout)",
-            self.timeout
-        ))
+        Failure::silence(self.timeout)
     }
 }
 
@@ -419,4 +436,38 @@ fn milliseconds(time: Duration) -> AMQPValue {
 /// A name as AMQP carries it. Ours are checked before they come here.
 pub(super) fn short(name: &str) -> Result<ShortString, Failure> {
     ShortString::try_new(name).map_err(|error| Failure::passing(format!("'{name}': {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn an_attempt_without_an_answer_leaves_the_next_one_twice_the_time_up_to_a_minute() {
+        let mut config = Config::new();
+        config.set("connect_timeout", "5").expect("an option");
+        let settings = config.settings().expect("settings");
+        let mut topology = Topology::new("q".to_owned(), &settings);
+        let silence = topology.silence();
+        let mut waits = Vec::new();
+        for _ in 0..6 {
+            waits.push(topology.timeout.as_secs());
+            topology.is_answered(false);
+        }
+        assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
+        assert_eq!(
+            topology.silence(),
+            silence,
+            "a queue that hangs is noticed as soon"
+        );
+        topology.is_answered(true);
+        assert_eq!(topology.timeout.as_secs(), 5);
+
+        config.set("connect_timeout", "300").expect("an option");
+        let settings = config.settings().expect("settings");
+        let mut topology = Topology::new("q".to_owned(), &settings);
+        topology.is_answered(false);
+        assert_eq!(topology.timeout.as_secs(), 300, "a longer one is kept");
+    }
 }
