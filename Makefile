@@ -35,7 +35,8 @@ C_SOURCES = $(filter-out tests/abi/%/channel_layer.h,$(shell find bindings/c bin
 .PHONY: help build release demo test fleet wheel test-rabbitmq4 faults fuzz sanitize deps install \
 	install-debug uninstall \
 	deb check-deb big-endian docs docs-browser \
-	bench bench-full bench-bindings bench-report bench-pure counts mutants abi deny sbom c-sources fmt lint clean
+	bench bench-full bench-bindings bench-report bench-pure scale counts mutants abi deny sbom c-sources \
+	fmt lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile \
@@ -201,6 +202,10 @@ bench-bindings: release ## measure C++, Go, Ruby and Python beside C and channel
 
 bench-report: ## make BENCHMARKS.md and its chart anew from benches/results
 	@$(PYTHON) benches/report.py
+
+# The short form shows that the rig works, for which the debug library does.
+scale: deps $(if $(SHORT),build,release) ## measure many layers on one node and a cluster, for an hour; VERSIONS="3.10 4.3", SHORT=1
+	@$(PYTHON) benches/scale/rig.py $(if $(SHORT),--short) $(addprefix --versions ,$(VERSIONS)) $(OPTIONS)
 
 bench-pure: ## time the pure parts; ARGS=name only those cases, ARGS=--help says more
 	$(CARGO) bench --locked --profile count --package channel-layer-pure -- $(ARGS)

@@ -118,9 +118,12 @@ stage_fixture() {
 }
 
 # What turns measurements into claims; that they are claims of the results in the tree. `make bench`
-# measures.
+# and `make scale` measure.
 stage_benches() {
-    "$python" benches/test_benches.py
+    local status=0
+    "$python" benches/test_benches.py || status=1
+    "$python" benches/scale/test_scale.py || status=1
+    return "$status"
 }
 
 # The sample, the verdicts and the table of `make mutants`, which itself takes hours.
