@@ -144,13 +144,16 @@ class Member:
             self._fail(command)
         return json.loads(line)
 
+    def said(self):
+        """The last warnings of its layers."""
+        return "\n".join(self._said)
+
     def _fail(self, command):
         self._process.wait()
         for reader in self._readers:
             reader.join()
-        said = "\n".join(self._said) or "it said nothing"
         raise Failed(f"{command}: a process of layers ended with status "
-                     f"{self._process.returncode}: {said}")
+                     f"{self._process.returncode}")
 
     def end(self):
         """Ends it, whatever it does."""
@@ -467,6 +470,9 @@ def measure(program, version, nodes, size, server):
                 "processes": len(fleet.members), "broker": found, "load_before": load,
                 "broker_mib_before": round(before, 1), "phases": run.measure(),
             }
+        except Failed as failed:
+            said = "\n".join(member.said() for member in fleet.members)
+            raise Failed(f"{failed}\n{said}".rstrip()) from failed
         finally:
             fleet.end()
 

@@ -351,6 +351,11 @@ class Hearing(unittest.TestCase):
         with self.assertRaisesRegex(rig.Failed, "1 of 2 layers"):
             run._all_heard("broadcast", 5)
 
+    def test_of_a_layer_that_missed_what_another_got_twice_fails(self):
+        run = self.run_on(Fleet(heard=[[self.heard(short=1, messages=10)]]))
+        with self.assertRaises(rig.Failed):
+            run._all_heard("broadcast", 5)
+
     def test_of_more_messages_than_were_sent_fails(self):
         run = self.run_on(Fleet(heard=[[self.heard(messages=11)]]))
         with self.assertRaises(rig.Failed):
