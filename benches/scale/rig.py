@@ -278,7 +278,6 @@ class Run:
         for part in (self._connect, self._join, self._idle, self._churn, self._broadcast,
                      self._paced, self._cut, self._restart, self._close):
             part()
-        return self.phases
 
     def _connect(self):
         with self._phase("connect") as found:
@@ -453,7 +452,8 @@ def server_of(version):
 
 
 def measure(program, version, nodes, size, server):
-    """One run, with what it was made on."""
+    """One run, with what it was made on; and why it is not whole, where a phase failed: what was
+    measured before that still holds."""
     load = machine.load()[0]
     with Broker(nodes, server) as broker:
         found = broker.version()
@@ -463,18 +463,20 @@ def measure(program, version, nodes, size, server):
             f"{size.groups} groups each; load {load}")
         before = broker.mib()
         fleet = Fleet(program, broker.hosts, size)
+        run = Run(broker, fleet, size)
+        found = {
+            "nodes": nodes, "layers": size.layers, "groups": size.groups,
+            "processes": len(fleet.members), "broker": found, "load_before": load,
+            "broker_mib_before": round(before, 1), "phases": run.phases,
+        }
         try:
-            run = Run(broker, fleet, size)
-            return {
-                "nodes": nodes, "layers": size.layers, "groups": size.groups,
-                "processes": len(fleet.members), "broker": found, "load_before": load,
-                "broker_mib_before": round(before, 1), "phases": run.measure(),
-            }
-        except Failed as failed:
+            run.measure()
+        except (Failed, rabbitmq.FixtureError) as failed:
             said = "\n".join(member.said() for member in fleet.members)
-            raise Failed(f"{failed}\n{said}".rstrip()) from failed
+            return found, f"{failed}\n{said}".rstrip()
         finally:
             fleet.end()
+        return found, None
 
 
 def measure_version(version, options, program):
@@ -502,11 +504,14 @@ def measure_version(version, options, program):
     for nodes in topologies:
         for size in sizes:
             try:
-                data["runs"].append(measure(program, version, nodes, size, server))
-            except (Failed, rabbitmq.FixtureError) as failed:
+                run, reason = measure(program, version, nodes, size, server)
+                data["runs"].append(run)
+            except rabbitmq.FixtureError as failed:  # a node did not start, or not end
+                reason = str(failed)
+            if reason is not None:
                 data["failures"].append({"nodes": nodes, "layers": size.layers,
-                                         "reason": str(failed)})
-                say(f"    FAILED: {failed}")
+                                         "reason": reason})
+                say(f"    FAILED: {reason}")
     data["took_seconds"] = round(time.monotonic() - began, 1)
     return data
 

@@ -317,6 +317,41 @@ class Keeping(unittest.TestCase):
                 self.assertEqual(self.kept(**changed), ("target", False))
 
 
+class Failing(unittest.TestCase):
+    def measured(self, **attributes):
+        broker = mock.MagicMock()
+        broker.__enter__.return_value = mock.Mock(**{
+            "version.return_value": "3.10.8", "mib.return_value": 90.0})
+        fleet = mock.Mock(members=[mock.Mock(**{"said.return_value": "refused"})])
+        options = mock.Mock(short=True, only=None, layers=[2], library=Path("debug"))
+        with contextlib.ExitStack() as stack:
+            for name, value in {"Broker": mock.Mock(return_value=broker),
+                                "Fleet": mock.Mock(return_value=fleet), "say": mock.Mock(),
+                                "server_of": mock.Mock(), **attributes}.items():
+                stack.enter_context(mock.patch.object(rig, name, value))
+            return rig.measure_version("3.10", options, None), fleet
+
+    def test_keeps_what_was_measured_before_and_says_why(self):
+        def measure(run):
+            run.phases["connect"] = {"seconds": 1.0}
+            raise rig.Failed("join: too slow")
+
+        with mock.patch.object(rig.Run, "measure", measure):
+            data, fleet = self.measured()
+        self.assertEqual(data["runs"][0]["phases"], {"connect": {"seconds": 1.0}})
+        self.assertEqual(data["failures"], [
+            {"nodes": 1, "layers": 2, "reason": "join: too slow\nrefused"}])
+        fleet.end.assert_called_once()
+        self.assertIn("join: too slow.", page.text_of({"3.10": data}))
+
+    def test_of_a_node_that_does_not_start_is_told(self):
+        problem = mock.Mock(side_effect=rig.rabbitmq.FixtureError("no port"))
+        data, _ = self.measured(Broker=problem)
+        self.assertEqual(data["runs"], [])
+        self.assertEqual(data["failures"], [{"nodes": 1, "layers": 2, "reason": "no port"}])
+        self.assertIn("that did not start", page.text_of({"3.10": data}))
+
+
 class Fleet:
     """Answers as processes of layers do; `replies` by the first word of the command, each a list for
     all processes, the last of which stays."""
