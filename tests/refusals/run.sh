@@ -11,4 +11,4 @@ CHANNEL_LAYER_TEST_STORM=$(build tests/refusals/storm.c refusals-storm)
 export CHANNEL_LAYER_TEST_PEER CHANNEL_LAYER_TEST_STORM
 export PYTHONPATH=tests/refusals:tests/fixture
 [ $# -gt 0 ] || set -- test_refusals test_links test_private_exchange
-exec timeout -k 10 900 "${PYTHON:-python3}" -m unittest --verbose "$@"
+exec timeout -k 10 1800 "${PYTHON:-python3}" -m unittest --verbose "$@"

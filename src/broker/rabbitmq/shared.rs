@@ -16,8 +16,9 @@ use super::standing::{Place, Standing};
 use crate::broker::{BindingEpoch, Generation, Host};
 use crate::sync::Mutex;
 
-/// How long a message that found no groups exchange waits for the own groups too.
-const BOUND_SOON: Duration = Duration::from_millis(500);
+/// How long a message that found no groups exchange waits for the own groups too. A layer has them back in
+/// some hundredths of a second, or on a busy machine in one.
+const BOUND_SOON: Duration = Duration::from_secs(2);
 
 /// What the calls of the layer and the tasks of both links share.
 pub(super) struct Shared {

@@ -26,7 +26,7 @@ KILL_QUEUE = """
     exit(Killed, kill),
     Consumed = fun() ->
         [Any || Any <- rabbit_amqqueue:list(<<"asgi">>), amqqueue:get_pid(Any) =/= Killed,
-                amqqueue:is_exclusive(Any),
+                amqqueue:get_exclusive_owner(Any) =/= none,
                 (catch length(rabbit_amqqueue:consumers(Any))) =:= 1] end,
     Wait = fun Wait(0) -> exit(not_consumed); Wait(Left) ->
         case length(Consumed()) of
