@@ -280,13 +280,11 @@ impl Owner {
     /// Declares and binds the queue on `link`, and consumes it.
     async fn set_up(&mut self, link: Link, endpoint: String) -> Result<Session, Failure> {
         let link = Arc::new(link);
-        let connection = link.connection()?;
         let channel = self.own_the_queue(&link).await?;
         self.shared.declared.send_modify(|count| *count += 1);
         self.private.has_new_queue(&self.topology.queue);
         link.keep(channel.clone());
-        let asking = self.topology.answer(connection.create_channel()).await?;
-        link.keep(asking.clone());
+        let asking = self.topology.open_kept(&link).await?;
 
         self.generation += 1;
         self.shared.credit.begin(self.generation);
@@ -356,7 +354,6 @@ impl Owner {
     /// Declares the queue, under a new name if the old one stays taken. Returns an AMQP channel that is
     /// open.
     async fn own_the_queue(&mut self, link: &Link) -> Result<Channel, Failure> {
-        let connection = link.connection()?;
         loop {
             // The first time there is no past.
             let looks = self.may_have_declared && link.numbers() >= NUMBERS_FOR_LOOKS;
@@ -370,7 +367,7 @@ impl Owner {
             if step == Step::Declare {
                 // Before the answer, which may never come.
                 let may_have_declared = std::mem::replace(&mut self.may_have_declared, true);
-                match self.topology.declare(connection).await {
+                match self.topology.declare(link).await {
                     Ok(channel) => return Ok(channel),
                     Err(failure) if looks && failure.is_locked => {
                         step = self.past.after(&Look::Taken, Instant::now());
@@ -393,8 +390,7 @@ impl Owner {
     /// Looks for a queue of our name.
     async fn look(&self, link: &Link) -> Result<Look, Failure> {
         let begin = Instant::now();
-        let channel = link.connection()?.create_channel();
-        let channel = self.topology.answer(channel).await?;
+        let channel = self.topology.open(link).await?;
         let patience = LOOK_PATIENCE.max(SLOW * begin.elapsed());
         let look = find_queue(link, channel, short(&self.topology.queue)?, patience);
         look.await
@@ -446,9 +442,7 @@ impl Owner {
             .await?;
         self.private.forget_unfinished();
         let left_behind = self.private.left_behind(&self.topology.queue);
-        self.topology
-            .detach(link.connection()?, &left_behind)
-            .await?;
+        self.topology.detach(link, &left_behind).await?;
         self.private.removed(&left_behind);
         Ok(routing)
     }
@@ -495,9 +489,7 @@ impl Owner {
         plan: &Plan,
         workers: &mut Workers<Role>,
     ) -> Result<Private, Failure> {
-        let channel = link.connection()?.create_channel();
-        let channel = self.topology.answer(channel).await?;
-        link.keep(channel.clone());
+        let channel = self.topology.open_kept(link).await?;
         let keeper = self.topology.route_privately(&channel, plan).await?;
         let consumer = Arc::default();
         link.keep(Arc::clone(&consumer));
@@ -523,16 +515,10 @@ impl Owner {
         // One more AMQP channel may be more than the user is allowed.
         let (channel, is_own) = match private {
             Some(private) => (private.channel.clone(), false),
-            None => {
-                let channel = link.connection()?.create_channel();
-                (self.topology.answer(channel).await?, true)
-            }
+            None => (self.topology.open(link).await?, true),
         };
         match self.topology.delete(&channel, names).await {
-            Ok(()) if is_own => {
-                let close = channel.close(200, "deleted".into());
-                self.topology.answer(close).await
-            }
+            Ok(()) if is_own => self.topology.close(&channel, "deleted").await,
             Ok(()) => Ok(()),
             Err(failure) if failure.kind == Kind::Refused && link.stands() => Ok(()),
             Err(failure) => Err(failure),
@@ -589,10 +575,7 @@ impl Owner {
             let channel = if before.status().connected() {
                 before
             } else {
-                let channel = session.link.connection()?.create_channel();
-                let channel = self.topology.answer(channel).await?;
-                session.link.keep(channel.clone());
-                channel
+                self.topology.open_kept(&session.link).await?
             };
             let keeper = self.topology.keep(&channel, &plan.exchange, &name).await?;
             Ok::<_, Failure>((channel, keeper))
@@ -726,13 +709,10 @@ impl Owner {
     ) -> Result<(AbortHandle, Opened), Failure> {
         for channel in session.binder_channels.take() {
             if channel.status().connected() {
-                // Its number is free again.
-                let close = channel.close(200, "bound again".into());
-                self.topology.answer(close).await?;
+                self.topology.close(&channel, "bound again").await?;
             }
         }
-        let connection = session.link.connection()?;
-        let channel = self.topology.declare_exchange(connection).await?;
+        let channel = self.topology.declare_exchange(&session.link).await?;
         self.shared.declared.send_modify(|count| *count += 1);
         // Its bindings, or those to it, are not what they were.
         self.private.is_lost();
@@ -740,14 +720,12 @@ impl Owner {
             session.replaced.push(private.plan.intake);
             if private.channel.status().connected() {
                 // Its keeper goes in a while, and the exchange with that.
-                let close = private.channel.close(200, "bound again".into());
-                self.topology.answer(close).await?;
+                self.topology.close(&private.channel, "bound again").await?;
             }
         }
         let routing = self.route(&session.link, &channel, &mut session.workers);
         session.routing = routing.await?;
-        let close = channel.close(200, "bound again".into());
-        self.topology.answer(close).await?;
+        self.topology.close(&channel, "bound again").await?;
         self.bind_all(&session.link, &session.routing, &mut session.workers)
             .await
     }
@@ -768,9 +746,7 @@ impl Owner {
             ),
         );
         let again = async {
-            let connection = session.link.connection()?;
-            let channel = self.topology.answer(connection.create_channel()).await?;
-            session.link.keep(channel.clone());
+            let channel = self.topology.open_kept(&session.link).await?;
             self.topology.limit_prefetch(&channel).await?;
             // What the layer holds is not held for the broker any more.
             self.shared.credit.begin(self.generation);

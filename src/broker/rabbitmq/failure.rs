@@ -210,14 +210,19 @@ impl Failure {
     }
 }
 
+/// Whether the broker has given this reply code.
+fn has_code(error: &lapin::Error, code: u16) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(said) if said.get_id() == code)
+}
+
 /// Whether the user lacks a right.
 pub(super) fn is_access_refused(error: &lapin::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ProtocolError(said) if said.get_id() == ACCESS_REFUSED)
+    has_code(error, ACCESS_REFUSED)
 }
 
 /// Whether the broker has ended the connection for what its user may not have, as one more AMQP channel.
 pub(super) fn is_not_allowed(error: &lapin::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ProtocolError(said) if said.get_id() == NOT_ALLOWED)
+    has_code(error, NOT_ALLOWED)
 }
 
 /// Whether the connection has all AMQP channels that it may have.
@@ -227,12 +232,12 @@ pub(super) fn is_out_of_channels(error: &lapin::Error) -> bool {
 
 /// Whether what was asked for is not there.
 pub(super) fn is_not_found(error: &lapin::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ProtocolError(said) if said.get_id() == NOT_FOUND)
+    has_code(error, NOT_FOUND)
 }
 
 /// Whether the queue belongs to another connection.
 pub(super) fn is_resource_locked(error: &lapin::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ProtocolError(said) if said.get_id() == RESOURCE_LOCKED)
+    has_code(error, RESOURCE_LOCKED)
 }
 
 /// Whether the broker has closed the AMQP channel of a consumer for its `consumer_timeout`:

@@ -226,10 +226,7 @@ impl Inquiry {
         if link.is_blocked() || !link.spend_number(|numbers| numbers.div_ceil(2)) {
             return true;
         }
-        let Ok(connection) = link.connection() else {
-            return true;
-        };
-        let Ok(channel) = self.topology.answer(connection.create_channel()).await else {
+        let Ok(channel) = self.topology.open(&link).await else {
             return true;
         };
         let look = find_queue(&link, channel, queue, PATIENCE).await;

@@ -132,6 +132,9 @@ impl<T: Clone> Lanes<T> {
     }
 
     fn send(&mut self, now: Instant) -> Option<Step<T>> {
+        if self.waiting.is_empty() {
+            return None;
+        }
         let lanes = self.lanes.iter_mut();
         let lane = lanes
             .filter(|lane| lane.has_room() && lane.unbarred < CHUNK)
@@ -232,6 +235,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// What waits for an answer, and the change that was sent before it.
+    type Asked = (Step<u32>, Option<u32>);
 
     fn steps(lanes: &mut Lanes<u32>, now: Instant) -> Vec<Step<u32>> {
         std::iter::from_fn(|| lanes.next(now)).collect()
@@ -363,8 +369,8 @@ mod tests {
             let mut lanes = Lanes::new(most, now);
             let mut pushed = 0;
             let mut sent: BTreeMap<LaneId, VecDeque<u32>> = BTreeMap::from([(0, VecDeque::new())]);
-            // For each lane what waits for an answer, oldest first; a barrier with what it is behind.
-            let mut asked: BTreeMap<LaneId, VecDeque<(Step<u32>, usize)>> = BTreeMap::new();
+            // For each lane, oldest first.
+            let mut asked: BTreeMap<LaneId, VecDeque<Asked>> = BTreeMap::new();
             let mut done = BTreeSet::new();
             let mut pushes = pushes.into_iter();
             let mut order = order.into_iter().cycle();
@@ -382,14 +388,14 @@ mod tests {
                             prop_assert!(lane.len() <= WINDOW);
                         }
                         Step::Bar(id) | Step::Close(id) => {
-                            let behind = sent.get(&id).expect("an open lane").len();
-                            prop_assert!(behind > 0 || step == Step::Close(id));
-                            asked.entry(id).or_default().push_back((step, behind));
+                            let before = sent.get(&id).expect("an open lane").back().copied();
+                            prop_assert!(before.is_some() || step == Step::Close(id));
+                            asked.entry(id).or_default().push_back((step, before));
                         }
                         Step::Open(id) => {
                             let is_new = sent.insert(id, VecDeque::new()).is_none();
                             prop_assert!(is_new && sent.len() <= most);
-                            asked.entry(id).or_default().push_back((step, 0));
+                            asked.entry(id).or_default().push_back((step, None));
                         }
                     }
                 }
@@ -401,12 +407,14 @@ mod tests {
                     }
                     continue;
                 };
-                let Some((step, _)) = answers.pop_front() else {
+                let Some((step, before)) = answers.pop_front() else {
                     continue;
                 };
                 match step {
                     Step::Bar(_) => {
-                        for change in lanes.passed(id, now) {
+                        let passed = lanes.passed(id, now);
+                        prop_assert_eq!(passed.last().copied(), before);
+                        for change in passed {
                             let first = sent.get_mut(&id).and_then(VecDeque::pop_front);
                             prop_assert_eq!(first, Some(change));
                             prop_assert!(done.insert(change), "{} is done twice", change);

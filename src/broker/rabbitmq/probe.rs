@@ -107,7 +107,7 @@ impl Prober {
         link: &Arc<Link>,
         place: Place,
     ) -> Result<Self, Failure> {
-        let channel = topology.publish(link.connection()?).await?;
+        let channel = topology.publish(link).await?;
         link.keep(channel.clone());
         Ok(Self {
             shared,
@@ -340,10 +340,7 @@ impl Prober {
         if !link.spend_number(|_| 0) {
             return Err("this connection has no AMQP channel left for probes".to_owned());
         }
-        let opened = match link.connection() {
-            Ok(connection) => self.topology.publish(connection).await,
-            Err(failure) => Err(failure),
-        };
+        let opened = self.topology.publish(&link).await;
         self.channel = opened.map_err(|failure| failure.why)?;
         link.keep(self.channel.clone());
         Ok(())

@@ -167,7 +167,7 @@ async fn set_up(
 
 /// Opens the AMQP channel that publishes.
 async fn open_publisher(topology: &Topology, link: &Link) -> Result<lapin::Channel, Failure> {
-    let channel = topology.publish(link.connection()?).await?;
+    let channel = topology.publish(link).await?;
     link.keep_publisher(channel.clone());
     Ok(channel)
 }

@@ -350,24 +350,35 @@ async fn a_lost_connection_ends_in_a_new_generation_and_bindings_outlive_it() {
     peer.close(SECOND).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_exchange_that_was_deleted_without_a_connection_takes_no_binding_for_granted() {
+/// A layer behind `proxy` with group `a`, and its groups exchange.
+async fn bound_to_a(proxy: &Proxy) -> (Peer, String) {
     let exchange = unique("groups");
-    let proxy = Proxy::start().await;
     let options = [("groups_exchange", exchange.as_str())];
     let peer = Peer::ready(&proxy.opener(), &options).await;
     peer.record().groups = vec!["a".into()];
     let bind = vec![("a".into(), BindingChange::Bind(0))];
     peer.broker.change_bindings(1, bind);
     peer.bound("a", BindingChange::Bind(0), 1).await;
+    (peer, exchange)
+}
 
-    let (_link, channel) = beside().await;
+/// Cuts the layer off until the proxy is not frozen any more.
+async fn keep_away(peer: &Peer, proxy: &Proxy) {
     proxy.frozen.store(true, Ordering::Relaxed);
     proxy.cut();
     peer.until("the loss", |record| {
         (record.times_unbound > 0).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exchange_that_was_deleted_without_a_connection_takes_no_binding_for_granted() {
+    let proxy = Proxy::start().await;
+    let (peer, exchange) = bound_to_a(&proxy).await;
+
+    let (_link, channel) = beside().await;
+    keep_away(&peer, &proxy).await;
     let options = lapin::options::ExchangeDeleteOptions::default();
     let deleted = channel.exchange_delete(exchange.as_str().into(), options);
     deleted.await.expect("it is deleted");
@@ -388,14 +399,8 @@ async fn an_exchange_that_was_deleted_without_a_connection_takes_no_binding_for_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_link_that_is_lost_before_the_layer_knows_its_exchange_passes_nothing_on() {
-    let exchange = unique("groups");
     let proxy = Proxy::start().await;
-    let options = [("groups_exchange", exchange.as_str())];
-    let peer = Peer::ready(&proxy.opener(), &options).await;
-    peer.record().groups = vec!["a".into()];
-    let bind = vec![("a".into(), BindingChange::Bind(0))];
-    peer.broker.change_bindings(1, bind);
-    peer.bound("a", BindingChange::Bind(0), 1).await;
+    let (peer, _) = bound_to_a(&proxy).await;
     let private = {
         let sent = String::from_utf8_lossy(&proxy.seen.lock()).into_owned();
         let begin = sent.find(&format!("{}.groups.", peer.queue));
@@ -404,12 +409,7 @@ async fn a_link_that_is_lost_before_the_layer_knows_its_exchange_passes_nothing_
     };
 
     let (_link, channel) = beside().await;
-    proxy.frozen.store(true, Ordering::Relaxed);
-    proxy.cut();
-    peer.until("the loss", |record| {
-        (record.times_unbound > 0).then_some(())
-    })
-    .await;
+    keep_away(&peer, &proxy).await;
     // As after more than a minute, or a restart of the broker.
     let options = lapin::options::ExchangeDeleteOptions::default();
     let deleted = channel.exchange_delete(private.as_str().into(), options);

@@ -12,7 +12,7 @@ use lapin::options::{
     QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Connection, ExchangeKind};
+use lapin::{Channel, ExchangeKind};
 use tokio::time::timeout;
 
 use super::binder::{Binder, Change, Destination, LaneLimit};
@@ -89,8 +89,8 @@ impl Topology {
     }
 
     /// Declares the exchange and the queue, and returns the AMQP channel for its consumer.
-    pub(super) async fn declare(&self, connection: &Connection) -> Result<Channel, Failure> {
-        let channel = self.declare_exchange(connection).await?;
+    pub(super) async fn declare(&self, link: &Link) -> Result<Channel, Failure> {
+        let channel = self.declare_exchange(link).await?;
         let flags = QueueDeclareOptions {
             exclusive: true,
             ..QueueDeclareOptions::default()
@@ -118,13 +118,10 @@ impl Topology {
     }
 
     /// Declares the groups exchange; returns an AMQP channel that is still open.
-    pub(super) async fn declare_exchange(
-        &self,
-        connection: &Connection,
-    ) -> Result<Channel, Failure> {
+    pub(super) async fn declare_exchange(&self, link: &Link) -> Result<Channel, Failure> {
         let exchange = short(&self.exchange)?;
         let declare = async |passive| {
-            let channel = self.answer(connection.create_channel()).await?;
+            let channel = self.open(link).await?;
             // Any other flags, and the peers in Python get 406.
             let flags = ExchangeDeclareOptions {
                 passive,
@@ -261,13 +258,9 @@ impl Topology {
     }
 
     /// Takes intakes of other queues off their exchanges. They may be gone by themselves.
-    pub(super) async fn detach(
-        &self,
-        connection: &Connection,
-        intakes: &[Intake],
-    ) -> Result<(), Failure> {
+    pub(super) async fn detach(&self, link: &Link, intakes: &[Intake]) -> Result<(), Failure> {
         for intake in intakes {
-            let channel = self.answer(connection.create_channel()).await?;
+            let channel = self.open(link).await?;
             let unbound = channel.exchange_unbind(
                 short(&intake.name)?,
                 short(&intake.exchange)?,
@@ -276,7 +269,7 @@ impl Topology {
                 FieldTable::default(),
             );
             match self.answer(unbound).await {
-                Ok(()) => self.answer(channel.close(200, "detached".into())).await?,
+                Ok(()) => self.close(&channel, "detached").await?,
                 Err(failure) if failure.is_not_found => {}
                 Err(failure) => return Err(failure),
             }
@@ -332,9 +325,26 @@ impl Topology {
         .await
     }
 
+    /// Opens an AMQP channel.
+    pub(super) async fn open(&self, link: &Link) -> Result<Channel, Failure> {
+        self.answer(link.connection()?.create_channel()).await
+    }
+
+    /// Opens one that stays open as long as the link lives.
+    pub(super) async fn open_kept(&self, link: &Link) -> Result<Channel, Failure> {
+        let channel = self.open(link).await?;
+        link.keep(channel.clone());
+        Ok(channel)
+    }
+
+    /// Closes one that is open: its number is free again then.
+    pub(super) async fn close(&self, channel: &Channel, why: &str) -> Result<(), Failure> {
+        self.answer(channel.close(200, short(why)?)).await
+    }
+
     /// Opens the AMQP channel of a publishing connection.
-    pub(super) async fn publish(&self, connection: &Connection) -> Result<Channel, Failure> {
-        let channel = self.answer(connection.create_channel()).await?;
+    pub(super) async fn publish(&self, link: &Link) -> Result<Channel, Failure> {
+        let channel = self.open(link).await?;
         self.answer(channel.confirm_select(ConfirmSelectOptions::default()))
             .await?;
         Ok(channel)
@@ -350,7 +360,7 @@ impl Topology {
         changes: Vec<Change>,
         mut tell: impl FnMut(Vec<Change>),
     ) -> Result<Binder, Failure> {
-        let channel = self.answer(link.connection()?.create_channel()).await?;
+        let channel = self.open(link).await?;
         let most = limit.for_connection(link.numbers(), OTHER_CHANNELS);
         let limit = (Arc::clone(limit), most);
         let exchange = short(&self.exchange)?;
