@@ -67,9 +67,10 @@ impl LaneLimit {
         most.min(self.0.load(Ordering::Relaxed))
     }
 
-    /// The broker has ended a connection for one lane more than so many.
-    fn allows(&self, lanes: usize) {
-        self.0.fetch_min(lanes.max(1), Ordering::Relaxed);
+    /// The broker has ended a connection for one AMQP channel too many: there is room for one lane, since
+    /// which of them were too many depends on what else was open for a moment.
+    pub(super) fn is_reached(&self) {
+        self.0.store(1, Ordering::Relaxed);
     }
 }
 
@@ -246,9 +247,7 @@ impl Binder {
             }
             (question, Err(error)) => {
                 if matches!(question, Question::Open(_)) && is_not_allowed(&error) {
-                    // And one is left for what is short.
-                    let open = self.opened.0.lock().len();
-                    self.limit.allows(open.saturating_sub(1));
+                    self.limit.is_reached();
                 }
                 self.failed.get_or_insert(error);
             }

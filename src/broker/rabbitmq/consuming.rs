@@ -189,6 +189,7 @@ impl MakeLink for Consuming {
                 }
                 Err(failure) => {
                     owner.topology.is_answered(!failure.is_silence);
+                    owner.learn(&failure);
                     owner.is_lost();
                     attempt.failed(failure);
                 }
@@ -547,6 +548,12 @@ impl Owner {
         self.keepers
     }
 
+    fn learn(&self, failure: &Failure) {
+        if failure.is_over_limit {
+            self.lanes.is_reached();
+        }
+    }
+
     fn bind_directly(&mut self, why: &str) {
         self.private.is_lost();
         if !std::mem::replace(&mut self.is_direct_logged, true) {
@@ -689,7 +696,10 @@ impl Owner {
                 (Err(failure), Some(pause)) if failure.is_not_found && session.link.stands() => {
                     sleep(*pause).await;
                 }
-                (Err(failure), _) => return Err(failure.why),
+                (Err(failure), _) => {
+                    self.learn(&failure);
+                    return Err(failure.why);
+                }
             }
         };
         session.binder = binder;

@@ -49,6 +49,8 @@ pub(super) struct Failure {
     pub(super) is_not_found: bool,
     /// The broker has not answered in time.
     pub(super) is_silence: bool,
+    /// The connection has ended for what its user may not have, as one more AMQP channel.
+    pub(super) is_over_limit: bool,
 }
 
 impl Failure {
@@ -59,6 +61,7 @@ impl Failure {
             is_locked: false,
             is_not_found: false,
             is_silence: false,
+            is_over_limit: false,
         }
     }
 
@@ -182,7 +185,10 @@ impl Failure {
             _ => return Self::passing(what),
         };
         match said.get_id() {
-            NOT_ALLOWED => Self::refused(format!("{what}; {NEEDS}")),
+            NOT_ALLOWED => Self {
+                is_over_limit: true,
+                ..Self::refused(format!("{what}; {NEEDS}"))
+            },
             ACCESS_REFUSED => Self::refused(format!(
                 "{what}; the user needs the permissions configure, write and read on queue \
                  '{queue}' and exchange '{exchange}'"
