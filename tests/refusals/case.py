@@ -1,8 +1,10 @@
-"""A RabbitMQ node for each class of tests, and processes with a layer on it.
+"""A RabbitMQ node, and processes with a layer on it.
 
 A process with a layer is tests/interop/peer.c, driven line by line; many sends at once are storm.c.
 """
 
+import atexit
+import functools
 import json
 import os
 import subprocess
@@ -10,6 +12,8 @@ import time
 import unittest
 
 import rabbitmq
+
+from admin import Admin
 
 PEER = os.environ["CHANNEL_LAYER_TEST_PEER"]
 STORM = os.environ["CHANNEL_LAYER_TEST_STORM"]
@@ -69,17 +73,41 @@ def packed(size):
     return "81a162c6" + size.to_bytes(4, "big").hex() + "00" * size
 
 
+def start_node(settings=()):
+    users = [rabbitmq.User(name, password, VHOSTS, tags=tags)
+             for name, password, tags in (("guest", "guest", ("administrator",)),
+                                          ("user", "user", ()), ("long", LONG, ()))]
+    node = rabbitmq.Node(vhosts=VHOSTS, users=users, settings=settings)
+    try:
+        return node.start()
+    except BaseException:
+        node.close()
+        raise
+
+
+@functools.cache
+def common_node():
+    """The node of all classes that need no settings of their own."""
+    node = start_node()
+    atexit.register(node.close)
+    return node
+
+
 class Case(unittest.TestCase):
+    settings = ()
+
     @classmethod
     def setUpClass(cls):
-        users = [rabbitmq.User(name, password, VHOSTS, tags=tags)
-                 for name, password, tags in (("guest", "guest", ("administrator",)),
-                                              ("user", "user", ()), ("long", LONG, ()))]
-        cls.node = rabbitmq.Node(vhosts=VHOSTS, users=users, settings=cls.settings)
-        cls.addClassCleanup(cls.node.close)
-        cls.node.start()
+        if cls.settings:
+            cls.node = start_node(cls.settings)
+            cls.addClassCleanup(cls.node.close)
+        else:
+            cls.node = common_node()
+        cls.admin = Admin(cls.node)
 
-    settings = ()
+    def set(self, name, value):
+        """Gives the broker, until the test ends, a setting for connections that are made from now on."""
+        self.addCleanup(self.admin.set_application, name, self.admin.set_application(name, value))
 
     def open(self, vhost="asgi", user="guest", ready_ms=WAIT * 1000, **options):
         peer = Peer({"host": self.node.url(vhost, user), **options}, ready_ms)
@@ -125,6 +153,6 @@ class Case(unittest.TestCase):
         # It writes its log late: a line that is there has all before it there too.
         last = "'long' in virtual host 'asgi' to"  # RabbitMQ 4 writes "user" before it
         seen = count(last)
-        self.node.ctl("set_permissions", "-p", "asgi", "long", ".*", ".*", ".*")
+        self.admin.set_permissions("long", ".*", ".*", ".*")
         self.assertTrue(rabbitmq.wait_until(lambda: count(last) > seen, WAIT))
         return count("operation basic.publish caused")

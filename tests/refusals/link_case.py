@@ -10,14 +10,19 @@ from case import Case, WAIT
 class LinkCase(Case):
     def connections(self, queue):
         """The broker's processes for the connections of a layer: {"consume": ..., "publish": ...}."""
-        lines = self.node.ctl("list_connections", "pid", "client_properties").splitlines()
-        found = (re.match(rf'(\S+)\s.*"channel-layer {queue} (\w+)"', line) for line in lines)
-        return {match[2]: match[1] for match in found if match}
+        listed = self.admin.eval("[{pid_to_list(P), N} || [{pid, P}, {client_properties, C}] <- "
+                                 "rabbit_networking:connection_info_all([pid, client_properties]),"
+                                 ' {<<"connection_name">>, _, N} <- C].')
+        found = re.findall(rf'{{"(<[\d.]+>)",\s*<<"channel-layer {queue} (\w+)">>}}', listed)
+        return {which: process for process, which in found}
+
+    def close(self, process):
+        self.admin.do(f'rabbit_networking:close_connection(list_to_pid("{process}"), "test").')
 
     def close_connection(self, queue, which):
         """Ends a connection, and waits until another is in its place."""
         before = self.connections(queue)
-        self.node.ctl("close_connection", before[which], "test")
+        self.close(before[which])
         self.assertTrue(rabbitmq.wait_until(
             lambda: self.connections(queue).get(which) not in (None, before[which]), WAIT))
         return before
@@ -25,7 +30,7 @@ class LinkCase(Case):
     def eval(self, text, queue="", vhost="asgi"):
         names = f'V = <<"{vhost}">>, N = rabbit_misc:r(V, queue, <<"{queue}">>), ' \
                 f'X = rabbit_misc:r(V, exchange, <<"groups">>), '
-        return self.node.ctl("eval", names + text)
+        return self.admin.eval(names + text)
 
     def member(self, group="room", **options):
         """A layer with a channel in a group: the process, the channel and the queue."""

@@ -41,11 +41,11 @@ class OneConnectionOfTwo(LinkCase):
 
     def refused_at_its_next_login(self, which):
         """A layer one of whose connections is ended, and whose user has another password since."""
-        self.node.ctl("set_permissions", "-p", "asgi", "user", ".*", ".*", ".*")
+        self.admin.set_permissions("user", ".*", ".*", ".*")
         peer, channel, queue = self.member(user="user", reconnect_max=0.5)
-        self.node.ctl("change_password", "user", "other")
-        self.addCleanup(self.node.ctl, "change_password", "user", "user")
-        self.node.ctl("close_connection", self.connections(queue)[which], "test")
+        self.admin.change_password("user", "other")
+        self.addCleanup(self.admin.change_password, "user", "user")
+        self.close(self.connections(queue)[which])
         self.assert_logs(peer, "refused")
         return peer, channel
 
@@ -55,7 +55,7 @@ class OneConnectionOfTwo(LinkCase):
         self.assert_status("LAYER_REFUSED", peer.ask("wait-ready", "0"))
         self.assert_status("LAYER_OK", peer.ask("send-json", far, '{"n":1}'))
         self.assert_receives(other, far, 1)
-        self.node.ctl("change_password", "user", "user")
+        self.admin.change_password("user", "user")
         self.assertTrue(rabbitmq.wait_until(
             lambda: peer.ask("wait-ready", "100")["status"] == "LAYER_OK", WAIT))
 
@@ -86,7 +86,7 @@ class WhatIsBound(LinkCase):
     def test_a_right_to_write_that_is_missing_costs_no_connection(self):
         self.member()  # it declares the exchange
         for write in ("^(channels_.*|amq.default)$", "^(channels_.*|groups)$", "^channels_.*$"):
-            self.node.ctl("set_permissions", "-p", "asgi", "user", ".*", write, ".*")
+            self.admin.set_permissions("user", ".*", write, ".*")
             peers = [self.ready(user="user") for _ in range(6)]
             for peer in peers:
                 self.assert_logs(peer, "exchange_not_checked")
@@ -95,11 +95,10 @@ class WhatIsBound(LinkCase):
 
     def test_a_right_to_write_that_comes_back_is_probed_again(self):
         self.member()  # it declares the exchange
-        self.node.ctl("set_permissions", "-p", "asgi", "user", ".*", "^(channels_.*|amq.default)$",
-                      ".*")
+        self.admin.set_permissions("user", ".*", "^(channels_.*|amq.default)$", ".*")
         peer, channel, _ = self.member(user="user", heartbeat=1)
         self.assert_logs(peer, "exchange_not_checked")
-        self.node.ctl("set_permissions", "-p", "asgi", "user", ".*", ".*", ".*")
+        self.admin.set_permissions("user", ".*", ".*", ".*")
         self.eval('ok = rabbit_exchange:delete(X, false, <<"test">>), rabbit_exchange:declare(X, '
                   'direct, false, false, false, [], <<"test">>), ok.')
         self.assert_logs(peer, "bound_again")
@@ -142,7 +141,7 @@ class TheOwnPast(LinkCase):
         other, far, _ = self.member()
         consuming = self.connections(queue)["consume"]
         peer.send_signal(signal.SIGSTOP)
-        self.node.ctl("close_connection", consuming, "test")
+        self.close(consuming)
         # Its name is free for a moment; another process takes it.
         taker = self.ready(queue_name=queue)
         self.addCleanup(taker.close)
@@ -167,8 +166,8 @@ class TheOwnPast(LinkCase):
 class ConsumerTimeouts(LinkCase):
     def setUp(self):
         # The broker looks once in each tick; channels read both when they are opened.
-        self.eval("application:set_env(rabbit, consumer_timeout, 2000), "
-                  "application:set_env(rabbit, channel_tick_interval, 1000).")
+        self.set("consumer_timeout", 2000)
+        self.set("channel_tick_interval", 1000)
 
     def test_messages_that_are_held_for_longer_are_delivered_once_and_the_queue_stays(self):
         peer, channel, _ = self.member(local_capacity=0, prefetch_count=10)

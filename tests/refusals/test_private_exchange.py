@@ -21,7 +21,7 @@ UNBIND = """
         element(2, B) =:= rabbit_misc:r(V, exchange, <<"{}">>), element(3, B) =:= <<"{}">>,
         element(4, B) =:= rabbit_misc:r(V, exchange, <<"{}">>)]
 """
-# All in one, since each call of rabbitmqctl takes a second.
+# All in one, so that it is all of one moment.
 WHAT_THERE_IS = """
     [{e, Name} || X2 <- rabbit_exchange:list(V), {resource, _, _, Name} <- [element(2, X2)]] ++
     [{q, Name, length(rabbit_amqqueue:consumers(Q))} || Q <- rabbit_amqqueue:list(V),
@@ -78,24 +78,28 @@ class PrivateCase(LinkCase):
         self.assertTrue(rabbitmq.wait_until(
             lambda: peer.ask("wait-ready", "1000")["status"] == "LAYER_OK", WAIT), peer.log())
 
+    def delete_queue(self, name):
+        self.eval("{ok, Q} = rabbit_amqqueue:lookup(N), "
+                  '{ok, _} = rabbit_amqqueue:delete(Q, false, false, <<"test">>).', name)
+
     def lose(self, peer, queue):
         generation = self.value(peer, GENERATION)
-        self.node.ctl("close_connection", self.connections(queue)["consume"], "test")
+        self.close(self.connections(queue)["consume"])
         self.wait_lost(peer, generation)
 
     def keep_away(self, peer, queue):
         """Ends the consuming connection of a layer of `user`, which is refused until `let_in`."""
-        self.node.ctl("change_password", "user", "other")
-        self.addCleanup(self.node.ctl, "change_password", "user", "user")
-        self.node.ctl("close_connection", self.connections(queue)["consume"], "test")
+        self.admin.change_password("user", "other")
+        self.addCleanup(self.admin.change_password, "user", "user")
+        self.close(self.connections(queue)["consume"])
         self.assert_logs(peer, "refused")
 
     def let_in(self, peer, generation):
-        self.node.ctl("change_password", "user", "user")
+        self.admin.change_password("user", "user")
         self.wait_lost(peer, generation)
 
     def user_member(self, **options):
-        self.node.ctl("set_permissions", "-p", "asgi", "user", ".*", ".*", ".*")
+        self.admin.set_permissions("user", ".*", ".*", ".*")
         return self.member(user="user", reconnect_max=0.5, **options)
 
 
@@ -151,11 +155,10 @@ class WhatOutlivesTheConnection(PrivateCase):
             lambda: self.there(queue).old_keepers == [keeper], WAIT))
         there = self.there(queue)
         self.assertEqual((there.exchanges, there.intakes), ([exchange], []))
-        arguments = self.node.ctl("list_queues", "-p", "asgi", "name", "arguments")
-        (line,) = [line for line in arguments.splitlines() if line.startswith(keeper)]
-        self.assertIn('"x-expires",60000', line.replace(" ", ""))
+        arguments = self.eval("{ok, Q} = rabbit_amqqueue:lookup(N), amqqueue:get_arguments(Q).", keeper)
+        self.assertRegex(arguments, r'<<"x-expires">>,\w+,60000}')
         # What its expiry does, without the minute until then.
-        self.node.ctl("delete_queue", "-p", "asgi", keeper)
+        self.delete_queue(keeper)
         there = self.there(queue)
         self.assertEqual((there.exchanges, there.groups(exchange)), ([], []))
 
@@ -182,7 +185,8 @@ class WhatAnAdminDeletes(PrivateCase):
                 self.wait_ready(peer)
                 self.assert_hears(peer, channel, group=f"group-{number}")
                 self.assertEqual(self.value(peer, GENERATION), 1, "the queue stays")
-        self.node.ctl("close_all_connections", "-p", "asgi", "test")
+        for _, _, queue in peers.values():
+            self.close(self.connections(queue)["consume"])
         for peer, _, _ in peers.values():
             self.wait_lost(peer, 1)
         text = self.eval(WHAT_THERE_IS)
@@ -209,8 +213,7 @@ class WhatAnAdminDeletes(PrivateCase):
     def test_who_may_not_probe_takes_no_binding_for_granted(self):
         other, _, _ = self.member()
         peer, channel, queue = self.user_member()
-        self.node.ctl("set_permissions", "-p", "asgi", "user", ".*",
-                      r"^(channels_.*|amq\.default)$", ".*")
+        self.admin.set_permissions("user", ".*", r"^(channels_.*|amq\.default)$", ".*")
         generation = self.value(peer, GENERATION)
         self.keep_away(peer, queue)
         self.eval(GROUPS_ANEW)
@@ -225,7 +228,7 @@ class WhatAnAdminDeletes(PrivateCase):
     def test_the_keeper_is_made_again_and_nothing_else(self):
         peer, channel, queue = self.member(heartbeat=1)
         exchange, intake, keeper, _ = self.private(queue)
-        self.node.ctl("delete_queue", "-p", "asgi", keeper)
+        self.delete_queue(keeper)
         self.assertTrue(rabbitmq.wait_until(
             lambda: self.there(queue).keepers not in ([], [keeper]), WAIT))
         self.assert_hears(peer, channel)
@@ -280,15 +283,14 @@ class ABrokerThatAllowsNone(PrivateCase):
     def test_with_a_part_of_the_rights_for_it_nothing_of_it_is_left(self):
         self.ready()  # it declares the groups exchange
         # The keeper and the exchange may be made, and not bound.
-        self.node.ctl("set_permissions", "-p", "asgi", "user", ".*",
-                      r"^(groups|amq\.default|channels_[A-Za-z]{12})$", ".*")
+        self.admin.set_permissions(
+            "user", ".*", r"^(groups|amq\.default|channels_[A-Za-z]{12})$", ".*")
         peer, channel, queue = self.member(user="user")
         self.assert_bound_directly(peer, channel, queue)
 
     def test_without_the_right_to_configure_it_groups_are_bound_to_the_queue(self):
         self.ready()  # it declares the groups exchange
-        self.node.ctl("set_permissions", "-p", "asgi", "user", "^channels_[A-Za-z]{12}$",
-                      LEAST["write"], LEAST["read"])
+        self.admin.set_permissions("user", "^channels_[A-Za-z]{12}$", LEAST["write"], LEAST["read"])
         peer, channel, queue = self.member(user="user", unbind_after=0)
         # One with and one without share the group, and each has each message once.
         other, far, _ = self.member()
@@ -307,8 +309,8 @@ class ABrokerThatAllowsNone(PrivateCase):
 
     def test_where_no_other_queue_may_be_made_groups_are_bound_to_the_queue(self):
         queues = self.there("").queues
-        self.node.ctl("set_vhost_limits", "-p", "asgi", f'{{"max-queues":{queues + 1}}}')
-        self.addCleanup(self.node.ctl, "clear_vhost_limits", "-p", "asgi")
+        self.admin.set_vhost_limits("asgi", f'{{"max-queues":{queues + 1}}}')
+        self.addCleanup(self.admin.clear_vhost_limits, "asgi")
         peer, channel, queue = self.member()
         self.assert_bound_directly(peer, channel, queue)
 
@@ -317,8 +319,8 @@ class ABrokerThatAllowsNone(PrivateCase):
         for number in range(1500):
             self.assert_status("LAYER_OK", peer.ask("group-add", f"group-{number}", channel))
         # Two for publishing and four for consuming are needed: there is one more lane.
-        self.node.ctl("set_user_limits", "user", '{"max-channels":7}')
-        self.addCleanup(self.node.ctl, "clear_user_limits", "user", "all")
+        self.admin.set_user_limits("user", '{"max-channels":7}')
+        self.addCleanup(self.admin.clear_user_limits, "user")
         generations = []
         for _ in range(2):
             before = peer.records().count(BOUND_AGAIN)

@@ -82,14 +82,13 @@ class ASizeLimitThatNoBodyIsDoubtfulFor(Case):
 class Rights(Case):
     def permit(self, **changes):
         rights = {**LEAST, **changes}
-        self.node.ctl("set_permissions", "-p", "asgi", "user", rights["configure"],
-                      rights["write"], rights["read"])
+        self.admin.set_permissions("user", rights["configure"], rights["write"], rights["read"])
 
     def setUp(self):
         self.permit()
         # The exchange is there, as another's.
         self.other = self.ready()
-        self.addCleanup(self.node.ctl, "set_permissions", "-p", "asgi", "user", ".*", ".*", ".*")
+        self.addCleanup(self.admin.set_permissions, "user", ".*", ".*", ".*")
 
     def joined(self, **options):
         peer = self.ready(user="user", heartbeat=1, **options)
@@ -149,7 +148,7 @@ class Rights(Case):
 
     def test_a_right_that_comes_back_is_used_soon(self):
         peer, channel = self.joined()
-        self.node.ctl("clear_permissions", "-p", "asgi", "user")
+        self.admin.clear_permissions("user")
 
         def is_refused():
             return peer.ask("group-send-json", "room", '{"n":0}')["status"] == "LAYER_REFUSED"
@@ -166,18 +165,18 @@ class Rights(Case):
 class WhatWillNotPass(Case):
     def test_an_exchange_of_other_flags_is_refused(self):
         name = '{resource, <<"durable">>, exchange, <<"groups">>}'
-        self.node.ctl("eval", f"rabbit_exchange:declare({name}, direct, true, false, false, [],"
-                              ' <<"test">>).')
+        self.admin.eval(f"rabbit_exchange:declare({name}, direct, true, false, false, [], "
+                        '<<"test">>).')
         self.assert_refused("406", "durable", "groups_exchange", vhost="durable")
 
     def test_a_limit_of_queues_is_refused(self):
-        self.node.ctl("set_vhost_limits", "-p", "queues", '{"max-queues":1}')
+        self.admin.set_vhost_limits("queues", '{"max-queues":1}')
         self.ready(vhost="queues")
         self.assert_refused("406", "'queues'", vhost="queues")
 
     def limited(self, limits):
-        self.addCleanup(self.node.ctl, "clear_user_limits", "user", "all")
-        self.node.ctl("set_user_limits", "user", limits)
+        self.addCleanup(self.admin.clear_user_limits, "user")
+        self.admin.set_user_limits("user", limits)
 
     def test_a_limit_of_channels_is_refused_with_what_is_needed(self):
         self.limited('{"max-channels":3}')
@@ -192,25 +191,21 @@ class WhatWillNotPass(Case):
 
 
 class LimitsOfTheBroker(Case):
-    def restart_with(self, setting):
-        self.node.settings = (setting,)
-        self.node.restart()
-
     def test_frames_that_are_too_small_are_told_as_such(self):
-        self.restart_with("frame_max = 4096")
+        self.set("frame_max", 4096)
         self.assert_refused("frame_max", "4096", "8192")
 
     def test_few_channels_are_enough_and_fewer_are_told_as_such(self):
         for channels, status in ((3, "LAYER_OK"), (2, "LAYER_REFUSED")):
-            self.restart_with(f"channel_max = {channels}")
+            self.set("channel_max", channels)
             peer = self.open()
             self.assert_status(status, peer.opened)
             if status == "LAYER_REFUSED":
                 self.assertIn("channel_max", peer.opened["error"])
 
-
     def test_what_the_broker_closes_does_not_use_up_the_channels_of_a_connection(self):
-        self.restart_with(f"channel_max = 8\nmax_message_size = {LIMIT}")
+        self.set("channel_max", 8)
+        self.set("max_message_size", LIMIT)
         peer = self.ready()
         # Each is asked for three times, and each question costs a number.
         for _ in range(4):
@@ -231,8 +226,8 @@ class AQueueThatHangs(Case):
         channel = hung.ask("new-channel")["channel"]
         queue = 'rabbit_misc:r(<<"asgi">>, queue, <<"channels_hung">>)'
         process = f"{{ok, Q}} = rabbit_amqqueue:lookup({queue}), P = amqqueue:get_pid(Q)"
-        self.node.ctl("eval", f"{process}, sys:suspend(P).")
-        self.addCleanup(self.node.ctl, "eval", f"{process}, sys:resume(P).")
+        self.admin.eval(f"{process}, sys:suspend(P).")
+        self.addCleanup(self.admin.eval, f"{process}, sys:resume(P).")
         peer = self.ready(timeout=3)
         own = peer.ask("new-channel")["channel"]
         self.assert_status("LAYER_OK", peer.ask("group-add", "room", own))

@@ -483,7 +483,7 @@ class World:
 
     @staticmethod
     def evaluate(node, code):
-        printed = node.ctl("eval", code).strip()
+        printed = node.eval(code)
         if printed != "ok":
             raise ActionError(f"node {node.name} answers {printed!r} to {code}")
 

@@ -51,7 +51,7 @@ def run(report, short):
             generations = load.generations()
             for _ in range(6):
                 before = load.log().count(BOUND_AGAIN)
-                node.ctl("eval", EXCHANGE_MADE_ANEW)
+                node.eval(EXCHANGE_MADE_ANEW)
                 began = time.monotonic()
                 bound = rabbitmq.wait_until(
                     lambda: load.log().count(BOUND_AGAIN) >= before + LAYERS, 20)
@@ -66,17 +66,17 @@ def run(report, short):
             report.figure("bound again", f"{took or 0:.1f} s after the exchange was made anew")
 
             # That a queue which crashed is reached again is checked at the end, as it is for all.
-            node.ctl("eval", KILL_QUEUE.format(queue=queue, layers=LAYERS))
+            node.eval(KILL_QUEUE.format(queue=queue, layers=LAYERS))
             load.wait_ready(20)
             queue = re.findall(r"of queue '(channels_\w+)'", load.log())[-1]
             before = load.generations()
-            began = time.monotonic()  # rabbitmqctl takes 1 or 2 s of it
-            node.ctl("eval", WITH_QUEUE.format(queue=queue, act="suspend"))
+            began = time.monotonic()
+            node.eval(WITH_QUEUE.format(queue=queue, act="suspend"))
             noticed = load.wait_any_unready(10)
             took = None if noticed is None else noticed - began
             report.check_time("a queue that hangs is noticed", took, 4 * HEARTBEAT, slack=3)
             report.figure("a hung queue is noticed after", f"{took or 0:.1f} s")
-            node.ctl("eval", WITH_QUEUE.format(queue=queue, act="resume"))
+            node.eval(WITH_QUEUE.format(queue=queue, act="resume"))
             report.check("ready again once the queue is gone", load.wait_next(before, 10))
             ledger = load.end()
             log = load.log()
