@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 pub(super) const LANES: usize = 32;
 
 /// How many changes one lane may have under way. The broker does some thousand in a second.
-const WINDOW: usize = 256;
+const WINDOW: usize = 64;
 
 /// At most so many changes before the next barrier.
-const CHUNK: usize = 64;
+const CHUNK: usize = 32;
 
 /// After so many changes a lane is replaced.
 const WORN: usize = 4096;
