@@ -93,7 +93,8 @@ SETTINGS = """\
 ## Settings of the broker that matter
 
 A layer with G groups has two connections, two queues (its own, exclusive, and the keeper), two exchanges
-and G + 4 bindings on the broker, and some AMQP channels, of which up to 32 only while it binds.
+and G + 4 bindings on the broker, an exchange and a binding more for each 1,000 groups beyond the first,
+and some AMQP channels, of which up to 32 only while it binds.
 [What a layer has on the broker](concepts.md#what-a-layer-has-on-the-broker) names them.
 
 | Setting | What it decides |

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::broker::{
     BindingChange, BindingEpoch, Broker, BrokerFuture, BrokerState, Delivery, Earlier, Generation,
-    Host, Outcome, Publication, Route, Token,
+    Host, Outcome, Publication, Route, Token, Verb,
 };
 use crate::config::Settings;
 use crate::log::RecordId;
@@ -182,14 +182,19 @@ impl Bus {
         self.exchanges.retain(|_, groups| !groups.is_empty());
     }
 
-    fn change(&mut self, exchange: &str, group: &Arc<str>, queue: &str, change: BindingChange) {
-        match change {
-            BindingChange::Bind(_) => {
+    fn change(
+        &mut self,
+        exchange: &str,
+        queue: &str,
+        BindingChange { group, verb, .. }: &BindingChange,
+    ) {
+        match verb {
+            Verb::Bind => {
                 let groups = self.exchanges.entry(exchange.to_owned()).or_default();
                 let queues = groups.entry(Arc::clone(group)).or_default();
                 queues.insert(queue.to_owned());
             }
-            BindingChange::Unbind(_) => {
+            Verb::Unbind => {
                 let Some(groups) = self.exchanges.get_mut(exchange) else {
                     return;
                 };
@@ -255,7 +260,7 @@ struct Shared {
     queue: String,
     /// Something is to be done.
     bell: Arc<Notify>,
-    changes: Mutex<Vec<(Arc<str>, BindingChange)>>,
+    changes: Mutex<Vec<BindingChange>>,
     closing: watch::Sender<bool>,
 }
 
@@ -308,7 +313,7 @@ impl Broker for Memory {
         }
     }
 
-    fn change_bindings(&self, epoch: BindingEpoch, changes: Vec<(Arc<str>, BindingChange)>) {
+    fn change_bindings(&self, epoch: BindingEpoch, changes: Vec<BindingChange>) {
         if epoch == EPOCH {
             self.shared.changes.lock().extend(changes);
             self.shared.bell.notify_one();
@@ -434,13 +439,13 @@ impl Worker {
         }
     }
 
-    fn change(&self, host: &dyn Host, changes: Vec<(Arc<str>, BindingChange)>) {
+    fn change(&self, host: &dyn Host, changes: Vec<BindingChange>) {
         if changes.is_empty() {
             return;
         }
         let mut bus = self.shared.named.bus.lock();
-        for (group, change) in &changes {
-            bus.change(&self.exchange, group, &self.shared.queue, *change);
+        for change in &changes {
+            bus.change(&self.exchange, &self.shared.queue, change);
         }
         drop(bus);
         host.bindings_changed(EPOCH, changes);
@@ -580,11 +585,11 @@ mod tests {
             ("free", limits(9, 9, 1000)),
             ("other", limits(9, 9, 1000)),
         ]);
-        let group: Arc<str> = "g".into();
+        let (bind, unbind) = (BindingChange::bind("g"), BindingChange::unbind("g"));
         for queue in ["full", "free"] {
-            bus.change(EXCHANGE, &group, queue, BindingChange::Bind(0));
+            bus.change(EXCHANGE, queue, &bind);
         }
-        bus.change("elsewhere", &group, "other", BindingChange::Bind(0));
+        bus.change("elsewhere", "other", &bind);
         let publish = |bus: &mut Bus, body| {
             let route = Route::Group("g".to_owned());
             bus.publish(now, EXCHANGE, &route, vec![body], Duration::from_secs(1))
@@ -595,7 +600,7 @@ mod tests {
         assert_eq!(sent(&mut bus, "free"), [1, 2, 3]);
         assert_eq!(sent(&mut bus, "full"), [1]);
         assert!(sent(&mut bus, "other").is_empty());
-        bus.change(EXCHANGE, &group, "free", BindingChange::Unbind(0));
+        bus.change(EXCHANGE, "free", &unbind);
         bus.delete("full");
         assert_eq!(publish(&mut bus, 4), Outcome::Confirmed);
         assert!(sent(&mut bus, "free").is_empty());

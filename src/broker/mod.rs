@@ -10,10 +10,9 @@ pub(crate) mod testing;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use crate::groups::{Earlier, Mark};
+pub(crate) use crate::groups::{BindingChange, Earlier, Mark, Part, Verb};
 use crate::log::RecordId;
 use crate::wire::{self, Decoded, OwnedRecipient};
 
@@ -83,13 +82,6 @@ pub(crate) struct Delivery {
     pub(crate) redelivered: bool,
 }
 
-/// A change to which groups are routed to the own queue, with the mark of the binding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BindingChange {
-    Bind(Mark),
-    Unbind(Mark),
-}
-
 /// What a broker says of its connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BrokerState {
@@ -126,7 +118,7 @@ pub(crate) trait Host: Send + Sync + 'static {
 
     /// Groups are about to be routed to the queue again, where the broker has what `earlier` says: this
     /// returns all that is to be changed. Changes of earlier epochs are void.
-    fn bind_all(&self, epoch: BindingEpoch, earlier: Earlier) -> Vec<(Arc<str>, BindingChange)>;
+    fn bind_all(&self, epoch: BindingEpoch, earlier: Earlier) -> Vec<BindingChange>;
 
     /// A probe has shown that nothing is lost of the [`Earlier`] bindings.
     fn bindings_proven(&self, epoch: BindingEpoch);
@@ -144,7 +136,7 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn deliver(&self, generation: Generation, batch: &mut Vec<Delivery>) -> usize;
 
     /// These changes are done, or were part of [`Host::bind_all`].
-    fn bindings_changed(&self, epoch: BindingEpoch, done: Vec<(Arc<str>, BindingChange)>);
+    fn bindings_changed(&self, epoch: BindingEpoch, done: Vec<BindingChange>);
 
     /// The connections changed. The same state may be said twice, with another reason.
     fn state_changed(&self, state: BrokerState);
@@ -167,7 +159,7 @@ pub(crate) trait Broker: Send + Sync {
 
     /// Changes bindings, in this order for each group. Void if `epoch` is over: the next one asks by
     /// [`Host::bind_all`].
-    fn change_bindings(&self, epoch: BindingEpoch, changes: Vec<(Arc<str>, BindingChange)>);
+    fn change_bindings(&self, epoch: BindingEpoch, changes: Vec<BindingChange>);
 
     /// Closes for good within `timeout`, politely if the broker answers; what is unconfirmed ends
     /// as [`Outcome::Unconfirmed`]. After the future is done the host is not called any more.

@@ -51,7 +51,7 @@ pub(crate) struct Record {
     pub(crate) earlier: Vec<Earlier>,
     pub(crate) proven: Vec<BindingEpoch>,
     pub(crate) epochs: Vec<BindingEpoch>,
-    pub(crate) bindings: Vec<(BindingEpoch, Arc<str>, BindingChange)>,
+    pub(crate) bindings: Vec<(BindingEpoch, BindingChange)>,
     /// How often the bindings of a queue were lost.
     pub(crate) times_unbound: usize,
     pub(crate) requeued: Vec<Generation>,
@@ -129,16 +129,14 @@ impl Host for FakeHost {
         record.queues.push(queue.to_owned());
     }
 
-    fn bind_all(&self, epoch: BindingEpoch, earlier: Earlier) -> Vec<(Arc<str>, BindingChange)> {
+    fn bind_all(&self, epoch: BindingEpoch, earlier: Earlier) -> Vec<BindingChange> {
         let mut record = self.lock();
         record.epochs.push(epoch);
         record.earlier.push(earlier);
         match earlier {
             Earlier::Nothing => {
                 let groups = record.groups.iter();
-                groups
-                    .map(|group| (Arc::clone(group), BindingChange::Bind(0)))
-                    .collect()
+                groups.map(|group| BindingChange::bind(group)).collect()
             }
             Earlier::All(_) => Vec::new(),
         }
@@ -172,10 +170,8 @@ impl Host for FakeHost {
         if record.hold { 0 } else { count }
     }
 
-    fn bindings_changed(&self, epoch: BindingEpoch, done: Vec<(Arc<str>, BindingChange)>) {
-        let done = done
-            .into_iter()
-            .map(|(group, change)| (epoch, group, change));
+    fn bindings_changed(&self, epoch: BindingEpoch, done: Vec<BindingChange>) {
+        let done = done.into_iter().map(|change| (epoch, change));
         self.lock().bindings.extend(done);
     }
 
@@ -305,9 +301,9 @@ impl Peer {
         self.record().deliveries.iter().map(bodies).collect()
     }
 
-    pub(crate) async fn bound(&self, group: &str, change: BindingChange, times: usize) {
+    pub(crate) async fn bound(&self, change: &BindingChange, times: usize) {
         self.until("change of binding", |record| {
-            let is_it = |(_, g, c): &&(_, Arc<str>, _)| **g == *group && *c == change;
+            let is_it = |(_, done): &&(_, _)| done == change;
             (record.bindings.iter().filter(is_it).count() >= times).then_some(())
         })
         .await;
@@ -385,9 +381,9 @@ pub(crate) async fn each_publication_gets_its_own_outcome(open: Open) {
         assert_eq!(sender.sent(&full.queue, b"x").await, Outcome::Confirmed);
     }
     let to_full: Arc<str> = "to_full".into();
-    let bind = vec![(Arc::clone(&to_full), BindingChange::Bind(0))];
-    full.broker.change_bindings(1, bind);
-    full.bound(&to_full, BindingChange::Bind(0), 1).await;
+    let bind = BindingChange::bind(&to_full);
+    full.broker.change_bindings(1, vec![bind.clone()]);
+    full.bound(&bind, 1).await;
 
     let missing = unique("missing");
     let mut expected = BTreeMap::new();
@@ -500,37 +496,32 @@ pub(crate) async fn every_message_comes_through_a_small_prefetch(open: Open) {
 }
 
 pub(crate) async fn bindings_come_and_go_in_order(open: Open) {
-    let (bind, unbind) = (BindingChange::Bind(0), BindingChange::Unbind(0));
+    let (bind, unbind) = (BindingChange::bind("g"), BindingChange::unbind("g"));
     let exchange = unique("groups");
     let peer = Peer::ready(&open, &[("groups_exchange", &exchange)]).await;
-    let group: Arc<str> = "g".into();
-    let change = |change| vec![(Arc::clone(&group), change)];
+    let change = |changes: &[&BindingChange]| changes.iter().copied().cloned().collect();
     assert_eq!(peer.sent_to_group("g", b"nobody").await, Outcome::Confirmed);
     // Void: not this generation.
-    peer.broker.change_bindings(9, change(bind));
-    peer.broker.change_bindings(1, change(bind));
-    peer.bound("g", bind, 1).await;
+    peer.broker.change_bindings(9, change(&[&bind]));
+    peer.broker.change_bindings(1, change(&[&bind]));
+    peer.bound(&bind, 1).await;
     assert_eq!(peer.sent_to_group("g", b"one").await, Outcome::Confirmed);
     for _ in 0..50 {
-        peer.broker.change_bindings(1, change(unbind));
-        let both = [change(bind), change(unbind), change(bind)].concat();
-        peer.broker.change_bindings(1, both);
+        peer.broker.change_bindings(1, change(&[&unbind]));
+        let all = change(&[&bind, &unbind, &bind]);
+        peer.broker.change_bindings(1, all);
     }
-    peer.bound("g", bind, 101).await;
-    peer.bound("g", unbind, 100).await;
+    peer.bound(&bind, 101).await;
+    peer.bound(&unbind, 100).await;
     assert_eq!(peer.sent_to_group("g", b"two").await, Outcome::Confirmed);
-    peer.broker.change_bindings(1, change(unbind));
-    peer.bound("g", unbind, 101).await;
+    peer.broker.change_bindings(1, change(&[&unbind]));
+    peer.bound(&unbind, 101).await;
     assert_eq!(peer.sent_to_group("g", b"late").await, Outcome::Confirmed);
     assert_eq!(peer.delivered(2).await, [b"one", b"two"]);
     {
         let record = peer.record();
-        let reported: Vec<_> = record
-            .bindings
-            .iter()
-            .map(|(_, _, change)| *change)
-            .collect();
-        let expected: Vec<_> = (0..202).map(|i| [bind, unbind][i % 2]).collect();
+        let reported: Vec<_> = record.bindings.iter().map(|(_, change)| change).collect();
+        let expected: Vec<_> = (0..202).map(|i| [&bind, &unbind][i % 2]).collect();
         assert_eq!(reported, expected);
     }
     peer.close(SECOND).await;

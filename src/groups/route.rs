@@ -30,7 +30,7 @@ enum State {
 
 /// What is to be done, or was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verb {
+pub(crate) enum Verb {
     Bind,
     Unbind,
 }

@@ -12,12 +12,12 @@ const A: ChannelKey = 0;
 const B: ChannelKey = 1;
 const C: ChannelKey = 2;
 
-fn bind(group: &str) -> Change {
-    Change::Bind(group.into(), 0)
+fn bind(group: &str) -> BindingChange {
+    BindingChange::bind(group)
 }
 
-fn unbind(group: &str) -> Change {
-    Change::Unbind(group.into(), 0)
+fn unbind(group: &str) -> BindingChange {
+    BindingChange::unbind(group)
 }
 
 /// Groups of a layer that is connected.
@@ -37,7 +37,7 @@ fn members(groups: &Groups<u64>, group: &str) -> Vec<ChannelKey> {
 }
 
 /// For memberships of these channels that began or ended, and what the broker is to do then.
-fn changed(channels: &[ChannelKey], changes: &[Change]) -> Changed {
+fn changed(channels: &[ChannelKey], changes: &[BindingChange]) -> Changed {
     Changed {
         channels: channels.to_vec(),
         changes: changes.to_vec(),

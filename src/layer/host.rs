@@ -1,7 +1,6 @@
 //! What the broker may ask of a layer, and what its dispatcher runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::time::Instant;
 
 use crate::broker::{
@@ -14,7 +13,6 @@ use crate::log::RecordId;
 use crate::sync::atomic::Ordering;
 
 use super::callback_time::CallbackTime;
-use super::membership::for_the_broker;
 use super::shared::{AfterDone, Job, Shared};
 
 impl Host for Shared {
@@ -65,7 +63,7 @@ impl Host for Shared {
         local.back_pressure.reset();
     }
 
-    fn bind_all(&self, epoch: BindingEpoch, earlier: Earlier) -> Vec<(Arc<str>, BindingChange)> {
+    fn bind_all(&self, epoch: BindingEpoch, earlier: Earlier) -> Vec<BindingChange> {
         let (changes, ended, renewal) = {
             let mut local = self.inbox.local.lock();
             local.binding_epoch = epoch;
@@ -80,7 +78,7 @@ impl Host for Shared {
         for wait in ended {
             self.complete(wait.completion, Ok(()));
         }
-        for_the_broker(changes)
+        changes
     }
 
     fn deliver(&self, generation: Generation, batch: &mut Vec<Delivery>) -> usize {
@@ -105,7 +103,7 @@ impl Host for Shared {
         }
     }
 
-    fn bindings_changed(&self, epoch: BindingEpoch, done: Vec<(Arc<str>, BindingChange)>) {
+    fn bindings_changed(&self, epoch: BindingEpoch, done: Vec<BindingChange>) {
         self.bindings_done(epoch, done);
     }
 
@@ -192,6 +190,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicUsize};
     use std::time::Duration;
 

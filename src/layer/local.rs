@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::back_pressure::{BackPressure, Rules};
 use crate::broker::{BindingEpoch, Generation, Token};
 use crate::config::Settings;
-use crate::groups::{Change, Changed, Groups};
+use crate::groups::{BindingChange, Changed, Groups};
 use crate::log::RateLimit;
 use crate::losses::Losses;
 use crate::mailbox::{Bounds, Ended, MailboxKey, Mailboxes, ReceiverId};
@@ -56,7 +56,7 @@ pub(super) struct Warnings {
 
 impl Local {
     /// Takes back the pins of memberships that have ended; returns what the broker is to do.
-    pub(super) fn unpin(&mut self, left: Changed) -> Vec<Change> {
+    pub(super) fn unpin(&mut self, left: Changed) -> Vec<BindingChange> {
         for channel in left.channels {
             self.mailboxes.unpin(channel);
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::broker::{BindingChange, BindingEpoch, Token};
 use crate::dispatch;
 use crate::error::Error;
-use crate::groups::{Change, Expired};
+use crate::groups::Expired;
 use crate::log::RecordId;
 use crate::stats::Stat;
 
@@ -132,16 +132,15 @@ impl Shared {
     }
 
     /// Has the broker follow.
-    pub(super) fn change_bindings(&self, (epoch, changes): (BindingEpoch, Vec<Change>)) {
+    pub(super) fn change_bindings(&self, (epoch, changes): (BindingEpoch, Vec<BindingChange>)) {
         if changes.is_empty() {
             return;
         }
-        self.broker()
-            .change_bindings(epoch, for_the_broker(changes));
+        self.broker().change_bindings(epoch, changes);
     }
 
     /// The broker has followed.
-    pub(super) fn bindings_done(&self, epoch: BindingEpoch, done: Vec<(Arc<str>, BindingChange)>) {
+    pub(super) fn bindings_done(&self, epoch: BindingEpoch, done: Vec<BindingChange>) {
         let mut ended = Vec::new();
         let now = Instant::now();
         let changes = {
@@ -150,11 +149,7 @@ impl Shared {
                 return;
             }
             let mut changes = Vec::new();
-            for (group, change) in done {
-                let change = match change {
-                    BindingChange::Bind(mark) => Change::Bind(group, mark),
-                    BindingChange::Unbind(mark) => Change::Unbind(group, mark),
-                };
+            for change in done {
                 let (waiters, next) = local.groups.changed(&change, now);
                 ended.extend(waiters.into_iter().filter_map(|w| local.waits.remove(w)));
                 changes.extend(next);
@@ -268,17 +263,6 @@ impl Shared {
     }
 }
 
-/// Changes as the broker takes them.
-pub(super) fn for_the_broker(changes: Vec<Change>) -> Vec<(Arc<str>, BindingChange)> {
-    let changes = changes.into_iter();
-    changes
-        .map(|change| match change {
-            Change::Bind(group, mark) => (group, BindingChange::Bind(mark)),
-            Change::Unbind(group, mark) => (group, BindingChange::Unbind(mark)),
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -348,10 +332,10 @@ mod tests {
         assert!(accepted.is_ok());
         assert_eq!(layer.shared.inbox.local.lock().waits.len(), 1);
 
-        let bind = [("group".into(), BindingChange::Bind(0))];
+        let bind = [BindingChange::bind("group")];
         assert_eq!(layer.shared.bind_all(2, Earlier::Nothing), bind);
         assert!(outcome.try_recv().is_err(), "it is not bound yet");
-        let done = vec![("group".into(), BindingChange::Bind(0))];
+        let done = vec![BindingChange::bind("group")];
         layer.shared.bindings_changed(2, done);
         outcome
             .recv_timeout(Duration::from_secs(20))

@@ -62,7 +62,7 @@ impl Broker for Silent {
 
     fn resume(&self, _: Generation, _: usize) {}
 
-    fn change_bindings(&self, _: BindingEpoch, _: Vec<(Arc<str>, BindingChange)>) {}
+    fn change_bindings(&self, _: BindingEpoch, _: Vec<BindingChange>) {}
 
     fn close(&self, timeout: Duration) -> BrokerFuture {
         *self.closed_within.lock() = Some(timeout);

@@ -39,7 +39,8 @@ class There:
         def of_layer(names):
             return [name for name in names if name.startswith(f"{queue}.groups.")]
         exchanges = of_layer(re.findall(rf"{{e,{NAME}}}", text))
-        self.exchanges = [name for name in exchanges if ".intake." not in name]
+        self.exchanges = [name for name in exchanges if ".intake." not in name and ".part." not in name]
+        self.parts = [name for name in exchanges if ".part." in name]
         self.intakes = [name for name in exchanges if ".intake." in name]
         self.consumers = dict(re.findall(rf"{{q,{NAME},\s*(\d+)}}", text))
         self.queues = len(self.consumers)
@@ -146,6 +147,35 @@ class WhatOutlivesTheConnection(PrivateCase):
             self.assertEqual(there.groups(exchange), groups)
             self.assert_status("LAYER_OK", peer.ask("group-add", "room", channel))
             self.assert_hears(peer, channel)
+
+    def test_many_groups_are_spread_over_parts_which_outlive_a_connection_and_go_with_the_keeper(self):
+        peer, channel, queue = self.member()
+        groups = [f"group-{number}" for number in range(2500)]
+        for group in groups:
+            self.assert_status("LAYER_OK", peer.ask("group-add", group, channel))
+        exchange, _, _, there = self.private(queue)
+        self.assertEqual(sorted(there.parts), [f"{exchange}.part.{number}" for number in (1, 2)])
+        bound = [len(there.groups(name)) for name in (exchange, *sorted(there.parts))]
+        self.assertEqual(bound, [1000, 1000, 501])
+        self.lose(peer, queue)
+        for number, group in ((1, groups[0]), (2, groups[1500]), (3, groups[2499])):
+            self.assert_status("LAYER_OK", peer.ask("group-send-json", group, f'{{"n":{number}}}'))
+            self.assert_receives(peer, channel, number)
+        self.assertNotIn(BOUND_AGAIN, peer.records())
+        # The new connection binds to a part, and unbinds from it, without having made it.
+        self.assert_status("LAYER_OK", peer.ask("group-discard", groups[1500], channel))
+        self.assertTrue(rabbitmq.wait_until(lambda: self.value(peer, GROUPS_BOUND) == 2500, WAIT))
+        self.assert_status("LAYER_OK", peer.ask("group-add", "another", channel))
+        there = self.there(queue)
+        self.assertEqual([len(there.groups(name)) for name in (exchange, *sorted(there.parts))], bound)
+        self.assertIn("another", there.groups(f"{exchange}.part.1"))
+        peer.close()
+        self.assertTrue(rabbitmq.wait_until(lambda: self.there(queue).keepers == [], WAIT))
+        # That of the lost connection and of this one.
+        for keeper in self.there(queue).old_keepers:
+            self.delete_queue(keeper)
+        there = self.there(queue)
+        self.assertEqual((there.exchanges, there.parts, there.groups(f"{exchange}.part.1")), ([], [], []))
 
     def test_close_leaves_what_the_broker_deletes_by_itself(self):
         peer, _, queue = self.member()

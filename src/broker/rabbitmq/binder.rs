@@ -8,11 +8,12 @@ use std::time::Instant;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use lapin::Channel;
 use lapin::options::{
-    BasicQosOptions, ExchangeBindOptions, ExchangeUnbindOptions, QueueBindOptions,
+    BasicQosOptions, ExchangeBindOptions, ExchangeDeclareOptions, ExchangeUnbindOptions,
+    QueueBindOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, ExchangeKind};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::connect::Link;
@@ -20,11 +21,10 @@ use super::failure::{describe, is_not_allowed, is_out_of_channels};
 use super::in_flight::{InFlight, poll_once};
 use super::io_thread::{Turn, Work};
 use super::lanes::{LANES, LaneId, Lanes, Step};
-use crate::broker::{BindingChange, BindingEpoch, Host, Mark};
+use super::parts::{Admission, Parts};
+use super::private_exchange::part_name;
+use crate::broker::{BindingChange, BindingEpoch, Host, Mark, Part, Verb};
 use crate::sync::Mutex;
-
-/// One change of a binding, and its group.
-pub(super) type Change = (Arc<str>, BindingChange);
 
 /// What groups are bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +74,14 @@ impl LaneLimit {
     }
 }
 
+/// What goes over a lane.
+#[derive(Debug, Clone)]
+enum Task {
+    /// A part of the private exchange is made.
+    Make(Part),
+    Change(BindingChange),
+}
+
 /// What the broker was asked.
 #[derive(Debug, Clone, Copy)]
 enum Question {
@@ -90,10 +98,11 @@ pub(super) struct Binder {
     destination: Destination,
     exchange: ShortString,
     limit: Arc<LaneLimit>,
-    lanes: Lanes<Change>,
+    parts: Parts<BindingChange>,
+    lanes: Lanes<Task>,
     opened: Opened,
     in_flight: InFlight<Question, BoxFuture<'static, Answer>>,
-    done: Vec<Change>,
+    done: Vec<BindingChange>,
     failed: Option<lapin::Error>,
     /// A change could not be sent. What the broker says of it comes as the answer to a barrier, if there is
     /// one under way.
@@ -118,6 +127,7 @@ impl Binder {
             destination,
             exchange,
             limit,
+            parts: Parts::new(),
             lanes: Lanes::new(most, Instant::now()),
             opened,
             in_flight: InFlight::new(),
@@ -135,12 +145,20 @@ impl Binder {
 
     /// How many changes are not known to be done.
     pub(super) fn unfinished(&self) -> usize {
-        self.lanes.unfinished()
+        self.lanes.unfinished() + self.parts.waiting()
     }
 
     /// Takes a change on, which the next poll sends on its way.
-    pub(super) fn submit(&mut self, change: Change) {
-        self.lanes.push(change);
+    pub(super) fn submit(&mut self, change: BindingChange) {
+        let part = match self.destination {
+            Destination::Exchange(_) => change.part,
+            Destination::Queue(_) => 0,
+        };
+        match self.parts.admit(part, change) {
+            Admission::Now(change) => self.lanes.push(Task::Change(change)),
+            Admission::Make => self.lanes.push(Task::Make(part)),
+            Admission::Later => {}
+        }
     }
 
     /// Does what can be done now, and appends to `done` what the broker has done. Pending if that is
@@ -148,7 +166,7 @@ impl Binder {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        done: &mut Vec<Change>,
+        done: &mut Vec<BindingChange>,
     ) -> Poll<lapin::Result<()>> {
         self.in_flight.register(cx.waker());
         let mut answers = Vec::new();
@@ -178,7 +196,7 @@ impl Binder {
         Poll::Ready(Ok(()))
     }
 
-    fn act(&mut self, step: Step<Change>, now: Instant) {
+    fn act(&mut self, step: Step<Task>, now: Instant) {
         self.has_written = true;
         match step {
             Step::Open(id) => {
@@ -193,9 +211,9 @@ impl Binder {
                 };
                 self.ask(Question::Open(id), open.boxed(), now);
             }
-            Step::Send(id, change) => {
+            Step::Send(id, task) => {
                 if let Some(channel) = self.channel(id)
-                    && let Err(error) = self.send(&channel, change)
+                    && let Err(error) = self.send(&channel, task)
                 {
                     self.not_sent.get_or_insert(error);
                 }
@@ -240,7 +258,7 @@ impl Binder {
             }
             (Question::Open(id), Ok(None)) => self.not_opened(id),
             (Question::Open(id), Err(error)) if is_out_of_channels(&error) => self.not_opened(id),
-            (Question::Bar(id), Ok(_)) => self.done.extend(self.lanes.passed(id, now)),
+            (Question::Bar(id), Ok(_)) => self.passed(id, now),
             (Question::Close(id), Ok(_)) => {
                 self.opened.0.lock().remove(&id);
                 self.lanes.closed(id);
@@ -254,6 +272,19 @@ impl Binder {
         }
     }
 
+    fn passed(&mut self, id: LaneId, now: Instant) {
+        for task in self.lanes.passed(id, now) {
+            match task {
+                Task::Change(change) => self.done.push(change),
+                Task::Make(part) => {
+                    for change in self.parts.made(part) {
+                        self.lanes.push(Task::Change(change));
+                    }
+                }
+            }
+        }
+    }
+
     fn not_opened(&mut self, id: LaneId) {
         if !self.lanes.not_opened(id) {
             self.failed
@@ -261,34 +292,97 @@ impl Binder {
         }
     }
 
-    /// Sends a change without an answer of its own: lapin has written it after one poll.
-    fn send(&self, channel: &Channel, (group, change): Change) -> lapin::Result<()> {
-        let Ok(key) = ShortString::try_new(&*group) else {
+    /// Sends what has no answer of its own: lapin has written it after one poll.
+    fn send(&self, channel: &Channel, task: Task) -> lapin::Result<()> {
+        match (task, &self.destination) {
+            (Task::Change(change), Destination::Exchange(private)) => {
+                self.change(channel, private, change)
+            }
+            (Task::Change(change), Destination::Queue(queue)) => {
+                self.change_directly(channel, queue.clone(), change)
+            }
+            (Task::Make(part), Destination::Exchange(private)) => make(channel, private, part),
+            // A queue has no parts.
+            (Task::Make(_), Destination::Queue(_)) => Ok(()),
+        }
+    }
+
+    fn change(
+        &self,
+        channel: &Channel,
+        private: &ShortString,
+        change: BindingChange,
+    ) -> lapin::Result<()> {
+        let (Ok(key), Some(part)) = (
+            ShortString::try_new(&*change.group),
+            part_of(private, change.part),
+        ) else {
             return Ok(());
         };
-        let exchange = self.exchange.clone();
-        let sent = match (self.destination.clone(), change) {
-            (Destination::Exchange(private), BindingChange::Bind(mark)) => {
+        let (exchange, arguments) = (self.exchange.clone(), marked(change.mark));
+        match change.verb {
+            Verb::Bind => {
                 let flags = ExchangeBindOptions { nowait: true };
-                poll_once(channel.exchange_bind(private, exchange, key, flags, marked(mark)))
+                written(channel.exchange_bind(part, exchange, key, flags, arguments))
             }
-            (Destination::Exchange(private), BindingChange::Unbind(mark)) => {
+            Verb::Unbind => {
                 let flags = ExchangeUnbindOptions { nowait: true };
-                poll_once(channel.exchange_unbind(private, exchange, key, flags, marked(mark)))
+                written(channel.exchange_unbind(part, exchange, key, flags, arguments))
             }
-            (Destination::Queue(queue), BindingChange::Bind(mark)) => {
-                let flags = QueueBindOptions { nowait: true };
-                poll_once(channel.queue_bind(queue, exchange, key, flags, marked(mark)))
-            }
-            (Destination::Queue(queue), BindingChange::Unbind(mark)) => {
-                // The protocol has no `nowait` for it. The barrier is answered behind it.
-                poll_once(channel.queue_unbind(queue, exchange, key, marked(mark)))
-            }
-        };
-        match sent {
-            Poll::Ready(result) => result,
-            Poll::Pending => Ok(()),
         }
+    }
+
+    fn change_directly(
+        &self,
+        channel: &Channel,
+        queue: ShortString,
+        change: BindingChange,
+    ) -> lapin::Result<()> {
+        let Ok(key) = ShortString::try_new(&*change.group) else {
+            return Ok(());
+        };
+        let (exchange, arguments) = (self.exchange.clone(), marked(change.mark));
+        match change.verb {
+            Verb::Bind => {
+                let flags = QueueBindOptions { nowait: true };
+                written(channel.queue_bind(queue, exchange, key, flags, arguments))
+            }
+            // The protocol has no `nowait` for it. The barrier is answered behind it.
+            Verb::Unbind => written(channel.queue_unbind(queue, exchange, key, arguments)),
+        }
+    }
+}
+
+/// The name of a part.
+fn part_of(private: &ShortString, part: Part) -> Option<ShortString> {
+    match part {
+        0 => Some(private.clone()),
+        part => ShortString::try_new(part_name(private.as_str(), part)).ok(),
+    }
+}
+
+/// Makes a part, which routes all to the private exchange, and which the broker deletes with that; or does
+/// nothing where it is there.
+fn make(channel: &Channel, private: &ShortString, part: Part) -> lapin::Result<()> {
+    let Some(name) = part_of(private, part) else {
+        return Ok(());
+    };
+    let flags = ExchangeDeclareOptions {
+        auto_delete: true,
+        nowait: true,
+        ..Default::default()
+    };
+    let none = FieldTable::default();
+    written(channel.exchange_declare(name.clone(), ExchangeKind::Fanout, flags, none.clone()))?;
+    let flags = ExchangeBindOptions { nowait: true };
+    written(channel.exchange_bind(private.clone(), name, "".into(), flags, none))
+}
+
+/// Gives lapin a method that it writes at its first poll.
+fn written(method: impl Future<Output = lapin::Result<()>>) -> lapin::Result<()> {
+    match poll_once(method) {
+        Poll::Ready(result) => result,
+        Poll::Pending => Ok(()),
     }
 }
 
@@ -305,7 +399,7 @@ fn marked(mark: Mark) -> FieldTable {
 pub(super) struct Binding {
     binder: Binder,
     epoch: BindingEpoch,
-    changes: UnboundedReceiver<Vec<Change>>,
+    changes: UnboundedReceiver<Vec<BindingChange>>,
     host: Weak<dyn Host>,
 }
 
@@ -313,7 +407,7 @@ impl Binding {
     pub(super) fn new(
         binder: Binder,
         epoch: BindingEpoch,
-        changes: UnboundedReceiver<Vec<Change>>,
+        changes: UnboundedReceiver<Vec<BindingChange>>,
         host: Weak<dyn Host>,
     ) -> Self {
         Self {

@@ -31,6 +31,7 @@ mod lanes;
 mod link_life;
 mod login;
 mod own_queue;
+mod parts;
 mod private_exchange;
 mod probe;
 mod publisher;
@@ -127,7 +128,7 @@ impl Broker for RabbitMq {
         self.shared.credit.add(generation, count);
     }
 
-    fn change_bindings(&self, epoch: BindingEpoch, changes: Vec<(Arc<str>, BindingChange)>) {
+    fn change_bindings(&self, epoch: BindingEpoch, changes: Vec<BindingChange>) {
         if let Some((current, sender)) = &*self.shared.bindings.lock()
             && *current == epoch
         {

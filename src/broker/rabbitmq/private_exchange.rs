@@ -5,11 +5,12 @@
 //!
 //! ```text
 //! groups --(each group, probe key)--> private exchange --(#)--> intake --> queue
-//!                                     private exchange --(!keeper)--> keeper
+//! groups --(each group)--> part ----> private exchange --(!keeper)--> keeper
 //! ```
 //!
 //! All of these are deleted by the broker itself: the intake with the last binding from it, the keeper
-//! [`KEPT_FOR`] after its consumer is gone, and then the private exchange with all bindings to it. Names are
+//! [`KEPT_FOR`] after its consumer is gone, and then the private exchange with its parts and all bindings to
+//! them. Names are
 //! never used twice: what an earlier link still has on its way cannot touch what a later one makes.
 //!
 //! Bindings of groups go all at once, with the private exchange or with the groups exchange; and the
@@ -18,7 +19,7 @@
 
 use std::time::Duration;
 
-use crate::broker::{Earlier, Mark};
+use crate::broker::{Earlier, Mark, Part};
 
 /// How long the bindings outlive a connection.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(60);
@@ -30,6 +31,11 @@ pub(super) const KEEPER_KEY: &str = "!keeper";
 /// No group can have it, for its `!`.
 pub(super) fn probe_key(destination: &str) -> String {
     format!("!{destination}")
+}
+
+/// The name of a part of `exchange` but the first, which is the exchange itself.
+pub(super) fn part_name(exchange: &str, part: Part) -> String {
+    format!("{exchange}.part.{part}")
 }
 
 /// What one link declares.

@@ -9,11 +9,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::arrivals::Arrivals;
-use super::binder::Change;
 use super::credit::Credit;
 use super::doorbell::Doorbell;
 use super::standing::{Place, Standing};
-use crate::broker::{BindingEpoch, Generation, Host};
+use crate::broker::{BindingChange, BindingEpoch, Generation, Host};
 use crate::sync::Mutex;
 
 /// How long a message that found no groups exchange waits for the own groups too. A layer has them back in
@@ -25,7 +24,7 @@ pub(super) struct Shared {
     pub(super) host: Weak<dyn Host>,
     pub(super) doorbell: Doorbell,
     pub(super) credit: Credit,
-    pub(super) bindings: Mutex<Option<(BindingEpoch, mpsc::UnboundedSender<Vec<Change>>)>>,
+    pub(super) bindings: Mutex<Option<(BindingEpoch, mpsc::UnboundedSender<Vec<BindingChange>>)>>,
     pub(super) closing: Closing,
     pub(super) standing: Standing,
     /// Where the consuming link is logged in, whatever it has there.

@@ -17,8 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::connect::Link;
 use super::*;
 use crate::broker::testing::{self, Open, Peer, to, unique};
-use crate::broker::{BrokerState, Earlier};
-use crate::broker::{Outcome, Route};
+use crate::broker::{BrokerState, Earlier, Outcome, Route, Verb};
 use crate::endpoint::Hosts;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -314,10 +313,10 @@ async fn a_lost_connection_ends_in_a_new_generation_and_bindings_outlive_it() {
         ("remote_capacity", "1000"),
     ];
     let peer = Peer::ready(&proxy.opener(), &options).await;
-    let bind = ["a", "b"].map(|group| (group.into(), BindingChange::Bind(0)));
+    let bind = ["a", "b"].map(BindingChange::bind);
     peer.broker.change_bindings(1, bind.to_vec());
-    for group in ["a", "b"] {
-        peer.bound(group, BindingChange::Bind(0), 1).await;
+    for bind in &bind {
+        peer.bound(bind, 1).await;
     }
     for generation in 2..5 {
         // In flight: nothing of it comes back.
@@ -350,15 +349,69 @@ async fn a_lost_connection_ends_in_a_new_generation_and_bindings_outlive_it() {
     peer.close(SECOND).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_part_of_many_groups_routes_here_and_outlives_a_lost_connection() {
+    let exchange = unique("groups");
+    let proxy = Proxy::start().await;
+    let options = [("groups_exchange", exchange.as_str())];
+    let peer = Peer::ready(&proxy.opener(), &options).await;
+    let names: Vec<_> = (0..40).map(|number| format!("g{number}")).collect();
+    let in_part = |(name, part): (&String, u32)| BindingChange {
+        part,
+        ..BindingChange::bind(name)
+    };
+    let bind: Vec<_> = names.iter().zip((0..4).cycle()).map(in_part).collect();
+    peer.broker.change_bindings(1, bind.clone());
+    for bind in &bind {
+        peer.bound(bind, 1).await;
+    }
+    for generation in 1..3 {
+        for name in &names {
+            assert_eq!(peer.sent_to_group(name, b"x").await, Outcome::Confirmed);
+        }
+        assert_eq!(peer.delivered(names.len()).await.len(), names.len());
+        peer.record().deliveries.clear();
+        if generation == 1 {
+            proxy.cut();
+            peer.until_generation(2).await;
+        }
+    }
+    assert_eq!(
+        peer.record().bindings.len(),
+        bind.len(),
+        "none is bound again"
+    );
+    // The new link does not know yet that the parts are there.
+    let unbind: Vec<_> = bind
+        .into_iter()
+        .map(|bind| BindingChange {
+            verb: Verb::Unbind,
+            ..bind
+        })
+        .collect();
+    peer.broker.change_bindings(2, unbind.clone());
+    for unbind in &unbind {
+        peer.bound(unbind, 1).await;
+    }
+    for name in &names {
+        assert_eq!(
+            peer.sent_to_group(name, b"nobody").await,
+            Outcome::Confirmed
+        );
+    }
+    assert!(peer.delivered(0).await.is_empty());
+    peer.close(SECOND).await;
+}
+
 /// A layer behind `proxy` with group `a`, and its groups exchange.
 async fn bound_to_a(proxy: &Proxy) -> (Peer, String) {
     let exchange = unique("groups");
     let options = [("groups_exchange", exchange.as_str())];
     let peer = Peer::ready(&proxy.opener(), &options).await;
     peer.record().groups = vec!["a".into()];
-    let bind = vec![("a".into(), BindingChange::Bind(0))];
-    peer.broker.change_bindings(1, bind);
-    peer.bound("a", BindingChange::Bind(0), 1).await;
+    let bind = BindingChange::bind("a");
+    peer.broker.change_bindings(1, vec![bind.clone()]);
+    peer.bound(&bind, 1).await;
     (peer, exchange)
 }
 
@@ -385,7 +438,7 @@ async fn an_exchange_that_was_deleted_without_a_connection_takes_no_binding_for_
     proxy.frozen.store(false, Ordering::Relaxed);
 
     // The exchange of the layer's own is there, and nothing is bound to it.
-    peer.bound("a", BindingChange::Bind(0), 2).await;
+    peer.bound(&BindingChange::bind("a"), 2).await;
     peer.until("ready", |record| {
         matches!(record.states.last(), Some(BrokerState::Ready(2))).then_some(())
     })
@@ -546,7 +599,7 @@ async fn a_deleted_exchange_is_made_again() {
     // So does a binding.
     let deleted = channel.exchange_delete(exchange.as_str().into(), options);
     deleted.await.expect("it is deleted");
-    let bind = vec![("h".into(), BindingChange::Bind(0))];
+    let bind = vec![BindingChange::bind("h")];
     peer.broker.change_bindings(2, bind);
     peer.until("an epoch", |record| {
         (record.epochs == [1, 2, 3]).then_some(())
@@ -555,7 +608,7 @@ async fn a_deleted_exchange_is_made_again() {
     peer.until("the binding", |record| {
         record
             .bindings
-            .contains(&(3, "g".into(), BindingChange::Bind(0)))
+            .contains(&(3, BindingChange::bind("g")))
             .then_some(())
     })
     .await;

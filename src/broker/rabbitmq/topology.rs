@@ -15,11 +15,12 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 use tokio::time::timeout;
 
-use super::binder::{Binder, Change, Destination, LaneLimit};
+use super::binder::{Binder, Destination, LaneLimit};
 use super::connect::Link;
 use super::failure::{Failure, is_access_refused, is_not_found, is_resource_locked};
 use super::own_queue::Look;
 use super::private_exchange::{Intake, KEEPER_KEY, KEPT_FOR, Plan};
+use crate::broker::BindingChange;
 use crate::config::Settings;
 
 /// How many AMQP channels the consuming connection has beside those for bindings: three, and where there
@@ -357,8 +358,8 @@ impl Topology {
         link: &Arc<Link>,
         limit: &Arc<LaneLimit>,
         destination: Destination,
-        changes: Vec<Change>,
-        mut tell: impl FnMut(Vec<Change>),
+        changes: Vec<BindingChange>,
+        mut tell: impl FnMut(Vec<BindingChange>),
     ) -> Result<Binder, Failure> {
         let channel = self.open(link).await?;
         let most = limit.for_connection(link.numbers(), OTHER_CHANNELS);

@@ -7,12 +7,18 @@ use super::*;
 
 const AFTER: Duration = Duration::from_secs(2);
 
-fn marked(group: &str, mark: Mark) -> Change {
-    Change::Bind(group.into(), mark)
+fn marked(group: &str, mark: Mark) -> BindingChange {
+    BindingChange {
+        mark,
+        ..bind(group)
+    }
 }
 
-fn unmarked(group: &str, mark: Mark) -> Change {
-    Change::Unbind(group.into(), mark)
+fn unmarked(group: &str, mark: Mark) -> BindingChange {
+    BindingChange {
+        mark,
+        ..unbind(group)
+    }
 }
 
 fn kept(mark: Mark) -> Earlier {
@@ -254,29 +260,86 @@ fn a_group_that_is_left_while_it_is_bound_once_more_is_unbound_behind_that() {
     assert_eq!(groups.bound(), 1);
 }
 
+fn connected_with(count: u32, now: Instant) -> Groups<u64> {
+    let mut groups = Groups::new(None, Duration::ZERO);
+    groups.connected(Earlier::Nothing, now);
+    for number in 0..count {
+        let changes = groups.add(&format!("g{number}"), A, now, None).changes;
+        let [change] = &changes[..] else {
+            panic!("{changes:?}");
+        };
+        assert_eq!(change.part, number / GROUPS_OF_A_PART);
+        groups.changed(change, now);
+    }
+    groups
+}
+
+#[test]
+fn many_groups_are_spread_over_parts_and_freed_places_are_used_again() {
+    let now = Instant::now();
+    let mut groups = connected_with(2 * GROUPS_OF_A_PART, now);
+    let of = |groups: &mut Groups<u64>, name: &str| groups.add(name, A, now, None).changes[0].part;
+    assert_eq!(of(&mut groups, "next"), 2);
+    let left = groups.discard("g5", A, now).changes;
+    assert_eq!((left[0].verb, left[0].part), (Verb::Unbind, 0));
+    groups.changed(&left[0], now);
+    assert_eq!(of(&mut groups, "other"), 0);
+    assert_eq!(of(&mut groups, "another"), 2);
+}
+
+#[test]
+fn a_group_stays_in_its_part_while_the_broker_may_have_a_binding_of_it() {
+    let now = Instant::now();
+    let mut groups = connected_with(GROUPS_OF_A_PART + 1, now);
+    let name = format!("g{GROUPS_OF_A_PART}");
+    let unbind = groups.discard(&name, A, now).changes;
+    assert_eq!((unbind[0].verb, unbind[0].part), (Verb::Unbind, 1));
+    for number in 0..GROUPS_OF_A_PART {
+        let unbind = groups.discard(&format!("g{number}"), A, now).changes;
+        groups.changed(&unbind[0], now);
+    }
+    // The link is lost before the last was done. It is in doubt, and made up for where it may be.
+    groups.disconnected();
+    groups.add(&name, A, now, None);
+    let parts = |changes: &[BindingChange]| -> Vec<_> {
+        changes
+            .iter()
+            .map(|change| (change.verb, change.mark, change.part))
+            .collect()
+    };
+    let changes = groups.connected(kept(1), now).0;
+    assert_eq!(parts(&changes), [(Verb::Unbind, 0, 1), (Verb::Bind, 1, 1)]);
+    // Bound once more, too.
+    groups.changed(&changes[1], now);
+    groups.disconnected();
+    groups.connected(kept(2), now);
+    let mut renewed = Vec::new();
+    while let Some(due) = groups.next_renewal() {
+        renewed.extend(groups.renew_due(due));
+    }
+    assert_eq!(parts(&renewed), [(Verb::Bind, 1, 1)]);
+}
+
 /// The broker: bindings by group and mark, and what each link has on its way.
 #[derive(Default)]
 struct Broker {
     bindings: BTreeSet<(String, Mark)>,
     /// Of the link that stands.
-    under_way: VecDeque<Change>,
+    under_way: VecDeque<BindingChange>,
     /// Of links that are lost: done late, in their order, or never.
-    late: VecDeque<Change>,
+    late: VecDeque<BindingChange>,
     /// What a lost link had under way may be left: where it was done behind what made up for it, or that
     /// was lost too. It costs messages that nobody takes.
     may_be_left: BTreeSet<(String, Mark)>,
 }
 
 impl Broker {
-    fn apply(&mut self, change: &Change) {
-        match change {
-            Change::Bind(group, mark) => {
-                self.bindings.insert((group.to_string(), *mark));
-            }
-            Change::Unbind(group, mark) => {
-                self.bindings.remove(&(group.to_string(), *mark));
-            }
-        }
+    fn apply(&mut self, change: &BindingChange) {
+        let binding = (change.group.to_string(), change.mark);
+        match change.verb {
+            Verb::Bind => self.bindings.insert(binding),
+            Verb::Unbind => self.bindings.remove(&binding),
+        };
     }
 
     fn routes(&self, group: &str) -> bool {
@@ -331,10 +394,9 @@ proptest! {
                         }
                     }
                     let rest = std::mem::take(&mut broker.under_way);
-                    let identities = rest.iter().map(|change| {
-                        let (Change::Bind(group, mark) | Change::Unbind(group, mark)) = change;
-                        (group.to_string(), *mark)
-                    });
+                    let identities = rest.iter();
+                    let identities =
+                        identities.map(|change| (change.group.to_string(), change.mark));
                     broker.may_be_left.extend(identities);
                     broker.late.extend(rest);
                     vec![]
