@@ -79,22 +79,15 @@ struct Membership {
     list: List,
 }
 
-/// Counts the parts into which groups are split, from 0: a broker may need long for each of many bindings
-/// that go at once to the same destination.
-pub(crate) type Part = u32;
-
-/// How many groups there are in one part, at most. RabbitMQ 4.3 deletes n bindings of a destination in a time
-/// that grows with n^2 (50 us for each of 1,000, 1.3 ms for each of 90,000), and binds nothing meanwhile.
-pub(crate) const GROUPS_OF_A_PART: u32 = 1000;
-
 /// What the broker is to do for a group, or has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BindingChange {
     pub(crate) group: Arc<str>,
     pub(crate) verb: Verb,
     pub(crate) mark: Mark,
-    /// The same for a group as long as the broker may have a binding of it.
-    pub(crate) part: Part,
+    /// The place of the group among those of the layer, from 0, which stays as long as the layer knows of a
+    /// binding. Places that are free are taken first.
+    pub(crate) place: u32,
 }
 
 impl BindingChange {
@@ -103,20 +96,24 @@ impl BindingChange {
             group: Arc::clone(group),
             verb,
             mark,
-            part: id / GROUPS_OF_A_PART,
+            place: id,
         }
     }
 }
 
 #[cfg(test)]
 impl BindingChange {
-    /// Of the first link, in the first part.
+    /// Of the first link, in the first place.
     pub(crate) fn bind(group: &str) -> Self {
         Self::new(&group.into(), 0, (Verb::Bind, 0))
     }
 
     pub(crate) fn unbind(group: &str) -> Self {
         Self::new(&group.into(), 0, (Verb::Unbind, 0))
+    }
+
+    pub(crate) fn at(self, place: u32) -> Self {
+        Self { place, ..self }
     }
 }
 

@@ -116,6 +116,12 @@ records! {
          many. Written once for a layer.",
         "With a few hundred groups: nothing. Else grant the rights that README lists, or raise the limit \
          that the text names.";
+    BoundTogether = "bound_together", Warn, "channel_layer::broker",
+        "The broker does not let the layer make an exchange more for each 1,000 of its groups; the text says \
+         why. All are bound to one, and the layer has connected again for it. Written once for a layer.",
+        "With some thousand groups: nothing. Else grant the rights that README lists, or raise the limit \
+         that the text names: RabbitMQ 4 takes long to delete very many bindings of one exchange, and does \
+         nothing else for others meanwhile.";
     BoundAgain = "bound_again", Warn, "channel_layer::broker",
         "The groups exchange did not route to the queue of this process any more, and the groups are \
          bound again; messages to groups were missed since. The text says how it was noticed.",

@@ -12,7 +12,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-pub(crate) use crate::groups::{BindingChange, Earlier, Mark, Part, Verb};
+pub(crate) use crate::groups::{BindingChange, Earlier, Mark, Verb};
 use crate::log::RecordId;
 use crate::wire::{self, Decoded, OwnedRecipient};
 
@@ -157,7 +157,7 @@ pub(crate) trait Broker: Send + Sync {
     /// Void if `generation` is over.
     fn resume(&self, generation: Generation, count: usize);
 
-    /// Changes bindings, in this order for each group. Void if `epoch` is over: the next one asks by
+    /// Changes bindings, of each at most one at a time. Void if `epoch` is over: the next one asks by
     /// [`Host::bind_all`].
     fn change_bindings(&self, epoch: BindingEpoch, changes: Vec<BindingChange>);
 

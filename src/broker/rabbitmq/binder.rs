@@ -1,10 +1,11 @@
 //! Changes which groups are routed to the own queue, many at once.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -21,16 +22,15 @@ use super::failure::{describe, is_not_allowed, is_out_of_channels};
 use super::in_flight::{InFlight, poll_once};
 use super::io_thread::{Turn, Work};
 use super::lanes::{LANES, LaneId, Lanes, Step};
-use super::parts::{Admission, Parts};
-use super::private_exchange::part_name;
-use crate::broker::{BindingChange, BindingEpoch, Host, Mark, Part, Verb};
+use super::parts::{Admission, Errand, Made, Part, Parts, part_name};
+use crate::broker::{BindingChange, BindingEpoch, Host, Mark, Verb};
 use crate::sync::Mutex;
 
 /// What groups are bound to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Destination {
-    /// The private exchange of the layer.
-    Exchange(ShortString),
+    /// The private exchange of the layer; and which parts it has, if it may have some.
+    Exchange(ShortString, Option<Made>),
     /// The own queue.
     Queue(ShortString),
 }
@@ -77,9 +77,8 @@ impl LaneLimit {
 /// What goes over a lane.
 #[derive(Debug, Clone)]
 enum Task {
-    /// A part of the private exchange is made.
-    Make(Part),
-    Change(BindingChange),
+    Errand(Errand),
+    Change(Part, BindingChange),
 }
 
 /// What the broker was asked.
@@ -99,6 +98,9 @@ pub(super) struct Binder {
     exchange: ShortString,
     limit: Arc<LaneLimit>,
     parts: Parts<BindingChange>,
+    /// How often the parts are looked for, and when next.
+    look_every: Duration,
+    look_at: Instant,
     lanes: Lanes<Task>,
     opened: Opened,
     in_flight: InFlight<Question, BoxFuture<'static, Answer>>,
@@ -119,16 +121,24 @@ impl Binder {
         (limit, most): (Arc<LaneLimit>, usize),
         destination: Destination,
         exchange: ShortString,
+        look_every: Duration,
     ) -> Self {
         let opened = Opened::default();
         opened.0.lock().insert(0, channel);
+        let now = Instant::now();
+        let made = match &destination {
+            Destination::Exchange(_, made) => made.clone(),
+            Destination::Queue(_) => None,
+        };
         Self {
             link: Arc::downgrade(link),
             destination,
             exchange,
             limit,
-            parts: Parts::new(),
-            lanes: Lanes::new(most, Instant::now()),
+            parts: Parts::new(made),
+            look_every,
+            look_at: now + look_every,
+            lanes: Lanes::new(most, now),
             opened,
             in_flight: InFlight::new(),
             done: Vec::new(),
@@ -150,19 +160,15 @@ impl Binder {
 
     /// Takes a change on, which the next poll sends on its way.
     pub(super) fn submit(&mut self, change: BindingChange) {
-        let part = match self.destination {
-            Destination::Exchange(_) => change.part,
-            Destination::Queue(_) => 0,
-        };
-        match self.parts.admit(part, change) {
-            Admission::Now(change) => self.lanes.push(Task::Change(change)),
-            Admission::Make => self.lanes.push(Task::Make(part)),
-            Admission::Later => {}
+        match self.parts.admit(change.place, change) {
+            Admission::Now(part, change) => self.lanes.push(Task::Change(part, change)),
+            Admission::First(errand) => self.lanes.push(Task::Errand(errand)),
+            Admission::Waits => {}
         }
     }
 
-    /// Does what can be done now, and appends to `done` what the broker has done. Pending if that is
-    /// nothing, and something will be.
+    /// Does what can be done now, and appends to `done` what the broker has done. Pending if it has answered
+    /// nothing, and will.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -173,9 +179,11 @@ impl Binder {
         self.in_flight
             .drain(|question, answer| answers.push((question, answer)));
         let now = Instant::now();
+        let has_answered = !answers.is_empty();
         for (question, answer) in answers {
             self.answered(question, answer, now);
         }
+        self.look_for_parts(now);
         while self.failed.is_none()
             && self.not_sent.is_none()
             && let Some(step) = self.lanes.next(now)
@@ -189,11 +197,28 @@ impl Binder {
             done.append(&mut self.done);
             return Poll::Ready(Err(error));
         }
-        if self.done.is_empty() && self.unfinished() > 0 {
+        if self.done.is_empty() && !has_answered && self.unfinished() > 0 {
             return Poll::Pending;
         }
         done.append(&mut self.done);
         Poll::Ready(Ok(()))
+    }
+
+    /// A part that is gone has taken its bindings with it, and no probe goes over it.
+    fn look_for_parts(&mut self, now: Instant) {
+        if now < self.look_at {
+            return;
+        }
+        self.look_at = now + self.look_every;
+        for errand in self.parts.look() {
+            self.lanes.push(Task::Errand(errand));
+        }
+    }
+
+    /// When to poll again even if nothing happens.
+    fn next_look(&self) -> Option<Instant> {
+        let parts = self.parts.look().next().map(|_| self.look_at);
+        parts.into_iter().chain(self.lanes.next_look()).min()
     }
 
     fn act(&mut self, step: Step<Task>, now: Instant) {
@@ -275,10 +300,11 @@ impl Binder {
     fn passed(&mut self, id: LaneId, now: Instant) {
         for task in self.lanes.passed(id, now) {
             match task {
-                Task::Change(change) => self.done.push(change),
-                Task::Make(part) => {
-                    for change in self.parts.made(part) {
-                        self.lanes.push(Task::Change(change));
+                Task::Change(_, change) => self.done.push(change),
+                Task::Errand(errand) => {
+                    let (part, waited) = self.parts.done(errand);
+                    for change in waited {
+                        self.lanes.push(Task::Change(part, change));
                     }
                 }
             }
@@ -295,30 +321,29 @@ impl Binder {
     /// Sends what has no answer of its own: lapin has written it after one poll.
     fn send(&self, channel: &Channel, task: Task) -> lapin::Result<()> {
         match (task, &self.destination) {
-            (Task::Change(change), Destination::Exchange(private)) => {
-                self.change(channel, private, change)
+            (Task::Change(part, change), Destination::Exchange(private, _)) => {
+                self.change(channel, short(&part_name(private.as_str(), part))?, change)
             }
-            (Task::Change(change), Destination::Queue(queue)) => {
+            (Task::Change(_, change), Destination::Queue(queue)) => {
                 self.change_directly(channel, queue.clone(), change)
             }
-            (Task::Make(part), Destination::Exchange(private)) => make(channel, private, part),
-            // A queue has no parts.
-            (Task::Make(_), Destination::Queue(_)) => Ok(()),
+            (Task::Errand(Errand::Make(part)), Destination::Exchange(private, _)) => {
+                make(channel, private, short(&part_name(private.as_str(), part))?)
+            }
+            (Task::Errand(Errand::Find(part)), Destination::Exchange(private, _)) => {
+                find(channel, short(&part_name(private.as_str(), part))?)
+            }
+            (Task::Errand(_), Destination::Queue(_)) => unreachable!("a queue has no parts"),
         }
     }
 
     fn change(
         &self,
         channel: &Channel,
-        private: &ShortString,
+        part: ShortString,
         change: BindingChange,
     ) -> lapin::Result<()> {
-        let (Ok(key), Some(part)) = (
-            ShortString::try_new(&*change.group),
-            part_of(private, change.part),
-        ) else {
-            return Ok(());
-        };
+        let key = short(&change.group)?;
         let (exchange, arguments) = (self.exchange.clone(), marked(change.mark));
         match change.verb {
             Verb::Bind => {
@@ -338,9 +363,7 @@ impl Binder {
         queue: ShortString,
         change: BindingChange,
     ) -> lapin::Result<()> {
-        let Ok(key) = ShortString::try_new(&*change.group) else {
-            return Ok(());
-        };
+        let key = short(&change.group)?;
         let (exchange, arguments) = (self.exchange.clone(), marked(change.mark));
         match change.verb {
             Verb::Bind => {
@@ -353,29 +376,34 @@ impl Binder {
     }
 }
 
-/// The name of a part.
-fn part_of(private: &ShortString, part: Part) -> Option<ShortString> {
-    match part {
-        0 => Some(private.clone()),
-        part => ShortString::try_new(part_name(private.as_str(), part)).ok(),
-    }
-}
-
-/// Makes a part, which routes all to the private exchange, and which the broker deletes with that; or does
-/// nothing where it is there.
-fn make(channel: &Channel, private: &ShortString, part: Part) -> lapin::Result<()> {
-    let Some(name) = part_of(private, part) else {
-        return Ok(());
-    };
+/// Makes a part, which routes all to the private exchange, and which the broker deletes with that.
+fn make(channel: &Channel, private: &ShortString, part: ShortString) -> lapin::Result<()> {
     let flags = ExchangeDeclareOptions {
         auto_delete: true,
         nowait: true,
         ..Default::default()
     };
     let none = FieldTable::default();
-    written(channel.exchange_declare(name.clone(), ExchangeKind::Fanout, flags, none.clone()))?;
+    written(channel.exchange_declare(part.clone(), ExchangeKind::Fanout, flags, none.clone()))?;
     let flags = ExchangeBindOptions { nowait: true };
-    written(channel.exchange_bind(private.clone(), name, "".into(), flags, none))
+    written(channel.exchange_bind(private.clone(), part, "".into(), flags, none))
+}
+
+/// The broker closes `channel` where a part is not there.
+fn find(channel: &Channel, part: ShortString) -> lapin::Result<()> {
+    let flags = ExchangeDeclareOptions {
+        passive: true,
+        nowait: true,
+        ..Default::default()
+    };
+    let none = FieldTable::default();
+    written(channel.exchange_declare(part, ExchangeKind::Fanout, flags, none))
+}
+
+/// Names of groups and of queues fit, and so do those of parts.
+fn short(name: &str) -> lapin::Result<ShortString> {
+    ShortString::try_new(name)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()).into())
 }
 
 /// Gives lapin a method that it writes at its first poll.
@@ -442,7 +470,7 @@ impl Work for Binding {
         }
         Ok(Turn {
             has_written: std::mem::take(&mut self.binder.has_written),
-            due: self.binder.lanes.next_look(),
+            due: self.binder.next_look(),
             ..Turn::default()
         })
     }

@@ -467,7 +467,10 @@ impl Owner {
             match self.route_privately(link, &plan, workers).await {
                 Ok(private) => {
                     return Ok(Some(Routing {
-                        destination: Destination::Exchange(short(&plan.exchange)?),
+                        destination: Destination::Exchange(
+                            short(&plan.exchange)?,
+                            self.private.parts(),
+                        ),
                         earlier: plan.earlier,
                         probe_key: probe_key(&plan.exchange).into(),
                         private: Some(private),
@@ -644,7 +647,13 @@ impl Owner {
                     }
                 },
             )
-            .await?;
+            .await;
+        let binder = match binder {
+            Err(failure) if failure.kind == Kind::Refused && outlives && link.stands() => {
+                return Err(self.refused_a_part(failure));
+            }
+            binder => binder?,
+        };
         if !bound.is_empty() {
             host.bindings_changed(self.epoch, bound);
         }
@@ -652,6 +661,22 @@ impl Owner {
         let binding = Binding::new(binder, self.epoch, later, self.shared.host.clone());
         let binding = io_thread::run(link.io_thread(), binding);
         Ok((workers.spawn(Role::Binder(self.epoch), binding), channels))
+    }
+
+    /// What is bound with the private exchange was refused: for a part, the first time. Then the next link
+    /// does without.
+    fn refused_a_part(&mut self, failure: Failure) -> Failure {
+        if !self.private.do_without_parts() {
+            return failure;
+        }
+        self.log(
+            RecordId::BoundTogether,
+            format!(
+                "all groups are bound to one exchange, since another one could not be made: {}",
+                failure.why
+            ),
+        );
+        Failure::passing(failure.why)
     }
 
     /// Starts a consumer on `channel`. `repeated` messages will come once more.
@@ -717,11 +742,8 @@ impl Owner {
         &mut self,
         session: &mut Session,
     ) -> Result<(AbortHandle, Opened), Failure> {
-        for channel in session.binder_channels.take() {
-            if channel.status().connected() {
-                self.topology.close(&channel, "bound again").await?;
-            }
-        }
+        let channels = &session.binder_channels;
+        self.topology.close_all(channels, "bound again").await?;
         let channel = self.topology.declare_exchange(&session.link).await?;
         self.shared.declared.send_modify(|count| *count += 1);
         // Its bindings, or those to it, are not what they were.

@@ -17,8 +17,12 @@ use std::time::{Duration, Instant};
 /// The most lanes. More than 32 were not faster on any version of RabbitMQ.
 pub(super) const LANES: usize = 32;
 
-/// How many changes one lane may have under way. The broker does some thousand in a second.
+/// How many changes one lane may have under way, if there may be others. The broker does some thousand in a
+/// second, and callers have some thousand under way: so they fill all lanes.
 const WINDOW: usize = 64;
+
+/// How many if it is the only one.
+const WINDOW_ALONE: usize = 256;
 
 /// At most so many changes before the next barrier.
 const CHUNK: usize = 32;
@@ -84,8 +88,8 @@ impl<T> Lane<T> {
         self.used >= WORN
     }
 
-    fn has_room(&self) -> bool {
-        self.state == State::Open && !self.is_worn() && self.under_way.len() < WINDOW
+    fn has_room(&self, window: usize) -> bool {
+        self.state == State::Open && !self.is_worn() && self.under_way.len() < window
     }
 
     fn is_idle(&self) -> bool {
@@ -135,9 +139,13 @@ impl<T: Clone> Lanes<T> {
         if self.waiting.is_empty() {
             return None;
         }
+        let window = match self.most {
+            1 => WINDOW_ALONE,
+            _ => WINDOW,
+        };
         let lanes = self.lanes.iter_mut();
         let lane = lanes
-            .filter(|lane| lane.has_room() && lane.unbarred < CHUNK)
+            .filter(|lane| lane.has_room(window) && lane.unbarred < CHUNK)
             .min_by_key(|lane| lane.under_way.len())?;
         let change = self.waiting.pop_front()?;
         lane.under_way.push_back(change.clone());
@@ -286,11 +294,31 @@ mod tests {
     }
 
     #[test]
+    fn a_lane_that_is_the_only_one_has_more_under_way() {
+        let now = Instant::now();
+        let under_way = |most| {
+            let mut lanes = filled(most, 2 * WINDOW_ALONE as u32, now);
+            let steps = steps(&mut lanes, now);
+            let sent = steps.iter().filter(|step| matches!(step, Step::Send(..)));
+            sent.count()
+        };
+        assert_eq!(under_way(1), WINDOW_ALONE);
+        assert_eq!(under_way(2), WINDOW);
+    }
+
+    #[test]
     fn a_connection_that_allows_no_more_channels_is_not_asked_again() {
         let now = Instant::now();
-        let mut lanes = filled(LANES, WINDOW as u32 * 4, now);
+        let mut lanes = filled(LANES, WINDOW_ALONE as u32 * 2, now);
         assert_eq!(steps(&mut lanes, now).last(), Some(&Step::Open(1)));
         assert!(lanes.not_opened(1));
+        let more = steps(&mut lanes, now);
+        let sent = more.iter().filter(|step| matches!(step, Step::Send(..)));
+        assert_eq!(
+            sent.count(),
+            WINDOW_ALONE - WINDOW,
+            "it is the only one now"
+        );
         assert_eq!(steps(&mut lanes, now), []);
         assert_eq!(lanes.passed(0, now).len(), CHUNK);
         let more = steps(&mut lanes, now);
@@ -385,7 +413,8 @@ mod tests {
                         Step::Send(id, change) => {
                             let lane = sent.get_mut(&id).expect("an open lane");
                             lane.push_back(change);
-                            prop_assert!(lane.len() <= WINDOW);
+                            let window = if most == 1 { WINDOW_ALONE } else { WINDOW };
+                            prop_assert!(lane.len() <= window);
                         }
                         Step::Bar(id) | Step::Close(id) => {
                             let before = sent.get(&id).expect("an open lane").back().copied();

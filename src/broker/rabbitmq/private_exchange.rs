@@ -8,6 +8,8 @@
 //! groups --(each group)--> part ----> private exchange --(!keeper)--> keeper
 //! ```
 //!
+//! There are parts where there are many groups ([`parts`](super::parts)).
+//!
 //! All of these are deleted by the broker itself: the intake with the last binding from it, the keeper
 //! [`KEPT_FOR`] after its consumer is gone, and then the private exchange with its parts and all bindings to
 //! them. Names are
@@ -19,7 +21,8 @@
 
 use std::time::Duration;
 
-use crate::broker::{Earlier, Mark, Part};
+use super::parts::{Made, part_name};
+use crate::broker::{Earlier, Mark};
 
 /// How long the bindings outlive a connection.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(60);
@@ -31,11 +34,6 @@ pub(super) const KEEPER_KEY: &str = "!keeper";
 /// No group can have it, for its `!`.
 pub(super) fn probe_key(destination: &str) -> String {
     format!("!{destination}")
-}
-
-/// The name of a part of `exchange` but the first, which is the exchange itself.
-pub(super) fn part_name(exchange: &str, part: Part) -> String {
-    format!("{exchange}.part.{part}")
 }
 
 /// What one link declares.
@@ -71,6 +69,10 @@ pub(super) struct PrivateExchange {
     prefix: String,
     /// The exchange that the next link may use, and its last mark.
     kept: Option<(String, Mark)>,
+    /// The parts of that exchange.
+    made: Made,
+    /// The broker has refused a part.
+    is_whole: bool,
     intakes: Vec<Intake>,
     /// Exchanges that may have been declared, and bound to nothing: the broker never deletes such.
     unfinished: Vec<String>,
@@ -83,6 +85,8 @@ impl PrivateExchange {
         Self {
             prefix: format!("{queue}.groups"),
             kept: None,
+            made: Made::default(),
+            is_whole: false,
             intakes: Vec::new(),
             unfinished: Vec::new(),
             named: 0,
@@ -158,7 +162,24 @@ impl PrivateExchange {
 
     /// The exchange is gone, or its bindings are: the next one is another.
     pub(super) fn is_lost(&mut self) {
-        self.kept = None;
+        let made = std::mem::take(&mut self.made);
+        if let Some((exchange, _)) = self.kept.take() {
+            let parts = made.unconfirmed().into_iter();
+            self.unfinished
+                .extend(parts.map(|part| part_name(&exchange, part)));
+        }
+    }
+
+    /// The parts of the exchange, if it may have some.
+    pub(super) fn parts(&self) -> Option<Made> {
+        (!self.is_whole).then(|| self.made.clone())
+    }
+
+    /// The broker has refused a part: from now on there is none, and the next exchange is another. False if
+    /// there was none before.
+    pub(super) fn do_without_parts(&mut self) -> bool {
+        self.is_lost();
+        !std::mem::replace(&mut self.is_whole, true)
     }
 
     /// What may route to other queues than `queue`, which the broker may not have deleted.

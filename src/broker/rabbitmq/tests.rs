@@ -356,10 +356,7 @@ async fn each_part_of_many_groups_routes_here_and_outlives_a_lost_connection() {
     let options = [("groups_exchange", exchange.as_str())];
     let peer = Peer::ready(&proxy.opener(), &options).await;
     let names: Vec<_> = (0..40).map(|number| format!("g{number}")).collect();
-    let in_part = |(name, part): (&String, u32)| BindingChange {
-        part,
-        ..BindingChange::bind(name)
-    };
+    let in_part = |(name, part): (&String, u32)| BindingChange::bind(name).at(1000 * part);
     let bind: Vec<_> = names.iter().zip((0..4).cycle()).map(in_part).collect();
     peer.broker.change_bindings(1, bind.clone());
     for bind in &bind {
@@ -399,7 +396,9 @@ async fn each_part_of_many_groups_routes_here_and_outlives_a_lost_connection() {
             Outcome::Confirmed
         );
     }
-    assert!(peer.delivered(0).await.is_empty());
+    let token = peer.send(to(&peer.queue), b"last");
+    assert_eq!(peer.outcome(token).await, Outcome::Confirmed);
+    assert_eq!(peer.delivered(1).await, [b"last"]);
     peer.close(SECOND).await;
 }
 

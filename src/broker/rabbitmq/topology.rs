@@ -15,7 +15,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 use tokio::time::timeout;
 
-use super::binder::{Binder, Destination, LaneLimit};
+use super::binder::{Binder, Destination, LaneLimit, Opened};
 use super::connect::Link;
 use super::failure::{Failure, is_access_refused, is_not_found, is_resource_locked};
 use super::own_queue::Look;
@@ -302,7 +302,7 @@ impl Topology {
         let (exchange, key) = (short(&self.exchange)?, short(key)?);
         let none = FieldTable::default();
         match destination.clone() {
-            Destination::Exchange(name) => {
+            Destination::Exchange(name, _) => {
                 let flags = ExchangeBindOptions::default();
                 self.answer(channel.exchange_bind(name, exchange, key, flags, none))
                     .await
@@ -365,7 +365,7 @@ impl Topology {
         let most = limit.for_connection(link.numbers(), OTHER_CHANNELS);
         let limit = (Arc::clone(limit), most);
         let exchange = short(&self.exchange)?;
-        let mut binder = Binder::new(link, channel, limit, destination, exchange);
+        let mut binder = Binder::new(link, channel, limit, destination, exchange, self.interval);
         link.keep(binder.opened());
         let mut done = Vec::new();
         for change in changes {
@@ -380,10 +380,26 @@ impl Topology {
             match polled {
                 Ok(Ok(())) if binder.unfinished() == 0 => return Ok(binder),
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(self.failure(&error)),
+                Ok(Err(error)) => {
+                    let channels = binder.opened();
+                    drop(binder);
+                    // It may fail with the connection, and the error is the better reason then.
+                    let _ = self.close_all(&channels, "not all could be bound").await;
+                    return Err(self.failure(&error));
+                }
                 Err(_) => return Err(Failure::silence(patience)),
             }
         }
+    }
+
+    /// Closes the AMQP channels of a binder that are open.
+    pub(super) async fn close_all(&self, channels: &Opened, why: &str) -> Result<(), Failure> {
+        for channel in channels.take() {
+            if channel.status().connected() {
+                self.close(&channel, why).await?;
+            }
+        }
+        Ok(())
     }
 
     /// What the broker answers, in time.

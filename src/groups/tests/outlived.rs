@@ -87,7 +87,7 @@ fn what_was_added_or_left_without_a_link_is_made_up_for() {
     let later = now + AFTER;
     assert_eq!(
         groups.connected(kept(1), later),
-        (vec![unmarked("g", 0), marked("new", 1)], vec![])
+        (vec![unmarked("g", 0), marked("new", 1).at(1)], vec![])
     );
     assert_eq!(groups.changed(&marked("new", 1), later), (vec![1], None));
     assert_eq!(groups.changed(&unmarked("g", 0), later), (vec![], None));
@@ -110,8 +110,8 @@ fn a_change_in_doubt_is_undone_under_its_own_mark_and_made_again_under_another()
         [
             unmarked("g", 0),
             marked("g", 1),
-            unmarked("binding", 0),
-            marked("binding", 1)
+            unmarked("binding", 0).at(1),
+            marked("binding", 1).at(1)
         ]
     );
     for change in &changes[..2] {
@@ -169,7 +169,7 @@ fn a_group_that_is_left_before_it_is_bound_is_unbound_when_its_time_has_come() {
     assert_eq!(groups.unbind_due(now + AFTER), []);
     assert_eq!(
         groups.changed(&bind("late"), now + AFTER),
-        (vec![], Some(unbind("late")))
+        (vec![], Some(unbind("late").at(1)))
     );
 }
 
@@ -202,7 +202,11 @@ fn groups_that_were_taken_over_are_bound_once_more_little_by_little() {
     }
     assert_eq!(
         renewed,
-        names.iter().map(|name| bind(name)).collect::<Vec<_>>()
+        names
+            .iter()
+            .zip(0..)
+            .map(|(name, place)| bind(name).at(place))
+            .collect::<Vec<_>>()
     );
     assert_eq!(groups.bound(), 25);
 }
@@ -260,55 +264,46 @@ fn a_group_that_is_left_while_it_is_bound_once_more_is_unbound_behind_that() {
     assert_eq!(groups.bound(), 1);
 }
 
-fn connected_with(count: u32, now: Instant) -> Groups<u64> {
-    let mut groups = Groups::new(None, Duration::ZERO);
+#[test]
+fn each_group_has_a_place_and_free_places_are_taken_first() {
+    let now = Instant::now();
+    let mut groups: Groups<u64> = Groups::new(None, Duration::ZERO);
     groups.connected(Earlier::Nothing, now);
-    for number in 0..count {
-        let changes = groups.add(&format!("g{number}"), A, now, None).changes;
-        let [change] = &changes[..] else {
-            panic!("{changes:?}");
-        };
-        assert_eq!(change.part, number / GROUPS_OF_A_PART);
-        groups.changed(change, now);
-    }
-    groups
-}
-
-#[test]
-fn many_groups_are_spread_over_parts_and_freed_places_are_used_again() {
-    let now = Instant::now();
-    let mut groups = connected_with(2 * GROUPS_OF_A_PART, now);
-    let of = |groups: &mut Groups<u64>, name: &str| groups.add(name, A, now, None).changes[0].part;
-    assert_eq!(of(&mut groups, "next"), 2);
-    let left = groups.discard("g5", A, now).changes;
-    assert_eq!((left[0].verb, left[0].part), (Verb::Unbind, 0));
+    let add = |groups: &mut Groups<u64>, name: &str| {
+        let change = groups.add(name, A, now, None).changes.remove(0);
+        groups.changed(&change, now);
+        change.place
+    };
+    let places = ["a", "b", "c"].map(|name| add(&mut groups, name));
+    assert_eq!(places, [0, 1, 2]);
+    let left = groups.discard("b", A, now).changes;
+    assert_eq!((left[0].verb, left[0].place), (Verb::Unbind, 1));
     groups.changed(&left[0], now);
-    assert_eq!(of(&mut groups, "other"), 0);
-    assert_eq!(of(&mut groups, "another"), 2);
+    assert_eq!(["d", "e"].map(|name| add(&mut groups, name)), [1, 3]);
 }
 
 #[test]
-fn a_group_stays_in_its_part_while_the_broker_may_have_a_binding_of_it() {
+fn a_group_keeps_its_place_over_a_lost_link() {
     let now = Instant::now();
-    let mut groups = connected_with(GROUPS_OF_A_PART + 1, now);
-    let name = format!("g{GROUPS_OF_A_PART}");
-    let unbind = groups.discard(&name, A, now).changes;
-    assert_eq!((unbind[0].verb, unbind[0].part), (Verb::Unbind, 1));
-    for number in 0..GROUPS_OF_A_PART {
-        let unbind = groups.discard(&format!("g{number}"), A, now).changes;
-        groups.changed(&unbind[0], now);
-    }
-    // The link is lost before the last was done. It is in doubt, and made up for where it may be.
+    let mut groups = with_a_bound_group(now);
+    groups.add("h", A, now, None);
+    groups.changed(&bind("h").at(1), now);
+    groups.discard("g", A, now);
+    let unbind = groups.unbind_due(now + AFTER);
+    groups.changed(&unbind[0], now);
+    // The link is lost before "h" is unbound: that is in doubt, and made up for.
+    groups.discard("h", A, now);
+    assert_eq!(groups.unbind_due(now + 2 * AFTER)[0].place, 1);
     groups.disconnected();
-    groups.add(&name, A, now, None);
-    let parts = |changes: &[BindingChange]| -> Vec<_> {
+    groups.add("h", A, now, None);
+    let places = |changes: &[BindingChange]| -> Vec<_> {
+        let changes = changes.iter();
         changes
-            .iter()
-            .map(|change| (change.verb, change.mark, change.part))
+            .map(|change| (change.verb, change.mark, change.place))
             .collect()
     };
     let changes = groups.connected(kept(1), now).0;
-    assert_eq!(parts(&changes), [(Verb::Unbind, 0, 1), (Verb::Bind, 1, 1)]);
+    assert_eq!(places(&changes), [(Verb::Unbind, 0, 1), (Verb::Bind, 1, 1)]);
     // Bound once more, too.
     groups.changed(&changes[1], now);
     groups.disconnected();
@@ -317,25 +312,32 @@ fn a_group_stays_in_its_part_while_the_broker_may_have_a_binding_of_it() {
     while let Some(due) = groups.next_renewal() {
         renewed.extend(groups.renew_due(due));
     }
-    assert_eq!(parts(&renewed), [(Verb::Bind, 1, 1)]);
+    assert_eq!(places(&renewed), [(Verb::Bind, 1, 1)]);
 }
 
-/// The broker: bindings by group and mark, and what each link has on its way.
+/// What tells a binding from others: its group, mark and place.
+type Identity = (String, Mark, u32);
+
+fn identity(change: &BindingChange) -> Identity {
+    (change.group.to_string(), change.mark, change.place)
+}
+
+/// The broker: what is bound, and what each link has on its way.
 #[derive(Default)]
 struct Broker {
-    bindings: BTreeSet<(String, Mark)>,
+    bindings: BTreeSet<Identity>,
     /// Of the link that stands.
     under_way: VecDeque<BindingChange>,
     /// Of links that are lost: done late, in their order, or never.
     late: VecDeque<BindingChange>,
     /// What a lost link had under way may be left: where it was done behind what made up for it, or that
     /// was lost too. It costs messages that nobody takes.
-    may_be_left: BTreeSet<(String, Mark)>,
+    may_be_left: BTreeSet<Identity>,
 }
 
 impl Broker {
     fn apply(&mut self, change: &BindingChange) {
-        let binding = (change.group.to_string(), change.mark);
+        let binding = identity(change);
         match change.verb {
             Verb::Bind => self.bindings.insert(binding),
             Verb::Unbind => self.bindings.remove(&binding),
@@ -343,7 +345,7 @@ impl Broker {
     }
 
     fn routes(&self, group: &str) -> bool {
-        self.bindings.iter().any(|(name, _)| name == group)
+        self.bindings.iter().any(|(name, ..)| name == group)
     }
 }
 
@@ -394,10 +396,7 @@ proptest! {
                         }
                     }
                     let rest = std::mem::take(&mut broker.under_way);
-                    let identities = rest.iter();
-                    let identities =
-                        identities.map(|change| (change.group.to_string(), change.mark));
-                    broker.may_be_left.extend(identities);
+                    broker.may_be_left.extend(rest.iter().map(identity));
                     broker.late.extend(rest);
                     vec![]
                 }
