@@ -51,5 +51,5 @@ class Admin:
 
     def set_application(self, name, value):
         """A setting that the broker reads whenever it needs it; the value that it had."""
-        return self.eval(f"Old = application:get_env(rabbit, {name}), "
-                         f"application:set_env(rabbit, {name}, {value}), element(2, Old).")
+        return self.eval(f"{{ok, Old}} = application:get_env(rabbit, {name}), "
+                         f"ok = application:set_env(rabbit, {name}, {value}), Old.")

@@ -109,6 +109,11 @@ class Case(unittest.TestCase):
         """Gives the broker, until the test ends, a setting for connections that are made from now on."""
         self.addCleanup(self.admin.set_application, name, self.admin.set_application(name, value))
 
+    def permit(self, configure, write, read):
+        """Gives `user` rights, until the test ends."""
+        self.addCleanup(self.admin.set_permissions, "user", ".*", ".*", ".*")
+        self.admin.set_permissions("user", configure, write, read)
+
     def open(self, vhost="asgi", user="guest", ready_ms=WAIT * 1000, **options):
         peer = Peer({"host": self.node.url(vhost, user), **options}, ready_ms)
         self.addCleanup(peer.close)

@@ -12,7 +12,7 @@ class LinkCase(Case):
         """The broker's processes for the connections of a layer: {"consume": ..., "publish": ...}."""
         listed = self.admin.eval("[{pid_to_list(P), N} || [{pid, P}, {client_properties, C}] <- "
                                  "rabbit_networking:connection_info_all([pid, client_properties]),"
-                                 ' {<<"connection_name">>, _, N} <- C].')
+                                 ' is_list(C), {<<"connection_name">>, _, N} <- C].')
         found = re.findall(rf'{{"(<[\d.]+>)",\s*<<"channel-layer {queue} (\w+)">>}}', listed)
         return {which: process for process, which in found}
 

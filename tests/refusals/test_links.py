@@ -41,7 +41,7 @@ class OneConnectionOfTwo(LinkCase):
 
     def refused_at_its_next_login(self, which):
         """A layer one of whose connections is ended, and whose user has another password since."""
-        self.admin.set_permissions("user", ".*", ".*", ".*")
+        self.permit(".*", ".*", ".*")
         peer, channel, queue = self.member(user="user", reconnect_max=0.5)
         self.admin.change_password("user", "other")
         self.addCleanup(self.admin.change_password, "user", "user")
@@ -86,7 +86,7 @@ class WhatIsBound(LinkCase):
     def test_a_right_to_write_that_is_missing_costs_no_connection(self):
         self.member()  # it declares the exchange
         for write in ("^(channels_.*|amq.default)$", "^(channels_.*|groups)$", "^channels_.*$"):
-            self.admin.set_permissions("user", ".*", write, ".*")
+            self.permit(".*", write, ".*")
             peers = [self.ready(user="user") for _ in range(6)]
             for peer in peers:
                 self.assert_logs(peer, "exchange_not_checked")
@@ -95,10 +95,10 @@ class WhatIsBound(LinkCase):
 
     def test_a_right_to_write_that_comes_back_is_probed_again(self):
         self.member()  # it declares the exchange
-        self.admin.set_permissions("user", ".*", "^(channels_.*|amq.default)$", ".*")
+        self.permit(".*", "^(channels_.*|amq.default)$", ".*")
         peer, channel, _ = self.member(user="user", heartbeat=1)
         self.assert_logs(peer, "exchange_not_checked")
-        self.admin.set_permissions("user", ".*", ".*", ".*")
+        self.permit(".*", ".*", ".*")
         self.eval('ok = rabbit_exchange:delete(X, false, <<"test">>), rabbit_exchange:declare(X, '
                   'direct, false, false, false, [], <<"test">>), ok.')
         self.assert_logs(peer, "bound_again")

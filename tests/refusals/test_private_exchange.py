@@ -2,6 +2,7 @@
 of it is lost is noticed and made again, and a broker that does not allow it is served without."""
 
 import re
+import time
 import unittest
 
 import rabbitmq
@@ -24,8 +25,8 @@ UNBIND = """
 # All in one, so that it is all of one moment.
 WHAT_THERE_IS = """
     [{e, Name} || X2 <- rabbit_exchange:list(V), {resource, _, _, Name} <- [element(2, X2)]] ++
-    [{q, Name, length(rabbit_amqqueue:consumers(Q))} || Q <- rabbit_amqqueue:list(V),
-        {resource, _, _, Name} <- [amqqueue:get_name(Q)]] ++
+    [{q, Name, Count} || Q <- rabbit_amqqueue:list(V), {resource, _, _, Name} <- [amqqueue:get_name(Q)],
+        Count <- [catch length(rabbit_amqqueue:consumers(Q))], is_integer(Count)] ++
     [{b, To, Key} || B <- rabbit_binding:list(V), {resource, _, _, <<"groups">>} <- [element(2, B)],
         Key <- [element(3, B)], {resource, _, _, To} <- [element(4, B)]].
 """
@@ -60,8 +61,12 @@ class There:
 
 
 class PrivateCase(LinkCase):
-    def there(self, queue):
-        return There(self.eval(WHAT_THERE_IS), queue)
+    def there(self, queue, vhost="asgi"):
+        return There(self.eval(WHAT_THERE_IS, vhost=vhost), queue)
+
+    def join(self, peer, channel, numbers):
+        for number in numbers:
+            self.assert_status("LAYER_OK", peer.ask("group-add", f"group-{number}", channel))
 
     def private(self, queue):
         """The one private exchange that a layer has, its intake and its keeper; and all there is."""
@@ -100,7 +105,7 @@ class PrivateCase(LinkCase):
         self.wait_lost(peer, generation)
 
     def user_member(self, **options):
-        self.admin.set_permissions("user", ".*", ".*", ".*")
+        self.permit(".*", ".*", ".*")
         return self.member(user="user", reconnect_max=0.5, **options)
 
 
@@ -151,8 +156,7 @@ class WhatOutlivesTheConnection(PrivateCase):
     def test_many_groups_are_spread_over_parts_which_outlive_a_connection_and_go_with_the_keeper(self):
         peer, channel, queue = self.member()
         groups = [f"group-{number}" for number in range(2500)]
-        for group in groups:
-            self.assert_status("LAYER_OK", peer.ask("group-add", group, channel))
+        self.join(peer, channel, range(2500))
         exchange, _, _, there = self.private(queue)
         self.assertEqual(sorted(there.parts), [f"{exchange}.part.{number}" for number in (1, 2)])
         bound = [len(there.groups(name)) for name in (exchange, *sorted(there.parts))]
@@ -229,6 +233,47 @@ class WhatAnAdminDeletes(PrivateCase):
                 self.assertEqual(there.groups(exchange), [f"group-{number}"])
                 self.assertEqual(len(there.intakes), 1)
 
+    def test_a_deleted_part_is_noticed_and_its_groups_are_bound_again(self):
+        peer, channel, queue = self.member(heartbeat=1)
+        self.join(peer, channel, range(1200))
+        before = self.private(queue)[0]
+        self.eval(DELETE.format(f"{before}.part.1") + ", ok.")
+        self.assert_logs(peer, BOUND_AGAIN)
+        self.wait_ready(peer)
+        for number in (0, 1100, 1199):
+            self.assert_hears(peer, channel, group=f"group-{number}")
+        self.assertEqual(self.value(peer, GENERATION), 1, "the queue stays")
+
+    def test_a_part_that_is_deleted_while_the_layer_is_away_is_not_made_without_its_groups(self):
+        peer, channel, queue = self.user_member(heartbeat=60)
+        self.join(peer, channel, range(1200))
+        before = self.private(queue)[0]
+        generation = self.value(peer, GENERATION)
+        self.keep_away(peer, queue)
+        self.eval(DELETE.format(f"{before}.part.1") + ", ok.")
+        self.let_in(peer, generation)
+        # What comes first to the part finds out.
+        peer.ask("group-add", "another", channel)
+        self.assert_logs(peer, BOUND_AGAIN)
+        self.wait_ready(peer)
+        for group in ("another", "group-1100", "group-1199"):
+            self.assert_hears(peer, channel, group=group)
+
+    def test_a_part_that_is_made_when_the_private_exchange_is_gone_does_not_stay(self):
+        peer, channel, queue = self.member(heartbeat=60)
+        self.join(peer, channel, range(999))
+        # The last probe comes 3 s after the first READY, and would find out before the part does.
+        time.sleep(4)
+        before = self.private(queue)[0]
+        self.eval(DELETE.format(before) + ", ok.")
+        peer.ask("group-add", "another", channel)
+        self.assert_logs(peer, BOUND_AGAIN)
+        self.wait_ready(peer)
+        self.assert_hears(peer, channel, group="another")
+        exchange, _, _, there = self.private(queue)
+        self.assertNotEqual(exchange, before)
+        self.assertEqual(there.parts, [f"{exchange}.part.1"])
+
     def test_a_groups_exchange_without_its_bindings_has_all_of_them_again(self):
         peer, channel, queue = self.member(heartbeat=1)
         before = self.private(queue)[0]
@@ -243,7 +288,7 @@ class WhatAnAdminDeletes(PrivateCase):
     def test_who_may_not_probe_takes_no_binding_for_granted(self):
         other, _, _ = self.member()
         peer, channel, queue = self.user_member()
-        self.admin.set_permissions("user", ".*", r"^(channels_.*|amq\.default)$", ".*")
+        self.permit(".*", r"^(channels_.*|amq\.default)$", ".*")
         generation = self.value(peer, GENERATION)
         self.keep_away(peer, queue)
         self.eval(GROUPS_ANEW)
@@ -302,25 +347,24 @@ class WhatAnAdminDeletes(PrivateCase):
 
 
 class ABrokerThatAllowsNone(PrivateCase):
-    def assert_bound_directly(self, peer, channel, queue):
+    def assert_bound_directly(self, peer, channel, queue, vhost="asgi"):
         self.lose(peer, queue)
         self.assert_hears(peer, channel)
         self.assertEqual(peer.records().count("bound_directly"), 1)
-        there = self.there(queue)
+        there = self.there(queue, vhost)
         self.assertEqual((there.exchanges, there.intakes), ([], []))
         self.assertEqual(there.groups(queue), ["room"])
 
     def test_with_a_part_of_the_rights_for_it_nothing_of_it_is_left(self):
         self.ready()  # it declares the groups exchange
         # The keeper and the exchange may be made, and not bound.
-        self.admin.set_permissions(
-            "user", ".*", r"^(groups|amq\.default|channels_[A-Za-z]{12})$", ".*")
+        self.permit(".*", r"^(groups|amq\.default|channels_[A-Za-z]{12})$", ".*")
         peer, channel, queue = self.member(user="user")
         self.assert_bound_directly(peer, channel, queue)
 
     def test_without_the_right_to_configure_it_groups_are_bound_to_the_queue(self):
         self.ready()  # it declares the groups exchange
-        self.admin.set_permissions("user", "^channels_[A-Za-z]{12}$", LEAST["write"], LEAST["read"])
+        self.permit("^channels_[A-Za-z]{12}$", LEAST["write"], LEAST["read"])
         peer, channel, queue = self.member(user="user", unbind_after=0)
         # One with and one without share the group, and each has each message once.
         other, far, _ = self.member()
@@ -338,11 +382,31 @@ class ABrokerThatAllowsNone(PrivateCase):
         self.assert_bound_directly(peer, channel, queue)
 
     def test_where_no_other_queue_may_be_made_groups_are_bound_to_the_queue(self):
-        queues = self.there("").queues
-        self.admin.set_vhost_limits("asgi", f'{{"max-queues":{queues + 1}}}')
-        self.addCleanup(self.admin.clear_vhost_limits, "asgi")
-        peer, channel, queue = self.member()
-        self.assert_bound_directly(peer, channel, queue)
+        # In a vhost of its own, since keepers of other layers come and go.
+        self.admin.set_vhost_limits("queues", '{"max-queues":1}')
+        self.addCleanup(self.admin.clear_vhost_limits, "queues")
+        peer, channel, queue = self.member(vhost="queues")
+        self.assert_bound_directly(peer, channel, queue, "queues")
+
+    def test_where_no_part_may_be_made_all_groups_are_bound_to_one_exchange(self):
+        self.ready()  # it declares the groups exchange
+        self.permit(r"^(?!.*\.part\.).*$", ".*", ".*")
+        peer, channel, queue = self.member(user="user", reconnect_max=0.5)
+        self.join(peer, channel, range(999))
+        self.assertNotIn("bound_together", peer.records())
+        peer.ask("group-add", "group-999", channel)
+        self.assert_logs(peer, "bound_together")
+        self.wait_ready(peer)
+        for lost in (False, True):
+            if lost:
+                self.lose(peer, queue)
+            self.assert_hears(peer, channel, group="group-999")
+            self.assert_hears(peer, channel, group="group-0")
+        self.assertEqual(peer.records().count("bound_together"), 1)
+        there = self.there(queue)
+        # Those of the first try go with their keepers.
+        self.assertEqual(there.parts, [])
+        self.assertIn(1001, [len(there.groups(exchange)) for exchange in there.exchanges])
 
     def test_a_user_with_few_channels_has_many_groups_bound_over_one(self):
         peer, channel, queue = self.user_member(heartbeat=1)

@@ -80,15 +80,13 @@ class ASizeLimitThatNoBodyIsDoubtfulFor(Case):
 
 
 class Rights(Case):
-    def permit(self, **changes):
-        rights = {**LEAST, **changes}
-        self.admin.set_permissions("user", rights["configure"], rights["write"], rights["read"])
+    def permit_least(self, **changes):
+        self.permit(**{**LEAST, **changes})
 
     def setUp(self):
-        self.permit()
+        self.permit_least()
         # The exchange is there, as another's.
         self.other = self.ready()
-        self.addCleanup(self.admin.set_permissions, "user", ".*", ".*", ".*")
 
     def joined(self, **options):
         peer = self.ready(user="user", heartbeat=1, **options)
@@ -105,7 +103,7 @@ class Rights(Case):
         self.assert_status("LAYER_OK", peer.ask("group-discard", "room", channel))
 
     def test_who_may_not_write_to_channels_may_do_all_else(self):
-        self.permit(write="^(channels_.*|groups)$")
+        self.permit_least(write="^(channels_.*|groups)$")
         peer, channel = self.joined()
         for number in range(3):
             self.assert_status("LAYER_REFUSED", peer.ask("send-json", channel, "{}"),
@@ -116,7 +114,7 @@ class Rights(Case):
         self.assertEqual(peer.ask("stat", "16")["value"], 1)
 
     def test_who_may_not_write_to_groups_may_do_all_else(self):
-        self.permit(write=r"^(channels_.*|amq\.default)$")
+        self.permit_least(write=r"^(channels_.*|amq\.default)$")
         peer, channel = self.joined()
         for number in range(3):
             self.assert_status("LAYER_REFUSED", peer.ask("group-send-json", "room", "{}"),
@@ -130,14 +128,14 @@ class Rights(Case):
         self.assertEqual(peer.ask("stat", "16")["value"], 1)
 
     def test_a_right_that_is_missing_costs_no_other_send_in_flight(self):
-        self.permit(write=r"^(channels_.*|amq\.default)$")
+        self.permit_least(write=r"^(channels_.*|amq\.default)$")
         told = self.storm(3000, 50, 0, "room", user="user")
         self.assertEqual(told["small"], {"LAYER_OK": 3000}, told)
         self.assertEqual(told["doubtful"], {"LAYER_REFUSED": 60}, told)
         self.assertEqual((told["arrived"], told["disordered"], told["generation"]), (3000, 0, 1))
 
     def test_a_right_that_stays_missing_costs_a_channel_now_and_then(self):
-        self.permit(write=r"^(channels_.*|amq\.default)$")
+        self.permit_least(write=r"^(channels_.*|amq\.default)$")
         peer = self.ready(user="user")
         errors = self.channel_errors()
         for _ in range(100):
@@ -153,12 +151,12 @@ class Rights(Case):
         def is_refused():
             return peer.ask("group-send-json", "room", '{"n":0}')["status"] == "LAYER_REFUSED"
         self.assertTrue(rabbitmq.wait_until(is_refused, WAIT))
-        self.permit()
+        self.permit_least()
         self.assertTrue(rabbitmq.wait_until(lambda: not is_refused(), WAIT))
         self.assertEqual(peer.ask("stat", "16")["value"], 1)
 
     def test_without_the_right_to_configure_an_exchange_that_is_missing_is_refused(self):
-        self.permit(write=".*")
+        self.permit_least(write=".*")
         self.assert_refused("configure", "groups2", user="user", groups_exchange="groups2")
 
 
@@ -171,6 +169,7 @@ class WhatWillNotPass(Case):
 
     def test_a_limit_of_queues_is_refused(self):
         self.admin.set_vhost_limits("queues", '{"max-queues":1}')
+        self.addCleanup(self.admin.clear_vhost_limits, "queues")
         self.ready(vhost="queues")
         self.assert_refused("406", "'queues'", vhost="queues")
 
