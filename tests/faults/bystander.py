@@ -22,6 +22,7 @@ class Bystander:
         self._connection.declare_queue(queue)
         self._lock = threading.Lock()
         self._worst, self._count = 0.0, 0
+        self._asked = None  # since when an answer is outstanding
         self._failure = None
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -36,11 +37,13 @@ class Bystander:
         self._connection.close()
 
     def take(self):
-        """The longest that an answer took since this was asked last, and how many there were."""
+        """The longest that an answer took since this was asked last, or has taken so far, and how many there
+        were; None for the first where there will be none any more, and why for the second."""
         with self._lock:
             if self._failure is not None:
-                raise self._failure
-            taken = self._worst, self._count
+                return None, self._failure
+            outstanding = 0.0 if self._asked is None else time.monotonic() - self._asked
+            taken = max(self._worst, outstanding), self._count
             self._worst, self._count = 0.0, 0
         return taken
 
@@ -50,10 +53,13 @@ class Bystander:
                 if self._ends.wait(PAUSE):
                     return
                 began = time.monotonic()
+                with self._lock:
+                    self._asked = began
                 self._connection.set_deadline(began + PATIENCE)
                 self._act(number)
                 took = time.monotonic() - began
                 with self._lock:
+                    self._asked = None
                     self._worst, self._count = max(self._worst, took), self._count + 1
         except (OSError, amqp.AmqpError) as error:
             with self._lock:
