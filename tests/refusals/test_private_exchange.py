@@ -245,19 +245,25 @@ class WhatAnAdminDeletes(PrivateCase):
         self.assertEqual(self.value(peer, GENERATION), 1, "the queue stays")
 
     def test_a_part_that_is_deleted_while_the_layer_is_away_is_not_made_without_its_groups(self):
-        peer, channel, queue = self.user_member(heartbeat=60)
-        self.join(peer, channel, range(1200))
-        before = self.private(queue)[0]
-        generation = self.value(peer, GENERATION)
-        self.keep_away(peer, queue)
-        self.eval(DELETE.format(f"{before}.part.1") + ", ok.")
-        self.let_in(peer, generation)
-        # What comes first to the part finds out.
-        peer.ask("group-add", "another", channel)
-        self.assert_logs(peer, BOUND_AGAIN)
-        self.wait_ready(peer)
-        for group in ("another", "group-1100", "group-1199"):
-            self.assert_hears(peer, channel, group=group)
+        for joins_while_away in (False, True):
+            with self.subTest(joins_while_away=joins_while_away):
+                peer, channel, queue = self.user_member(heartbeat=60, timeout=2)
+                self.join(peer, channel, range(1200))
+                before = self.private(queue)[0]
+                generation = self.value(peer, GENERATION)
+                self.keep_away(peer, queue)
+                self.eval(DELETE.format(f"{before}.part.1") + ", ok.")
+                # What comes first to the part finds out.
+                if joins_while_away:
+                    peer.ask("group-add", "another", channel)
+                    self.let_in(peer, generation)
+                else:
+                    self.let_in(peer, generation)
+                    peer.ask("group-add", "another", channel)
+                    self.assert_logs(peer, BOUND_AGAIN)
+                self.wait_ready(peer)
+                for group in ("another", "group-1100", "group-1199"):
+                    self.assert_hears(peer, channel, group=group)
 
     def test_a_part_that_is_made_when_the_private_exchange_is_gone_does_not_stay(self):
         peer, channel, queue = self.member(heartbeat=60)

@@ -652,6 +652,11 @@ impl Owner {
             Err(failure) if failure.kind == Kind::Refused && outlives && link.stands() => {
                 return Err(self.refused_a_part(failure));
             }
+            // A part that was there, or the exchange itself: the next one is another.
+            Err(failure) if failure.is_not_found && outlives => {
+                self.private.is_lost();
+                return Err(failure);
+            }
             binder => binder?,
         };
         if !bound.is_empty() {
