@@ -44,7 +44,12 @@ type Config struct {
 }
 
 // Layer is an open layer: one queue on the broker, with any number of channels. Close it in the end.
-type Layer struct {
+// Open makes it; a copy is the same layer.
+type Layer struct{ *layer }
+
+// layer is what all copies of a Layer share. It has the finalizer, so that C's layer is not freed
+// while there is a copy.
+type layer struct {
 	raw     rawLayer
 	sink    rawSink
 	file    *os.File
@@ -126,7 +131,7 @@ func Open(config Config) (*Layer, error) {
 		rawFreeSink(sink)
 		return nil, &Error{StatusInternal, "open", err.Error(), err}
 	}
-	l := &Layer{
+	l := &layer{
 		raw:          raw,
 		sink:         sink,
 		file:         file,
@@ -142,12 +147,12 @@ func Open(config Config) (*Layer, error) {
 	}
 	// The goroutine below refers to the layer until it is closed and all has ended; only then can
 	// this run, so that no call can meet a freed handle.
-	runtime.SetFinalizer(l, (*Layer).free)
+	runtime.SetFinalizer(l, (*layer).free)
 	go l.pump(conn, config)
-	return l, nil
+	return &Layer{l}, nil
 }
 
-func (l *Layer) free() {
+func (l *layer) free() {
 	rawFree(l.raw)
 	rawFreeSink(l.sink)
 }
@@ -212,7 +217,7 @@ func runHook(happening func()) {
 }
 
 // happen hands an event to the user's goroutine.
-func (l *Layer) happen(happening func()) {
+func (l *layer) happen(happening func()) {
 	select {
 	case l.happenings <- happening:
 	default:
@@ -222,7 +227,7 @@ func (l *Layer) happen(happening func()) {
 
 // pump takes what the library tells, in one call however much it is, and rests in Go's poller, not
 // in a thread, while there is nothing.
-func (l *Layer) pump(conn syscall.RawConn, config Config) {
+func (l *layer) pump(conn syscall.RawConn, config Config) {
 	ended := false
 	for !ended {
 		// The poller tells a descriptor's changes, so all that is due has to be run each time.
@@ -255,7 +260,7 @@ func (l *Layer) pump(conn syscall.RawConn, config Config) {
 	l.file.Close()
 }
 
-func (l *Layer) setDeadline(at time.Time) {
+func (l *layer) setDeadline(at time.Time) {
 	if err := l.file.SetReadDeadline(at); err != nil {
 		select {
 		case <-l.ended: // by a second Close: the file is closed
@@ -265,7 +270,7 @@ func (l *Layer) setDeadline(at time.Time) {
 	}
 }
 
-func (l *Layer) take(events []rawEvent, config Config) {
+func (l *layer) take(events []rawEvent, config Config) {
 	l.calls.resolve(events)
 	for i := range events {
 		event := &events[i]
@@ -291,7 +296,7 @@ func (l *Layer) take(events []rawEvent, config Config) {
 	}
 }
 
-func (l *Layer) changeState() {
+func (l *layer) changeState() {
 	l.mu.Lock()
 	close(l.stateChanged)
 	l.stateChanged = make(chan struct{})
@@ -303,7 +308,7 @@ func (l *Layer) changeState() {
 // WaitReady waits until both connections stand and every group is bound. It fails with ErrRefused at
 // once where every host refuses us.
 func (l *Layer) WaitReady(ctx context.Context) error {
-	defer runtime.KeepAlive(l)
+	defer runtime.KeepAlive(l.layer)
 	for {
 		l.mu.Lock()
 		changed := l.stateChanged
@@ -322,13 +327,13 @@ func (l *Layer) WaitReady(ctx context.Context) error {
 
 // State gives the state now.
 func (l *Layer) State() (State, error) {
-	defer runtime.KeepAlive(l)
+	defer runtime.KeepAlive(l.layer)
 	return rawState(l.raw)
 }
 
 // Stat gives a counter or gauge, of a closed layer too.
 func (l *Layer) Stat(which Stat) (uint64, error) {
-	defer runtime.KeepAlive(l)
+	defer runtime.KeepAlive(l.layer)
 	value, err := rawStat(l.raw, which)
 	if which == StatEventsDropped {
 		value += l.droppedEvents.Load()
@@ -341,7 +346,7 @@ func (l *Layer) Stat(which Stat) (uint64, error) {
 // as the library runs them: what goroutines do with a message is not part of their time. Control
 // characters in a label's value, other than a line's end, are refused with ErrInvalid.
 func (l *Layer) Prometheus(labels map[string]string) (string, error) {
-	defer runtime.KeepAlive(l)
+	defer runtime.KeepAlive(l.layer)
 	pairs := make([]string, 0, len(labels))
 	for name, value := range labels {
 		pairs = append(pairs, name+`="`+labelEscapes.Replace(value)+`"`)
@@ -383,7 +388,7 @@ var labelEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 // NewChannel makes up a channel name, `<queue name>!<prefix><12 random letters>`. Nothing is
 // registered: a channel begins with its first message or receiver.
 func (l *Layer) NewChannel(prefix string) (string, error) {
-	defer runtime.KeepAlive(l)
+	defer runtime.KeepAlive(l.layer)
 	if err := checkText("new channel", prefix); err != nil {
 		return "", err
 	}
@@ -395,7 +400,7 @@ func (l *Layer) NewChannel(prefix string) (string, error) {
 // option timeout, and is bound on reconnection. It expires once nobody has received from the channel,
 // nor added it again, for option group_expiry.
 func (l *Layer) GroupAdd(ctx context.Context, group, channel string) error {
-	defer runtime.KeepAlive(l)
+	defer runtime.KeepAlive(l.layer)
 	if err := checkText("group add", group, channel); err != nil {
 		return err
 	}
@@ -416,7 +421,7 @@ func (l *Layer) GroupAdd(ctx context.Context, group, channel string) error {
 
 // GroupDiscard removes a channel of this layer from a group. It never waits.
 func (l *Layer) GroupDiscard(group, channel string) error {
-	defer runtime.KeepAlive(l)
+	defer runtime.KeepAlive(l.layer)
 	if err := checkText("group discard", group, channel); err != nil {
 		return err
 	}
@@ -428,7 +433,7 @@ func (l *Layer) GroupDiscard(group, channel string) error {
 // option timeout where ctx has no deadline; whatever it returns, the layer is closed, or goes on
 // closing by itself. A second call does no harm.
 func (l *Layer) Close(ctx context.Context) error {
-	defer runtime.KeepAlive(l)
+	defer runtime.KeepAlive(l.layer)
 	timeout := l.timeout
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = time.Until(deadline)

@@ -79,45 +79,53 @@ func (l *Layer) Handle(ctx context.Context, channel string, handler func(*Messag
 // subscription says why. A message that nobody took from the Go channel goes back.
 func (l *Layer) Messages(ctx context.Context, channel string) *Subscription {
 	messages := make(chan *Message)
-	s := &Subscription{C: messages, ended: make(chan struct{})}
-	go func() {
-		defer close(s.ended)
-		defer close(messages)
-		if s.err = checkText("receive", channel); s.err != nil {
+	s := &subscription{ended: make(chan struct{})}
+	go l.deliver(ctx, channel, messages, s)
+	return &Subscription{C: messages, subscription: s}
+}
+
+// deliver puts the messages of a channel into a Go channel.
+func (l *layer) deliver(ctx context.Context, channel string, messages chan<- *Message, s *subscription) {
+	defer close(s.ended)
+	defer close(messages)
+	if s.err = checkText("receive", channel); s.err != nil {
+		return
+	}
+	r := l.register(channel)
+	defer l.unregister(channel, r)
+	for {
+		if ctx.Err() != nil {
+			s.err = contextError(ctx, "receive on "+channel, "given up")
 			return
 		}
-		r := l.register(channel)
-		defer l.unregister(channel, r)
-		for {
-			if ctx.Err() != nil {
-				s.err = contextError(ctx, "receive on "+channel, "given up")
-				return
-			}
-			message, err := l.next(ctx, channel, r)
-			if err != nil {
-				s.err = err
-				return
-			}
-			select {
-			case messages <- message:
-			case <-ctx.Done():
-				l.giveBack(channel, message, r)
-				s.err = contextError(ctx, "receive on "+channel, "given up")
-				return
-			case <-l.ended:
-				s.err = newError("receive on "+channel, StatusClosed, "the layer is closed")
-				return
-			}
+		message, err := l.next(ctx, channel, r)
+		if err != nil {
+			s.err = err
+			return
 		}
-	}()
-	return s
+		select {
+		case messages <- message:
+		case <-ctx.Done():
+			l.giveBack(channel, message, r)
+			s.err = contextError(ctx, "receive on "+channel, "given up")
+			return
+		case <-l.ended:
+			s.err = newError("receive on "+channel, StatusClosed, "the layer is closed")
+			return
+		}
+	}
 }
 
 // Subscription is the messages of a channel.
 type Subscription struct {
 	// C gives the messages, in order.
-	C     <-chan *Message
-	err   error
+	C <-chan *Message
+	*subscription
+}
+
+// subscription is what all copies of a Subscription share.
+type subscription struct {
+	err   error // to be read once ended is closed
 	ended chan struct{}
 }
 
@@ -130,7 +138,7 @@ func (s *Subscription) Err() error {
 // ChannelDiscard gives a channel of this layer up, for instance because its client went away: drops
 // its memberships and its messages, and ends its receivers with ErrCancelled. It never waits.
 func (l *Layer) ChannelDiscard(channel string) error {
-	defer runtime.KeepAlive(l)
+	defer runtime.KeepAlive(l.layer)
 	if err := checkText("channel discard", channel); err != nil {
 		return err
 	}
@@ -154,7 +162,7 @@ func (l *Layer) ChannelDiscard(channel string) error {
 // --- how ----------------------------------------------------------------------------------------
 
 // pull takes the next message, if there is one.
-func (l *Layer) pull(channel string) (*Message, error) {
+func (l *layer) pull(channel string) (*Message, error) {
 	defer runtime.KeepAlive(l)
 	if l.stashed.Load() != 0 && !l.closing.Load() {
 		if message := l.unstash(channel); message != nil {
@@ -165,7 +173,7 @@ func (l *Layer) pull(channel string) (*Message, error) {
 }
 
 // next waits for the next message.
-func (l *Layer) next(ctx context.Context, channel string, r *receiver) (*Message, error) {
+func (l *layer) next(ctx context.Context, channel string, r *receiver) (*Message, error) {
 	for {
 		if l.isDiscarded(r) {
 			return nil, newError("receive on "+channel, StatusCancelled, "the channel was discarded")
@@ -183,7 +191,7 @@ func (l *Layer) next(ctx context.Context, channel string, r *receiver) (*Message
 }
 
 // wait returns once it is worth looking again, or with an error once ctx has ended.
-func (l *Layer) wait(ctx context.Context, channel string, r *receiver) error {
+func (l *layer) wait(ctx context.Context, channel string, r *receiver) error {
 	defer runtime.KeepAlive(l)
 	token := l.calls.add(call{op: "receive on", name: channel, wake: r})
 	number, err := rawWake(l.raw, l.sink, channel, token)
@@ -205,7 +213,7 @@ func (l *Layer) wait(ctx context.Context, channel string, r *receiver) error {
 	return err
 }
 
-func (l *Layer) register(channel string) *receiver {
+func (l *layer) register(channel string) *receiver {
 	r := &receiver{wake: make(chan struct{}, 1)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -213,7 +221,7 @@ func (l *Layer) register(channel string) *receiver {
 	return r
 }
 
-func (l *Layer) unregister(channel string, r *receiver) {
+func (l *layer) unregister(channel string, r *receiver) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	state := l.stateOf(channel)
@@ -221,13 +229,13 @@ func (l *Layer) unregister(channel string, r *receiver) {
 	l.tidy(channel, state)
 }
 
-func (l *Layer) isDiscarded(r *receiver) bool {
+func (l *layer) isDiscarded(r *receiver) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return r.discarded
 }
 
-func (l *Layer) stateOf(channel string) *channelState {
+func (l *layer) stateOf(channel string) *channelState {
 	state := l.channels[channel]
 	if state == nil {
 		state = &channelState{receivers: make(map[*receiver]struct{})}
@@ -236,14 +244,14 @@ func (l *Layer) stateOf(channel string) *channelState {
 	return state
 }
 
-func (l *Layer) tidy(channel string, state *channelState) {
+func (l *layer) tidy(channel string, state *channelState) {
 	if len(state.stash) == 0 && len(state.receivers) == 0 {
 		delete(l.channels, channel)
 	}
 }
 
 // giveBack puts a message first in its channel, unless the channel was discarded since.
-func (l *Layer) giveBack(channel string, message *Message, r *receiver) {
+func (l *layer) giveBack(channel string, message *Message, r *receiver) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r.discarded {
@@ -259,7 +267,7 @@ func (l *Layer) giveBack(channel string, message *Message, r *receiver) {
 	}
 }
 
-func (l *Layer) unstash(channel string) *Message {
+func (l *layer) unstash(channel string) *Message {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	state := l.channels[channel]

@@ -87,7 +87,7 @@ type body struct {
 
 var results = sync.Pool{New: func() any { return make(chan error, 1) }}
 
-func (l *Layer) send(ctx context.Context, toGroup bool, name string, body body) error {
+func (l *layer) send(ctx context.Context, toGroup bool, name string, body body) error {
 	defer runtime.KeepAlive(l)
 	if err := checkText("send to", name, body.json); err != nil {
 		return err
@@ -118,7 +118,7 @@ func (l *Layer) send(ctx context.Context, toGroup bool, name string, body body) 
 	}
 }
 
-func (l *Layer) sendAsync(toGroup bool, name string, message any, done func(error)) error {
+func (l *layer) sendAsync(toGroup bool, name string, message any, done func(error)) error {
 	switch message := message.(type) {
 	case []byte:
 		return l.submit(toGroup, name, body{packed: message}, done)
@@ -133,7 +133,7 @@ func (l *Layer) sendAsync(toGroup bool, name string, message any, done func(erro
 		"message is of type %T: pass a map[string]any, or a []byte that is MessagePack", message))
 }
 
-func (l *Layer) submit(toGroup bool, name string, body body, done func(error)) error {
+func (l *layer) submit(toGroup bool, name string, body body, done func(error)) error {
 	defer runtime.KeepAlive(l)
 	if err := checkText("send to", name, body.json); err != nil {
 		return err
