@@ -8,7 +8,8 @@ import (
 )
 
 // Pack encodes a message as MessagePack, as Send does. A message that is sent many times is packed
-// once and then sent by SendPacked.
+// once and then sent by SendPacked. Maps, slices, arrays and structs that nest deeper than 128, the
+// message included, are ErrInvalid, and so is what holds itself.
 func Pack(message map[string]any) ([]byte, error) {
 	var buffer bytes.Buffer
 	encoder := msgpack.GetEncoder()
@@ -18,6 +19,9 @@ func Pack(message map[string]any) ([]byte, error) {
 	if message == nil {
 		message = map[string]any{} // nil would become MessagePack's nil, which is no message
 	}
+	if err := checkValue(message, 0); err != nil {
+		return nil, &Error{StatusInvalid, "pack", err.Error(), err}
+	}
 	if err := encoder.Encode(message); err != nil {
 		return nil, &Error{StatusInvalid, "pack", err.Error(), err}
 	}
@@ -26,8 +30,12 @@ func Pack(message map[string]any) ([]byte, error) {
 
 // Unpack decodes one message. Integers arrive as int64, and as uint64 if they are above its range, so
 // that no value is lost and no type depends on how a sender encoded it; floats as float64, strings as string, bytes as []byte, arrays as []any,
-// maps as map[string]any, in whatever size they were encoded.
+// maps as map[string]any, in whatever size they were encoded. Bytes that nest deeper than 1024 are
+// ErrInvalid.
 func Unpack(packed []byte) (map[string]any, error) {
+	if err := checkPacked(packed); err != nil {
+		return nil, &Error{StatusInvalid, "unpack", err.Error(), err}
+	}
 	decoder := msgpack.GetDecoder()
 	defer msgpack.PutDecoder(decoder)
 	decoder.Reset(bytes.NewReader(packed))
