@@ -548,6 +548,71 @@ func TestMessagesComeByAGoChannelInOrder(t *testing.T) {
 	})
 }
 
+func TestAChannelThatIsDiscardedEndsMessagesThatHoldsAMessage(t *testing.T) {
+	onEachBroker(t, func(t *testing.T, host string) {
+		layer := open(t, host)
+		channel := newChannel(t, layer)
+		subscription := layer.Messages(context.Background(), channel)
+		if err := layer.Send(soon(t), channel, map[string]any{"n": 1}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the message is held", func() bool {
+			return statOf(t, layer, channellayer.StatReceived) == 1
+		})
+		if err := layer.ChannelDiscard(channel); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- subscription.Err() }()
+		select {
+		case err := <-ended:
+			if !errors.Is(err, channellayer.ErrCancelled) {
+				t.Errorf("it ended with %v", err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatal("it goes on after its channel was discarded")
+		}
+		if message, ok := <-subscription.C; ok {
+			t.Errorf("%v came from the channel that was discarded", message.Packed())
+		}
+		cancelled, cancel := context.WithCancel(context.Background())
+		cancel()
+		if message, err := layer.Receive(cancelled, channel); !errors.Is(err, context.Canceled) {
+			t.Errorf("what was held came back: %v, %v", message, err)
+		}
+	})
+}
+
+// A wake-up that is not for its receiver's end leaves the message where it is.
+func TestMessagesKeepsWhatItHoldsWhenAnotherDeclines(t *testing.T) {
+	layer := open(t, memoryHost())
+	channel := newChannel(t, layer)
+	subscription := layer.Messages(soon(t), channel)
+	for n := int64(0); n < 2; n++ {
+		if err := layer.Send(soon(t), channel, map[string]any{"n": n}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the message was taken", func() bool {
+			return n == 1 || statOf(t, layer, channellayer.StatReceived) == 1
+		})
+	}
+	err := layer.Handle(soon(t), channel, func(message *channellayer.Message) channellayer.Flow {
+		expectMessage(t, "the other", message, map[string]any{"n": int64(1)})
+		return channellayer.Decline
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := int64(0); n < 2; n++ {
+		select {
+		case message := <-subscription.C:
+			expectMessage(t, "of the subscription", message, map[string]any{"n": n})
+		case <-time.After(patience):
+			t.Fatalf("message %d does not come", n)
+		}
+	}
+}
+
 // TestMessagesThatNobodyRefersToAreFreed: what C keeps of a message is memory that the collector does
 // not see.
 func TestMessagesThatNobodyRefersToAreFreed(t *testing.T) {

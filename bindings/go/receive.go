@@ -103,17 +103,33 @@ func (l *layer) deliver(ctx context.Context, channel string, messages chan<- *Me
 			s.err = err
 			return
 		}
-		select {
-		case messages <- message:
-		case <-ctx.Done():
-			l.giveBack(channel, message, r)
-			s.err = contextError(ctx, "receive on "+channel, "given up")
-			return
-		case <-l.ended:
-			s.err = newError("receive on "+channel, StatusClosed, "the layer is closed")
+		if s.err = l.offer(ctx, channel, r, messages, message); s.err != nil {
 			return
 		}
 	}
+}
+
+// offer waits until somebody takes a message from the Go channel.
+func (l *layer) offer(ctx context.Context, channel string, r *receiver, messages chan<- *Message, message *Message) error {
+	for {
+		select {
+		case messages <- message:
+			return nil
+		case <-r.wake: // perhaps for other messages, which next will find
+			if l.isDiscarded(r) {
+				return discardedError(channel)
+			}
+		case <-ctx.Done():
+			l.giveBack(channel, message, r)
+			return contextError(ctx, "receive on "+channel, "given up")
+		case <-l.ended:
+			return newError("receive on "+channel, StatusClosed, "the layer is closed")
+		}
+	}
+}
+
+func discardedError(channel string) error {
+	return newError("receive on "+channel, StatusCancelled, "the channel was discarded")
 }
 
 // Subscription is the messages of a channel.
@@ -176,7 +192,7 @@ func (l *layer) pull(channel string) (*Message, error) {
 func (l *layer) next(ctx context.Context, channel string, r *receiver) (*Message, error) {
 	for {
 		if l.isDiscarded(r) {
-			return nil, newError("receive on "+channel, StatusCancelled, "the channel was discarded")
+			return nil, discardedError(channel)
 		}
 		if message, err := l.pull(channel); message != nil || err != nil {
 			return message, err
