@@ -9,6 +9,8 @@ import (
 	"io"
 	"math"
 	"math/rand"
+	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -453,6 +455,110 @@ func TestACloseIsBoundedThoughAnOutcomeIsNotTaken(t *testing.T) {
 	close(goOn)
 	if err := layer.Close(soon(t)); err != nil {
 		t.Errorf("again: %v", err)
+	}
+}
+
+// proxy is between a layer and its broker, and can hold back what the broker answers.
+type proxy struct {
+	url  string
+	open sync.RWMutex // locked while answers are held back
+}
+
+func startProxy(t *testing.T, broker string) *proxy {
+	t.Helper()
+	address, err := url.Parse(broker)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := address.Host
+	if address.Port() == "" {
+		target = net.JoinHostPort(address.Hostname(), "5672")
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	address.Host = listener.Addr().String()
+	p := &proxy{url: address.String()}
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return // the test has ended
+			}
+			server, err := net.Dial("tcp", target)
+			if err != nil {
+				t.Errorf("the broker: %v", err)
+				client.Close()
+				return
+			}
+			go p.relay(server, client, func() {})
+			go p.relay(client, server, func() {
+				p.open.RLock()
+				p.open.RUnlock()
+			})
+		}
+	}()
+	return p
+}
+
+// relay passes on what comes, until either side ends.
+func (p *proxy) relay(to, from net.Conn, wait func()) {
+	defer to.Close()
+	defer from.Close()
+	buffer := make([]byte, 1<<16)
+	for {
+		count, err := from.Read(buffer)
+		wait()
+		if count != 0 {
+			if _, err := to.Write(buffer[:count]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func TestACloseWithAFarDeadlineWaitsForConfirms(t *testing.T) {
+	broker := hostOf(t, "rabbitmq")
+	for name, far := range map[string]time.Duration{"of 292 years": math.MaxInt64, "of 60 days": 60 * 24 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			between := startProxy(t, broker)
+			sender, receiver := open(t, between.url), open(t, broker)
+			channel := newChannel(t, receiver)
+			between.open.Lock()
+			var once sync.Once
+			release := func() { once.Do(between.open.Unlock) }
+			defer release()
+			outcome := make(chan error, 1)
+			if err := sender.SendAsync(channel, []byte{0x80}, func(err error) { outcome <- err }); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := receiver.Receive(soon(t), channel); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), far)
+			defer cancel()
+			closed := make(chan error, 1)
+			go func() { closed <- sender.Close(ctx) }()
+			eventually(t, "it closes", func() bool {
+				return errors.Is(sender.SendAsync(channel, []byte{0x80}, func(error) {}), channellayer.ErrClosed)
+			})
+			release()
+			for what, result := range map[string]chan error{"the send": outcome, "Close": closed} {
+				select {
+				case err := <-result:
+					if err != nil {
+						t.Errorf("%s: %v", what, err)
+					}
+				case <-time.After(patience):
+					t.Fatalf("%s does not end", what)
+				}
+			}
+		})
 	}
 }
 

@@ -176,8 +176,12 @@ func checkText(op string, texts ...string) error {
 }
 
 func milliseconds(duration time.Duration) uint32 {
-	// Rounded up: a wait of less than one is still a wait.
-	count := (duration + time.Millisecond - 1) / time.Millisecond
+	// Rounded up: a wait of less than one is still a wait. Not by adding before the division: a
+	// deadline may be as far away as a Duration reaches.
+	count := duration / time.Millisecond
+	if duration%time.Millisecond > 0 {
+		count++
+	}
 	switch {
 	case count < 0:
 		return 0
