@@ -28,7 +28,10 @@ type calls struct {
 	most    int
 	waiting []chan struct{} // for a place, first come, first served
 
-	resolved []resolved // of the pump
+	// Of the pump. They say what is still to be finished, should one that is finished end the goroutine.
+	resolved []resolved
+	finished int    // how many of those in resolved
+	left     []call // that end with the layer
 }
 
 type slot struct {
@@ -170,35 +173,30 @@ func (c *calls) giveUpLocked(room chan struct{}) {
 	}
 }
 
-// resolve gives the outcomes among the events to those who wait for them.
+// resolve takes the calls that the events are for, in one hold of the mutex.
 func (c *calls) resolve(events []rawEvent) {
-	c.resolved = c.resolved[:0]
+	c.resolved, c.finished = c.resolved[:0], 0
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	for i := range events {
-		event := &events[i]
-		if event.kind != eventDone && event.kind != eventWake {
-			continue
+		if events[i].kind == eventDone || events[i].kind == eventWake {
+			taken, ok := c.takeLocked(uint64(events[i].token))
+			c.resolved = append(c.resolved, resolved{call: taken, ok: ok})
 		}
-		taken, ok := c.takeLocked(uint64(event.token))
-		c.resolved = append(c.resolved, resolved{call: taken, ok: ok})
 	}
-	c.mu.Unlock()
-	next := 0
-	for i := range events {
-		event := &events[i]
-		if event.kind != eventDone && event.kind != eventWake {
-			continue
-		}
-		each := &c.resolved[next]
-		next++
-		var err error
-		if event.kind == eventDone && event.status != 0 {
-			err = newError(each.described(), Status(event.status), takeText(event.text))
-		}
-		if each.ok {
-			each.finish(err)
-		}
-		*each = resolved{}
+}
+
+// finish gives its outcome to the next of the calls that were resolved, which the event is for.
+func (c *calls) finish(event *rawEvent) {
+	each := c.resolved[c.finished]
+	c.resolved[c.finished] = resolved{}
+	c.finished++
+	var err error
+	if event.kind == eventDone && event.status != 0 {
+		err = newError(each.described(), Status(event.status), takeText(event.text))
+	}
+	if each.ok {
+		each.finish(err)
 	}
 }
 
@@ -220,11 +218,10 @@ func (c *call) finish(err error) {
 func (c *calls) end() {
 	c.mu.Lock()
 	c.ended = true
-	var left []call
 	for i := range c.slots {
 		if c.slots[i].used {
 			taken, _ := c.takeLocked(uint64(c.slots[i].given)<<32 | uint64(i))
-			left = append(left, taken)
+			c.left = append(c.left, taken)
 		}
 	}
 	for _, room := range c.waiting {
@@ -232,7 +229,9 @@ func (c *calls) end() {
 	}
 	c.waiting = nil
 	c.mu.Unlock()
-	for i := range left {
-		left[i].finish(newError(left[i].described(), StatusClosed, "the layer was closed"))
+	for len(c.left) != 0 {
+		each := c.left[0]
+		c.left = c.left[1:]
+		each.finish(newError(each.described(), StatusClosed, "the layer was closed"))
 	}
 }

@@ -148,7 +148,7 @@ func Open(config Config) (*Layer, error) {
 	// The goroutine below refers to the layer until it is closed and all has ended; only then can
 	// this run, so that no call can meet a freed handle.
 	runtime.SetFinalizer(l, (*layer).free)
-	go l.pump(conn, config)
+	go (&pump{layer: l, conn: conn, config: config}).run()
 	return &Layer{l}, nil
 }
 
@@ -203,10 +203,19 @@ func contextError(ctx context.Context, op, text string) error {
 
 // --- what comes from C ------------------------------------------------------------------------
 
+// tell runs the hooks. One may end the goroutine, by runtime.Goexit or what calls it, as t.FailNow:
+// then another goroutine runs those that follow.
 func tell(happenings <-chan func()) {
+	ended := false
+	defer func() {
+		if !ended {
+			go tell(happenings)
+		}
+	}()
 	for happening := range happenings {
 		runHook(happening)
 	}
+	ended = true
 }
 
 // runHook keeps a panic of a hook from ending the program: the hooks only watch a layer, which works
@@ -229,39 +238,57 @@ func (l *layer) happen(happening func()) {
 	}
 }
 
-// pump takes what the library tells, in one call however much it is, and rests in Go's poller, not
-// in a thread, while there is nothing.
-func (l *layer) pump(conn syscall.RawConn, config Config) {
-	ended := false
-	for !ended {
+// pump is what takes all that the library tells. It is of one goroutine at a time.
+type pump struct {
+	*layer
+	conn   syscall.RawConn
+	config Config
+	events []rawEvent // that were taken, and are still to be told
+	ended  bool       // no callback will come
+}
+
+// run takes what the library tells, in one call however much it is, and rests in Go's poller, not
+// in a thread, while there is nothing. A function that gets an outcome may end the goroutine, by
+// runtime.Goexit or what calls it, as t.FailNow: then another goroutine goes on after it. A panic
+// ends the program.
+func (p *pump) run() {
+	done := false
+	defer func() {
+		if !done {
+			go p.run()
+		}
+	}()
+	p.tell()
+	for !p.ended {
 		// The poller tells a descriptor's changes, so all that is due has to be run each time.
-		err := conn.Read(func(uintptr) bool {
-			for more := true; more && !ended; {
-				var events []rawEvent
-				events, more, ended = rawDrain(l.raw, l.sink, drainAtOnce)
-				l.take(events, config)
-				more = more || len(events) != 0
+		err := p.conn.Read(func(uintptr) bool {
+			for more := true; more && !p.ended; {
+				p.events, more, p.ended = rawDrain(p.raw, p.sink, drainAtOnce)
+				more = more || len(p.events) != 0
+				p.calls.resolve(p.events)
+				p.tell()
 			}
-			return ended
+			return p.ended
 		})
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			panic("channellayer: cannot wait for the library's descriptor: " + err.Error())
 		}
-		if !ended {
+		if !p.ended {
 			// Close has set a deadline. What is left then ends without a sign at the descriptor.
-			l.setDeadline(time.Time{})
-			if l.closing.Load() {
-				l.setDeadline(time.Now().Add(closingPeriod))
+			p.setDeadline(time.Time{})
+			if p.closing.Load() {
+				p.setDeadline(time.Now().Add(closingPeriod))
 			}
 		}
 	}
-	l.calls.end()
-	if l.happenings != nil {
-		close(l.happenings)
+	p.calls.end()
+	if p.happenings != nil {
+		close(p.happenings)
 	}
-	l.changeState()
-	close(l.ended)
-	l.file.Close()
+	p.changeState()
+	close(p.layer.ended)
+	p.file.Close()
+	done = true
 }
 
 func (l *layer) setDeadline(at time.Time) {
@@ -274,27 +301,30 @@ func (l *layer) setDeadline(at time.Time) {
 	}
 }
 
-func (l *layer) take(events []rawEvent, config Config) {
-	l.calls.resolve(events)
-	for i := range events {
-		event := &events[i]
+// tell tells the events that were taken.
+func (p *pump) tell() {
+	for len(p.events) != 0 {
+		event := &p.events[0]
+		p.events = p.events[1:]
 		switch event.kind {
+		case eventDone, eventWake:
+			p.calls.finish(event)
 		case eventLog:
 			level, id := LogLevel(event.status), takeText(event.id)
 			target, message := takeText(event.more), takeText(event.text)
-			if config.OnLog != nil {
-				l.happen(func() { config.OnLog(level, id, target, message) })
+			if hook := p.config.OnLog; hook != nil {
+				p.happen(func() { hook(level, id, target, message) })
 			}
 		case eventState:
 			state, generation := State(event.status), uint64(event.number)
-			l.changeState()
-			if config.OnState != nil {
-				l.happen(func() { config.OnState(state, generation) })
+			p.changeState()
+			if hook := p.config.OnState; hook != nil {
+				p.happen(func() { hook(state, generation) })
 			}
 		case eventIsolation:
 			what, channel, count := IsolationEvent(event.status), takeText(event.text), uint64(event.number)
-			if config.OnIsolation != nil {
-				l.happen(func() { config.OnIsolation(what, channel, count) })
+			if hook := p.config.OnIsolation; hook != nil {
+				p.happen(func() { hook(what, channel, count) })
 			}
 		}
 	}
