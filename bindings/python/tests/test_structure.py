@@ -8,6 +8,8 @@ import importlib
 import inspect
 import pickle
 import pkgutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 import channel_layer
 from channel_layer import Message, _completion, _handle, _library
 from channel_layer._unique import Unique
+from conftest import WAIT
 
 PACKAGE = Path(channel_layer.__file__).parent
 
@@ -204,3 +207,74 @@ def test_a_message_whose_receive_came_to_nothing_can_be_dropped():
     name = f"memory://{uuid.uuid4().hex}"
     with channel_layer.Layer(host=name) as layer, pytest.raises(channel_layer.TimedOutError):
         layer.blocking.receive(layer.new_channel(), 0)
+
+
+# --- a message that is freed ----------------------------------------------------------------
+
+TAKEN = """
+import copy, gc, pickle, sys
+import channel_layer
+layer = channel_layer.Layer(host="memory://freed")
+channel = layer.new_channel()
+layer.blocking.send(channel, {"type": "chat", "n": 1})
+message = layer.blocking.receive(channel, 20)
+"""
+READS = """
+def reads(m):
+    def raises(read):
+        try:
+            read(m)
+        except channel_layer.InvalidError:
+            return True
+    READS = [
+        lambda m: m.packed, lambda m: m.data, lambda m: m.json, lambda m: m.channel,
+        lambda m: m.group, lambda m: m.type, lambda m: m["n"], len, list, repr, copy.copy,
+        copy.deepcopy, pickle.dumps,
+    ]
+    print([bool(raises(read)) for read in READS].count(True), "of", len(READS), flush=True)
+"""
+FREED = {
+    "first of cyclic garbage": """
+class Reader:
+    def __init__(self, message):
+        self.message, self.me = message, self
+    def __del__(self):
+        reads(self.message)
+Reader(message)
+del message
+gc.collect()
+""",
+    "by a call of its finalizer": """
+message.__del__()
+reads(message)
+message.__del__()
+del message
+gc.collect()
+""",
+    "before it had a message": """
+reads(channel_layer.Message())
+""",
+}
+
+
+@pytest.mark.parametrize("how", FREED)
+def test_a_freed_message_is_not_read_and_not_freed_again(how):
+    done = subprocess.run(
+        [sys.executable, "-c", TAKEN + READS + FREED[how]],
+        timeout=WAIT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "13 of 13\n", "")
+
+
+def test_what_was_decoded_of_a_message_outlives_it(message):
+    data = message.data
+    message.__del__()
+    assert message["type"] == "chat" and message == data
+
+
+def test_a_message_is_not_made_of_a_number():
+    with pytest.raises(TypeError):
+        channel_layer.Message(1)

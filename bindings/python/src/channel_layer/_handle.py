@@ -70,7 +70,8 @@ class Config(Unique):
         check(waiting.layer_config_check(self.pointer, failure.at), failure)
 
     def __del__(self, free=quick.layer_config_free) -> None:
-        free(self.pointer)
+        pointer, self.pointer = self.pointer, None
+        free(pointer)
 
 
 class Handle(Unique):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import msgpack
 
 from ._library import Failure, check, quick
-from .errors import Status
+from .errors import InvalidError, Status
 
 OK, TIMEOUT = int(Status.OK), int(Status.TIMEOUT)
 
@@ -29,15 +29,32 @@ class Message(Mapping):
 
     __slots__ = ("_cell", "_data")
 
-    def __init__(self, pointer=None) -> None:
-        self._cell = ctypes.c_void_p(pointer)
-        self._data = None
+    # Here and not in `__init__`: an object whose `__init__` has failed is finalized too.
+    def __new__(cls):
+        message = super().__new__(cls)
+        message._cell = ctypes.c_void_p()
+        message._data = None
+        return message
+
+    @classmethod
+    def _owning(cls, pointer):
+        """A message that owns a C message."""
+        message = cls()
+        message._cell.value = pointer
+        return message
+
+    def _pointer(self):
+        """The C message; an error once it is freed, as in garbage that refers to itself, where the
+        finalizers of other objects may run after that of this one."""
+        if not self._cell:
+            raise InvalidError("the message is freed")
+        return self._cell
 
     @property
     def packed(self) -> bytes:
         """The message as MessagePack."""
         length = ctypes.c_size_t()
-        data = quick.layer_message_data(self._cell, ctypes.byref(length))
+        data = quick.layer_message_data(self._pointer(), ctypes.byref(length))
         return ctypes.string_at(data, length.value)
 
     @property
@@ -51,24 +68,24 @@ class Message(Mapping):
     def json(self) -> str:
         """The message as JSON text; raises `InvalidError` where it holds what JSON cannot."""
         failure, json = Failure(), ctypes.c_char_p()
-        check(quick.layer_message_json(self._cell, ctypes.byref(json), failure.at), failure)
+        check(quick.layer_message_json(self._pointer(), ctypes.byref(json), failure.at), failure)
         return json.value.decode()
 
     @property
     def channel(self) -> str:
         """The full name of the channel that it was delivered on."""
-        return quick.layer_message_channel(self._cell).decode()
+        return quick.layer_message_channel(self._pointer()).decode()
 
     @property
     def group(self):
         """The group that it was sent to, or None."""
-        group = quick.layer_message_group(self._cell)
+        group = quick.layer_message_group(self._pointer())
         return None if group is None else group.decode()
 
     @property
     def type(self):
         """The value of the key "type" where it is a string without NUL, else None."""
-        kind = quick.layer_message_type(self._cell)
+        kind = quick.layer_message_type(self._pointer())
         return None if kind is None else kind.decode("utf-8", "surrogateescape")
 
     def __getitem__(self, key):
@@ -103,7 +120,8 @@ class Message(Mapping):
         return self.__reduce__()
 
     def __del__(self, free=quick.layer_message_free) -> None:
-        free(self._cell)
+        pointer, self._cell.value = self._cell.value, None
+        free(pointer)
 
 
 def take(handle, channel: bytes, milliseconds: int = 0, library=quick) -> Message | None:

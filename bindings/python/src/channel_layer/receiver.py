@@ -86,7 +86,7 @@ class Receiver(Unique):
         if status != OK:
             self._end(Status(status))
             return Flow.STOP
-        return self._handled(Message(quick.layer_message_ref(message)))
+        return self._handled(Message._owning(quick.layer_message_ref(message)))
 
     def _handled(self, message: Message) -> int:
         try:
