@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import inspect
 import math
 import signal
 import subprocess
@@ -222,6 +223,175 @@ def test_a_message_that_c_has_given_away_is_not_lost_to_a_signal(layer):
 
     asyncio.run(main())
     assert layer._handle.take_back(channel.encode()) is None
+
+
+# --- a call that blocks, where another call is interrupted ----------------------------------
+
+PRELUDE = f"""
+import asyncio, ctypes, signal, sys, time
+import channel_layer
+from channel_layer import _callbacks
+from channel_layer._library import Failure, check, quick
+
+WAIT = {WAIT}
+{inspect.getsource(trip)}
+{inspect.getsource(until)}
+layer = channel_layer.Layer(host="memory://interrupted")
+channel = layer.new_channel()
+layer.blocking.wait_ready(WAIT)
+
+def blocks(*_):
+    try:
+        CALL
+        print("returned", flush=True)
+    except channel_layer.ChannelLayerError as error:
+        print(error.status.name, flush=True)
+
+signal.signal(signal.SIGINT, blocks)
+"""
+BLOCKING = {
+    "send": "layer.blocking.send(channel, {})",
+    "send_json": "layer.blocking.send(channel, '{}')",
+    "group_send": "layer.blocking.group_send('g', {})",
+    "group_add": "layer.blocking.group_add('g', channel)",
+    "receive": "layer.blocking.receive(channel)",
+    "wait_ready": "layer.blocking.wait_ready(60)",
+    "poll": "layer.poll(60)",
+    "close": "layer.blocking.close()",
+}
+IN_A_SIGNAL_HANDLER = """
+async def main():
+    receiving = asyncio.ensure_future(layer.receive(layer.new_channel()))
+    trip(layer)
+    sending = asyncio.ensure_future(layer.send("CHANNEL", {}))
+    await asyncio.sleep(0)
+    until(layer, "SENDS_CONFIRMED", 2)
+    await sending
+    try:
+        await layer.send(channel, {})
+    except channel_layer.ClosedError:
+        try:
+            await receiving
+        except channel_layer.ClosedError:
+            print("closed")
+    else:
+        print("usable")
+        receiving.cancel()
+        await layer.close()
+
+asyncio.run(main())
+""".replace('"CHANNEL"', "layer.new_channel()")
+IN_A_FINALIZER = """
+class Waiter(_callbacks.Completion):
+    def __del__(self):
+        blocks()
+
+token, failure = next(_callbacks.tokens), Failure()
+_callbacks.outcomes[token] = Waiter()
+arguments = layer.new_channel().encode(), b"\\x80", 1, _callbacks.DONE, token, None, failure.at
+check(quick.layer_send_async(layer._handle.pointer, *arguments), failure)
+until(layer, "SENDS_CONFIRMED", 1)
+layer.poll()  # the callback has the last reference
+try:
+    layer.blocking.send(channel, {})
+    print("usable")
+    layer.blocking.close()
+except channel_layer.ClosedError:
+    print("closed")
+"""
+
+
+def output_of(code):
+    """What a program prints that must end by itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        timeout=WAIT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("call", BLOCKING)
+@pytest.mark.parametrize(
+    "where", [IN_A_SIGNAL_HANDLER, IN_A_FINALIZER], ids=["signal", "finalizer"]
+)
+def test_a_call_that_blocks_is_refused_in_the_middle_of_a_callback(where, call):
+    output = output_of(PRELUDE.replace("CALL", BLOCKING[call]) + where)
+    # To close only begins there, and what waits elsewhere ends.
+    expected = ["returned", "closed"] if call == "close" else ["WOULD_DEADLOCK", "usable"]
+    assert output == expected
+
+
+@pytest.mark.parametrize("call", [each for each in BLOCKING if each not in ("receive", "poll")])
+def test_a_call_that_blocks_waits_in_a_signal_handler_after_the_last_callback(call):
+    code = """
+trip(layer)
+until(layer, "SENDS_CONFIRMED", 1)
+layer.poll()  # the signal arrives in C, and no callback follows
+"""
+    assert output_of(PRELUDE.replace("CALL", BLOCKING[call]) + code) == ["returned"]
+
+
+WITH_A_LOCK = {
+    "of the loops": (
+        "layer.blocking.close()",
+        """
+class Loop(asyncio.SelectorEventLoop):
+    def add_reader(self, *arguments):
+        if arguments[0] == layer._handle.fd:
+            signal.raise_signal(signal.SIGINT)
+        super().add_reader(*arguments)
+
+loop = Loop()
+try:
+    loop.run_until_complete(layer.send(channel, {}))
+except channel_layer.ClosedError:
+    print("done")
+loop.close()
+""",
+    ),
+    "of the hooks": (
+        "layer.blocking.wait_ready(WAIT)",
+        """
+class Waiters(set):
+    def add(self, waiter):
+        super().add(waiter)
+        if len(self) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+layer._handle.hooks._waiters = Waiters()
+layer.blocking.wait_ready(WAIT)
+print("done")
+""",
+    ),
+    "of the notices": (
+        "notices.state_changed(channel_layer.State.CONNECTING, 1)",
+        """
+import collections
+from channel_layer._notices import Notices
+
+class Channels(collections.OrderedDict):
+    def get(self, name):
+        signal.raise_signal(signal.SIGINT)
+        return super().get(name)
+
+notices = Notices("lost", "back")
+notices.state_changed(channel_layer.State.READY, 1)
+notices._channels = Channels()
+notices.take(channel)
+print("done")
+""",
+    ),
+}
+
+
+@pytest.mark.parametrize("lock", WITH_A_LOCK)
+def test_a_signal_handler_may_interrupt_who_holds_a_lock_that_it_takes(lock):
+    call, code = WITH_A_LOCK[lock]
+    assert output_of(PRELUDE.replace("CALL", call) + code) == ["returned", "done"]
 
 
 # --- a call that blocks ---------------------------------------------------------------------

@@ -37,7 +37,7 @@ DECLINE = int(Flow.DECLINE)
 FOREIGN = 1000  # added to the status of an arrival that another thread than its own was told of
 
 _interruptions = {}  # thread: the exceptions to be raised there once C has returned
-_inside = set()  # the threads that run a user's function, called by C
+_in_c = set()  # the threads that are in a call of C that may run callbacks
 
 
 def settle(future, value, error=None) -> None:
@@ -79,9 +79,21 @@ def call_in(loop, function, *arguments) -> bool:
     return True
 
 
-def is_inside() -> bool:
-    """Whether this thread runs a user's function that C has called, where C refuses to wait."""
-    return get_ident() in _inside
+def call_c(function, *arguments) -> int:
+    """Makes a call of C that may run callbacks on this thread."""
+    thread = get_ident()
+    is_outermost = thread not in _in_c
+    try:
+        _in_c.add(thread)
+        return function(*arguments)
+    finally:
+        if is_outermost:
+            _in_c.discard(thread)
+
+
+def is_in_c() -> bool:
+    """Whether this thread is in a call of C that may run callbacks: then it may be in one."""
+    return get_ident() in _in_c
 
 
 def keep_interruption(problem: BaseException) -> None:
@@ -99,16 +111,6 @@ def raise_interruption() -> None:
                 if after.__context__ is None:
                     after.__context__ = before
             raise kept[0]
-
-
-def call_user(function, *arguments):
-    """Calls a user's function."""
-    thread = get_ident()
-    _inside.add(thread)
-    try:
-        return function(*arguments)
-    finally:
-        _inside.discard(thread)
 
 
 def _starting_in_its_try(function):

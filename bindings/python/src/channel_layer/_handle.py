@@ -8,14 +8,15 @@ import os
 import sys
 
 from . import _callbacks
-from ._callbacks import raise_interruption
+from ._callbacks import call_c, is_in_c, raise_interruption
 from ._hooks import Hooks
 from ._library import DEFAULT_TIMEOUT, Failure, check, quick, text, waiting
 from ._process import identity
 from ._unique import Unique
 from .errors import InvalidError, Status
 
-OK = int(Status.OK)
+ENDED = frozenset(map(int, (Status.CLOSED, Status.FORKED, Status.INVALID)))  # freed is INVALID
+MAY_WAIT = frozenset(map(int, (Status.OK, Status.TIMEOUT, Status.REFUSED)))
 POLL_BATCH = 256  # callbacks in one turn of an event loop, so that its other tasks get theirs
 
 
@@ -101,16 +102,23 @@ class Handle(Unique):
         layer, self._cell.value = self._cell.value, None
         self.pointer = None
         if layer is not None and not finalizing():  # at exit the system does it, at once
-            waiting.layer_close(layer, 0, None)
-            waiting.layer_free(layer)
+            call_c(waiting.layer_close, layer, 0, None)
+            call_c(waiting.layer_free, layer)
             raise_interruption()
 
     def run_due(self) -> bool:
         """Runs callbacks that are due, on this thread; False where nothing will ever be due again:
         closed, or from before a fork."""
-        status = quick.layer_poll(self.pointer, POLL_BATCH, 0, None, None)
+        status = call_c(quick.layer_poll, self.pointer, POLL_BATCH, 0, None, None)
         raise_interruption()
-        return status == OK
+        return status not in ENDED
+
+    def must_not_wait(self) -> bool:
+        """Whether C decides what a call that blocks does on this thread: in a callback, where it
+        refuses to wait, also in a signal's handler or a finalizer that interrupts one."""
+        # These run after the last callback too, where C waits; and of a closed layer C does not say
+        # where it is called.
+        return is_in_c() and waiting.layer_wait_ready(self.pointer, 1, None) not in MAY_WAIT
 
     def put_back(self, channel: bytes, message) -> None:
         """Keeps a message that was taken, and which a signal's handler kept from its receiver. It

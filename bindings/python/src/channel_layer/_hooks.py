@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from . import _callbacks
-from ._callbacks import call_user, resolve, tokens
+from ._callbacks import resolve, tokens
 from ._unique import Unique
 from .errors import Isolation, LogLevel, State
 
@@ -21,7 +21,7 @@ class Hooks(Unique):
         self.on_state = on_state
         self.on_isolation = on_isolation
         self._waiters = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may interrupt who holds it
         self.token = next(tokens)
         _callbacks.hooks[self.token] = self
 
@@ -40,12 +40,12 @@ class Hooks(Unique):
         for waiter in waiters:
             resolve(waiter, None)
         if self.on_state is not None:
-            call_user(self.on_state, State(state), generation)
+            self.on_state(State(state), generation)
 
     def logged(self, level: int, id: str, target: str, message: str) -> None:
         if self.on_log is not None:
-            call_user(self.on_log, LogLevel(level), id, target, message)
+            self.on_log(LogLevel(level), id, target, message)
 
     def isolated(self, event: int, channel, count: int) -> None:
         if self.on_isolation is not None:
-            call_user(self.on_isolation, Isolation(event), channel, count)
+            self.on_isolation(Isolation(event), channel, count)

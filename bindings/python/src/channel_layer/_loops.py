@@ -22,7 +22,7 @@ class Loops(Unique):
         self._handle = handle
         self._loops = weakref.WeakSet()
         self._seen = None  # the loop that was here last
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may interrupt who holds it
         self._closers = 0  # that wait for the layer to be closed
 
     def running(self):

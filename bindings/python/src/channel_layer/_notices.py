@@ -49,7 +49,8 @@ class Notices:
         self._before = None
         self._channels = collections.OrderedDict()  # those without waiters by when they had one
         self._idle = 0
-        self._lock = threading.Lock()
+        # A signal's handler may interrupt who holds it, and run callbacks.
+        self._lock = threading.RLock()
 
     def state_changed(self, state: State, generation: int) -> None:
         with self._lock:

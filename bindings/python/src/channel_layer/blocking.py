@@ -7,7 +7,7 @@ import select
 import time
 
 from . import _callbacks
-from ._callbacks import FOREIGN, arrivals, is_inside, outcomes, raise_interruption, tokens
+from ._callbacks import FOREIGN, arrivals, call_c, outcomes, raise_interruption, tokens
 from ._completion import LOOK_AGAIN, Completion, must_watch
 from ._library import DEFAULT_TIMEOUT, Failure, check, milliseconds, quick, text, waiting
 from ._loops import Loops
@@ -36,7 +36,7 @@ class Blocking(Unique):
     def wait_ready(self, timeout: float = DEFAULT_TIMEOUT) -> None:
         """As `Layer.wait_ready`."""
         handle, failure, bound = self._handle, Failure(), milliseconds(timeout)
-        if is_inside() or not must_watch():
+        if handle.must_not_wait() or not must_watch():
             check(waiting.layer_wait_ready(handle.pointer, bound, failure.at), failure)
             return
         deadline = time.monotonic() + timeout
@@ -90,8 +90,8 @@ class Blocking(Unique):
     def _call(self, blocking, asynchronous, *arguments) -> None:
         """Makes a C call that waits for the broker: in C, or here."""
         handle, failure = self._handle, Failure()
-        if is_inside() or not must_watch():
-            status = blocking(handle.pointer, *arguments, failure.at)
+        if handle.must_not_wait() or not must_watch():
+            status = call_c(blocking, handle.pointer, *arguments, failure.at)
             raise_interruption()  # layer_close runs what is due
             check(status, failure)
             return
@@ -124,7 +124,7 @@ class Blocking(Unique):
         """As `Layer.receive`."""
         handle, name = self._handle, text(channel, "channel")
         deadline = None if timeout is None else time.monotonic() + milliseconds(timeout) / 1000
-        watches = not is_inside() and must_watch()
+        watches = not handle.must_not_wait() and must_watch()
         while True:
             left = LONGEST if deadline is None else max(0.0, deadline - time.monotonic())
             bound = 0 if watches else milliseconds(min(left, LONGEST))
@@ -168,11 +168,16 @@ class Blocking(Unique):
         """As `Layer.poll`."""
         handle, failure, ran = self._handle, Failure(), ctypes.c_size_t()
         bound = milliseconds(timeout)
-        watches = bound > 0 and not is_inside() and must_watch()
+        watches = bound > 0 and not handle.must_not_wait() and must_watch()
         deadline = time.monotonic() + timeout
         while True:
-            status = waiting.layer_poll(
-                handle.pointer, 0, 0 if watches else bound, ctypes.byref(ran), failure.at
+            status = call_c(
+                waiting.layer_poll,
+                handle.pointer,
+                0,
+                0 if watches else bound,
+                ctypes.byref(ran),
+                failure.at,
             )
             raise_interruption()
             check(status, failure)
@@ -186,5 +191,9 @@ class Blocking(Unique):
     def close(self, timeout: float = DEFAULT_TIMEOUT) -> None:
         """As `Layer.close`."""
         bound = milliseconds(timeout)
+        calls = waiting.layer_close, quick.layer_close_async
+        if self._handle.must_not_wait():
+            self._call(*calls, bound)  # it only begins: the loops watch until the layer is closed
+            return
         with self._loops.closing():
-            self._call(waiting.layer_close, quick.layer_close_async, bound)
+            self._call(*calls, bound)

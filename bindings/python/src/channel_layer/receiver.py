@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 
 from . import _callbacks
-from ._callbacks import call_in, call_user, resolve, running_loop, tokens
+from ._callbacks import call_in, resolve, running_loop, tokens
 from ._library import Failure, check, quick, waiting
 from ._loops import Loops
 from ._unique import Unique
@@ -90,7 +90,7 @@ class Receiver(Unique):
 
     def _handled(self, message: Message) -> int:
         try:
-            flow = call_user(self._handler, message)
+            flow = self._handler(message)
             flow = Flow.CONTINUE if flow is None else Flow(flow)
         except Exception as error:
             self._end(error=error)
