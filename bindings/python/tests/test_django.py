@@ -1,15 +1,18 @@
 """The backend for Django Channels, alone and beside channels_rabbitmq 4.0.1."""
 
 import asyncio
+import logging
 import threading
 
+import carehare
+import msgpack
 import pytest
 from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull, StopConsumer
 from channels_rabbitmq.core import RabbitmqChannelLayer as Peer
 
 from channel_layer.django import RabbitmqChannelLayer
-from conftest import soon, unique
+from conftest import WAIT, soon, unique
 
 
 async def test_send_and_receive(new):
@@ -71,6 +74,44 @@ async def test_bad_names_and_messages_are_type_errors(new):
     with pytest.raises(TypeError, match="'bad!name' is no group name"):
         layer.require_valid_group_name("bad!name")
     assert layer.extensions == ["groups", "flush"]
+
+
+UNREADABLE = {
+    "a_map_as_a_key": b"\x81\xa1a\xa1b\xa1v",
+    "an_array_as_a_key": b"\x91\xa1b\xa1v",
+    "a_timestamp_that_is_none": b"\xa1v\xc7\x05\xff\x00\x00\x00\x00\x00",
+    "a_timestamp_with_too_many_nanoseconds": b"\xa1v\xd7\xff" + b"\xff" * 8,
+    "arrays_10000_deep": b"\xa1v" + b"\x91" * 10000 + b"\xc0",
+}
+
+
+async def publish(url, channel, entries):
+    """Publishes to a channel what no layer sends; the broker has it."""
+    body = b"\x83\xb0__asgi_channel__" + msgpack.packb(channel) + b"\xa4type\xa1t" + entries
+    async with carehare.connect(url) as connection:
+        await connection.publish(body, routing_key=channel.partition("!")[0])
+
+
+@pytest.mark.parametrize("entry", UNREADABLE)
+async def test_a_message_that_cannot_be_decoded_is_logged_and_the_next_one_is_received(
+    entry, amqp, caplog
+):
+    layer = RabbitmqChannelLayer(host=amqp)
+    try:
+        channel = await layer.new_channel()
+        await layer.layer.wait_ready(WAIT)
+        for n in range(3):
+            await publish(amqp, channel, UNREADABLE[entry])
+            await layer.send(channel, {"n": n})
+            assert await soon(layer.receive(channel)) == {"n": n}
+    finally:
+        await layer.close()
+    # At most once a second, and what was held back is counted.
+    records = [each for each in caplog.records if each.name == "channel_layer.django"]
+    assert {each.levelno for each in records} == {logging.WARNING}
+    assert channel in records[0].getMessage()
+    named = [each for each in records if channel in each.getMessage()]
+    assert len(named) + sum(each.channel_layer_held_back for each in records) == 3
 
 
 async def test_close_stops_consumers_that_wait_and_all_later_calls(new):

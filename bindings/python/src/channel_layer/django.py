@@ -419,16 +419,22 @@ class RabbitmqChannelLayer(BaseChannelLayer):
 
     async def receive(self, channel):
         """The first message that arrives on a channel of this process. One that is cancelled has
-        taken nothing."""
+        taken nothing. A message that cannot be decoded is logged and dropped."""
         self._specific(channel)
         layer, notices = self.layer, self._own().notices
-        try:
-            message = await layer._next(channel, None, notices)
-        except (ClosedError, DiscardedError):
-            raise StopConsumer from None
-        except InvalidError as error:  # the name is a valid one
-            raise ForeignChannelError(str(error)) from None
-        return message if isinstance(message, dict) else message.data
+        while True:
+            try:
+                message = await layer._next(channel, None, notices)
+            except (ClosedError, DiscardedError):
+                raise StopConsumer from None
+            except InvalidError as error:  # the name is a valid one
+                raise ForeignChannelError(str(error)) from None
+            if isinstance(message, dict):
+                return message
+            try:
+                return message.data
+            except InvalidError as error:  # a consumer must not end of what a peer sends
+                self._log(layer, logging.WARNING, "A message to %s was dropped: %s", channel, error)
 
     async def group_add(self, group, channel):
         """Adds a channel of this process to a group. While there is no connection it is logged that

@@ -16,8 +16,14 @@ OK, TIMEOUT = int(Status.OK), int(Status.TIMEOUT)
 
 def unpack(packed: bytes) -> dict:
     """A received message. Text of a foreign sender that is not UTF-8 keeps its bytes as surrogates,
-    as Python has it for file names, so that nothing that arrives is lost."""
-    return msgpack.unpackb(packed, strict_map_key=False, unicode_errors="surrogateescape")
+    as Python has it for file names, so that nothing that arrives is lost. `InvalidError`: it holds
+    what Python cannot, which MessagePack allows and no layer sends, as a map as a key."""
+    try:
+        return msgpack.unpackb(packed, strict_map_key=False, unicode_errors="surrogateescape")
+    except (TypeError, ValueError) as problem:
+        # Of depth msgpack says nothing.
+        text = str(problem) or type(problem).__name__
+        raise InvalidError(f"the message cannot be decoded as a dict: {text}") from problem
 
 
 class Message(Mapping):
@@ -59,7 +65,8 @@ class Message(Mapping):
 
     @property
     def data(self) -> dict:
-        """The message as a dict."""
+        """The message as a dict; raises `InvalidError` where it holds what a dict cannot, as a
+        foreign sender's map as a key. `packed` has the whole message then too."""
         if self._data is None:
             self._data = unpack(self.packed)
         return self._data
