@@ -112,6 +112,19 @@ async def test_a_message_that_comes_while_its_handler_is_cancelled_stays(layer, 
     assert handled == []
 
 
+@pytest.mark.parametrize("which", [2**32 + 1, 1 - 2**32, 0, -1])
+def test_a_number_that_is_no_statistic_is_refused(which, layer):
+    with pytest.raises(InvalidError):
+        layer.stat(which)
+
+
+@pytest.mark.parametrize("which", [1.0, "1", None])
+def test_a_statistic_is_named_by_an_integer(which, layer):
+    assert layer.stat(1) == layer.stat(Stat(1))
+    with pytest.raises(TypeError):
+        layer.stat(which)
+
+
 async def test_several_that_wait_share_the_messages(open_layer):
     layer = open_layer()
     channel = layer.new_channel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import inspect
+import operator
 
 from . import _callbacks
 from ._callbacks import FOREIGN, outcomes, settle, tokens
@@ -19,6 +20,7 @@ from .blocking import Blocking
 from .errors import (
     ClosedError,
     DiscardedError,
+    InvalidError,
     Stat,
     State,
     Status,
@@ -29,6 +31,7 @@ from .receiver import Receiver
 
 OK, BUSY, TIMEOUT = int(Status.OK), int(Status.BUSY), int(Status.TIMEOUT)
 CANCELLED = int(Status.CANCELLED)
+MAYBE_STATS = range(2**32)  # ctypes would cut others to these; which exist the library knows
 TURNS = 64  # messages that are received at once before others of the event loop get a turn
 
 
@@ -148,8 +151,10 @@ class Layer(Unique):
 
     def stat(self, which) -> int:
         """A counter or gauge, by its `Stat`."""
-        failure, value = Failure(), ctypes.c_uint64()
-        status = quick.layer_stat(self._handle.pointer, int(which), ctypes.byref(value), failure.at)
+        failure, value, number = Failure(), ctypes.c_uint64(), operator.index(which)
+        if number not in MAYBE_STATS:
+            raise InvalidError(f"there is no statistic {number}")
+        status = quick.layer_stat(self._handle.pointer, number, ctypes.byref(value), failure.at)
         check(status, failure)
         return value.value
 
