@@ -144,7 +144,8 @@ class RabbitmqChannelLayer(BaseChannelLayer):
     A CONFIG that is wrong raises ConfigError. Nothing is opened until the first call.
 
     A process that was forked, as by a server that loads the site before its workers, opens a layer
-    of its own when it first needs one, whatever the parent has done with this.
+    of its own when it first needs one. One that was forked after `close` raises StopConsumer, as
+    its parent does.
     """
 
     extensions = ["groups", "flush"]
