@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import inspect
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -75,6 +76,41 @@ def test_of_two_that_are_raised_the_first_comes_out_and_shows_the_other(layer):
     layer.poll()  # once
 
 
+@pytest.mark.parametrize("kind", [*EVERY, Broken])
+def test_what_a_hook_raises_in_a_finalizer_comes_out_of_the_next_call(kind, layer, unraisable):
+    states, threads = [], []
+
+    def on_state(state, generation):
+        states.append(state)
+        threads.append(threading.get_ident())
+        if state == channel_layer.State.CLOSED:
+            raise kind("mine")
+
+    dropped = channel_layer.Layer(host=f"memory://{uuid.uuid4().hex}", on_state=on_state)
+    dropped.blocking.wait_ready(WAIT)
+    del dropped
+    assert states[-1] == channel_layer.State.CLOSED and set(threads) == {threading.get_ident()}
+    with pytest.raises(kind, match="mine"):
+        layer.poll()
+    layer.poll()  # once
+    assert unraisable == []
+
+
+def test_what_a_signal_handler_raises_in_a_finalizer_comes_out_of_the_next_call(
+    layer, interrupts, unraisable
+):
+    dropped = channel_layer.Layer(host=f"memory://{uuid.uuid4().hex}")
+    trip(dropped)
+    until(dropped, "SENDS_CONFIRMED", 1)
+    fd = dropped._handle.fd
+    del dropped
+    with pytest.raises(KeyboardInterrupt):
+        layer.poll()
+    with pytest.raises(OSError):
+        os.fstat(fd)  # it is freed all the same
+    assert unraisable == []
+
+
 # --- a signal's handler, in the middle of a callback ----------------------------------------
 
 
@@ -126,6 +162,14 @@ def interrupts():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def unraisable(monkeypatch):
+    """What the interpreter has ignored, of finalizers."""
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda each: ignored.append(each.exc_value))
+    return ignored
 
 
 @pytest.fixture

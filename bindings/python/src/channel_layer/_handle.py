@@ -8,7 +8,7 @@ import os
 import sys
 
 from . import _callbacks
-from ._callbacks import call_c, is_in_c, raise_interruption
+from ._callbacks import call_c, is_in_c, keep_interruption, raise_interruption
 from ._hooks import Hooks
 from ._library import DEFAULT_TIMEOUT, Failure, check, quick, text, waiting
 from ._process import identity
@@ -102,9 +102,16 @@ class Handle(Unique):
         layer, self._cell.value = self._cell.value, None
         self.pointer = None
         if layer is not None and not finalizing():  # at exit the system does it, at once
-            call_c(waiting.layer_close, layer, 0, None)
-            call_c(waiting.layer_free, layer)
-            raise_interruption()
+            # What a finalizer raises the interpreter ignores: what a hook raises is left for this
+            # thread's next call, and what a signal's handler raises is too.
+            try:
+                call_c(waiting.layer_close, layer, 0, None)
+            except BaseException as problem:
+                keep_interruption(problem)
+            try:
+                call_c(waiting.layer_free, layer)
+            except BaseException as problem:
+                keep_interruption(problem)
 
     def run_due(self) -> bool:
         """Runs callbacks that are due, on this thread; False where nothing will ever be due again:
