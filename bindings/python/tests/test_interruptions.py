@@ -101,7 +101,7 @@ def test_what_a_signal_handler_raises_in_a_finalizer_comes_out_of_the_next_call(
 ):
     dropped = channel_layer.Layer(host=f"memory://{uuid.uuid4().hex}")
     trip(dropped)
-    until(dropped, "SENDS_CONFIRMED", 1)
+    until_due(dropped, 1)
     fd = dropped._handle.fd
     del dropped
     with pytest.raises(KeyboardInterrupt):
@@ -134,6 +134,16 @@ def until(layer, stat, value):
     while layer.stat(channel_layer.Stat[stat]) < value:
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def until_due(layer, count):
+    """Waits until the outcomes of so many sends are due, without running any callback: they are
+    counted a moment before, so that one more is sent after them."""
+    until(layer, "SENDS_CONFIRMED", count)
+    failure, token = Failure(), next(_callbacks.tokens)  # for which nobody waits
+    arguments = layer.new_channel().encode(), b"\x80", 1, _callbacks.DONE, token, None, failure.at
+    check(quick.layer_send_async(layer._handle.pointer, *arguments), failure)
+    until(layer, "SENDS_CONFIRMED", count + 1)
 
 
 def interrupt(loop, coroutine):
@@ -280,9 +290,14 @@ from channel_layer._library import Failure, check, quick
 WAIT = {WAIT}
 {inspect.getsource(trip)}
 {inspect.getsource(until)}
-layer = channel_layer.Layer(host="memory://interrupted")
+{inspect.getsource(until_due)}
+states = []
+layer = channel_layer.Layer(
+    host="memory://interrupted", on_state=lambda state, generation: states.append(state)
+)
 channel = layer.new_channel()
-layer.blocking.wait_ready(WAIT)
+while channel_layer.State.READY not in states:  # after which no callback is due
+    layer.poll(WAIT)
 
 def blocks(*_):
     try:
@@ -309,7 +324,7 @@ async def main():
     trip(layer)
     sending = asyncio.ensure_future(layer.send("CHANNEL", {}))
     await asyncio.sleep(0)
-    until(layer, "SENDS_CONFIRMED", 2)
+    until_due(layer, 2)
     await sending
     try:
         await layer.send(channel, {})
@@ -334,8 +349,7 @@ token, failure = next(_callbacks.tokens), Failure()
 _callbacks.outcomes[token] = Waiter()
 arguments = layer.new_channel().encode(), b"\\x80", 1, _callbacks.DONE, token, None, failure.at
 check(quick.layer_send_async(layer._handle.pointer, *arguments), failure)
-until(layer, "SENDS_CONFIRMED", 1)
-layer.poll()  # the callback has the last reference
+layer.poll(WAIT)  # the callback has the last reference
 try:
     layer.blocking.send(channel, {})
     print("usable")
@@ -373,8 +387,7 @@ def test_a_call_that_blocks_is_refused_in_the_middle_of_a_callback(where, call):
 def test_a_call_that_blocks_waits_in_a_signal_handler_after_the_last_callback(call):
     code = """
 trip(layer)
-until(layer, "SENDS_CONFIRMED", 1)
-layer.poll()  # the signal arrives in C, and no callback follows
+layer.poll(WAIT)  # the signal arrives in C, and no callback follows
 """
     assert output_of(PRELUDE.replace("CALL", BLOCKING[call]) + code) == ["returned"]
 
