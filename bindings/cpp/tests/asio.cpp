@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <fcntl.h>
+#include <functional>
 #include <future>
 #include <set>
 
@@ -555,6 +556,50 @@ BOTH(several_threads_may_run_the_context) {
         each.join();
     }
     CHECK(left == 0 && failed == 0 && sent == count && received.size() == count);
+}
+
+/// Waits for a message until it is offered one. It refuses that, and the next receive begins
+/// between its refusal and what becomes of the message.
+class refusing_receive final : public asio_detail::operation {
+  public:
+    explicit refusing_receive(std::function<void()> begin) : begin_next(std::move(begin)) {}
+
+    bool end(net_error) override { return false; }
+    void cancel(bool) override {}
+    bool receives(std::string_view) const noexcept override { return !refused; }
+    bool offer(message &, std::uint64_t) override {
+        refused = true;
+        begin_next();
+        return false;
+    }
+
+    bool refused = false;
+
+  private:
+    const std::function<void()> begin_next;
+};
+
+TEST(a_message_that_comes_back_goes_to_a_receive_that_begins_meanwhile) {
+    net::io_context io;
+    layer home = check::open_polled(check::memory());
+    const std::string channel = home.new_channel();
+    home.send(channel, check::numbered(1));
+    message first = std::move(*home.receive_next(channel, check::deadline));
+    const auto engine =
+        std::make_shared<asio_detail::engine>(net::any_io_executor(io.get_executor()), home);
+    std::vector<std::uint32_t> received;
+    const auto receive = [&] {
+        asio_detail::receive_initiation{engine, channel}([&](net_error problem, message next) {
+            CHECK(!problem);
+            received.push_back(check::number_of(next));
+        });
+    };
+    const auto refusing = std::make_shared<refusing_receive>(receive);
+    CHECK(engine->add(refusing));
+    CHECK(engine->take_back(channel, std::move(first), engine->next_number()));
+    CHECK(refusing->refused);
+    io.poll(); // its handler was posted, or else it waits
+    CHECK((received == std::vector<std::uint32_t>{1}));
 }
 
 #if defined(CHANNEL_LAYER_ASIO_HAS_CANCELLATION)

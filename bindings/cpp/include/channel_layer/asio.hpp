@@ -155,7 +155,8 @@ class operation {
     virtual void cancel(bool terminal) = 0;
     /// Whether it waits for a message of this channel.
     virtual bool receives(std::string_view) const noexcept { return false; }
-    /// Completes it with a message, and moves from that only where this is true.
+    /// Completes it with a message, and moves from that only where this is true. Where it is false
+    /// it was completed before, and receives no more.
     virtual bool offer(message &, std::uint64_t) { return false; }
 };
 
@@ -237,7 +238,12 @@ class engine : public std::enable_shared_from_this<engine> {
     }
 
     void end_receives(std::string_view channel) {
-        for (const auto &each : receiving(channel)) {
+        std::vector<std::shared_ptr<operation>> waiting;
+        {
+            const std::lock_guard<std::mutex> held(mutex);
+            waiting = receiving(channel);
+        }
+        for (const auto &each : waiting) {
             each->end(aborted());
         }
     }
@@ -248,16 +254,27 @@ class engine : public std::enable_shared_from_this<engine> {
     /// Takes a message whose receive was cancelled once it had it: for a receive that waits, or for
     /// the next one. False where the driver has ended.
     bool take_back(const std::string &channel, message &&kept, std::uint64_t number) {
-        for (const auto &each : receiving(channel)) {
-            if (each->offer(kept, number)) {
-                return true;
+        for (;;) {
+            std::vector<std::shared_ptr<operation>> waiting;
+            {
+                // To find no receive and to store the message is one step: a receive that is added
+                // before it is found, one that is added after it looks for the message.
+                const std::lock_guard<std::mutex> held(mutex);
+                if (ended_with) {
+                    return false;
+                }
+                waiting = receiving(channel);
+                if (waiting.empty()) {
+                    returned[channel].emplace(number, std::move(kept));
+                    return true;
+                }
             }
+            for (const auto &each : waiting) {
+                if (each->offer(kept, number)) {
+                    return true;
+                }
+            } // all were completed meanwhile
         }
-        const std::lock_guard<std::mutex> held(mutex);
-        if (!ended_with) {
-            returned[channel].emplace(number, std::move(kept));
-        }
-        return !ended_with;
     }
 
     std::optional<std::pair<std::uint64_t, message>> returned_to(const std::string &channel) {
@@ -309,9 +326,9 @@ class engine : public std::enable_shared_from_this<engine> {
         }
     }
 
-    std::vector<std::shared_ptr<operation>> receiving(std::string_view channel) {
+    /// Under the mutex.
+    std::vector<std::shared_ptr<operation>> receiving(std::string_view channel) const {
         std::vector<std::shared_ptr<operation>> found;
-        const std::lock_guard<std::mutex> held(mutex);
         for (const auto &each : begun) {
             const auto live = each.second.lock();
             if (live && live->receives(channel)) {
