@@ -400,6 +400,27 @@ TEST(a_channel_that_is_discarded_and_a_layer_that_closes_end_a_receive_with_thei
     CHECK(codes[2] == status_code::closed);
 }
 
+BOTH(a_discard_ends_each_receive_that_waits_for_its_channel) {
+    net::io_context io;
+    layer home = check::open_polled(host);
+    const std::string channel = home.new_channel(), other = home.new_channel();
+    asio_driver driver(io, home);
+    std::vector<net_error> codes;
+    bool untouched = true;
+    driver.async_receive(other, [&](net_error, message) { untouched = false; });
+    for (int i = 0; i < 3; i++) {
+        driver.async_receive(channel, [&](net_error problem, message next) {
+            CHECK(!next);
+            codes.push_back(problem);
+        });
+    }
+    driver.channel_discard(channel);
+    CHECK(codes.empty()); // never inside the call
+    check::run_until(io, [&] { return codes.size() == 3; });
+    CHECK(std::count(codes.begin(), codes.end(), status_code::cancelled) == 3);
+    CHECK(untouched);
+}
+
 TEST(a_layer_may_be_moved_under_its_driver) {
     net::io_context io;
     layer first = check::open_polled(check::memory());
@@ -562,11 +583,13 @@ BOTH(several_threads_may_run_the_context) {
 /// between its refusal and what becomes of the message.
 class refusing_receive final : public asio_detail::operation {
   public:
-    explicit refusing_receive(std::function<void()> begin) : begin_next(std::move(begin)) {}
+    refusing_receive(std::weak_ptr<asio_detail::engine> driver, std::string from,
+                     std::function<void()> begin)
+        : operation(std::move(driver), std::move(from)), begin_next(std::move(begin)) {}
 
     bool end(net_error) override { return false; }
     void cancel(bool) override {}
-    bool receives(std::string_view) const noexcept override { return !refused; }
+    bool receives() const noexcept override { return !refused; }
     bool offer(message &, std::uint64_t) override {
         refused = true;
         begin_next();
@@ -594,9 +617,9 @@ TEST(a_message_that_comes_back_goes_to_a_receive_that_begins_meanwhile) {
             received.push_back(check::number_of(next));
         });
     };
-    const auto refusing = std::make_shared<refusing_receive>(receive);
+    const auto refusing = std::make_shared<refusing_receive>(engine, channel, receive);
     CHECK(engine->add(refusing));
-    CHECK(engine->take_back(channel, std::move(first), engine->next_number()));
+    CHECK(engine->take_back(*refusing, std::move(first), engine->next_number()));
     CHECK(refusing->refused);
     io.poll(); // its handler was posted, or else it waits
     CHECK((received == std::vector<std::uint32_t>{1}));
@@ -710,6 +733,87 @@ TEST(a_message_that_comes_back_goes_to_a_receive_that_waits) {
     check::eventually("a message waits",
                       [&] { return home.stat(statistic::backlog) == 1 || home.poll() > 0; });
     CHECK(check::number_of(*home.receive_next(channel, 10s)) == 10);
+}
+
+/// A receive that has message `number` of its channel, and whose handler has not been called.
+static void receive_without_its_handler(const layer &home, const asio_driver &driver,
+                                        const std::string &channel, std::uint32_t number,
+                                        net::cancellation_signal &signal, bool &aborted) {
+    driver.async_receive(channel, net::bind_cancellation_slot(
+                                      signal.slot(), [&aborted](net_error problem, message next) {
+                                          CHECK(problem == net::error::operation_aborted && !next);
+                                          aborted = true;
+                                      }));
+    home.send(channel, check::numbered(number));
+    hand_over(home, 1);
+}
+
+/// What the next receive gets once `number` was sent.
+static std::uint32_t sent_and_received(net::io_context &io, const layer &home,
+                                       const asio_driver &driver, const std::string &channel,
+                                       std::uint32_t number) {
+    home.send(channel, check::numbered(number));
+    std::optional<std::uint32_t> got;
+    driver.async_receive(channel, [&](net_error problem, message next) {
+        CHECK(!problem);
+        got = check::number_of(next);
+    });
+    check::run_until(io, [&] { return got.has_value(); });
+    return *got;
+}
+
+BOTH(a_discard_drops_the_messages_that_came_back) {
+    net::io_context io;
+    layer home = check::open_polled(host);
+    const std::string channel = home.new_channel(), other = home.new_channel();
+    asio_driver driver(io, home);
+    net::cancellation_signal signals[2];
+    bool aborted[2] = {false, false};
+    receive_without_its_handler(home, driver, channel, 1, signals[0], aborted[0]);
+    receive_without_its_handler(home, driver, other, 11, signals[1], aborted[1]);
+    signals[0].emit(net::cancellation_type::terminal);
+    signals[1].emit(net::cancellation_type::terminal);
+    check::run_until(io, [&] { return aborted[0] && aborted[1]; });
+    driver.channel_discard(channel);
+    CHECK(sent_and_received(io, home, driver, channel, 2) == 2);
+    CHECK(sent_and_received(io, home, driver, other, 12) == 11);
+}
+
+BOTH(a_message_that_comes_back_after_a_discard_is_dropped) {
+    net::io_context io;
+    layer home = check::open_polled(host);
+    const std::string channel = home.new_channel();
+    asio_driver driver(io, home);
+    net::cancellation_signal signal;
+    bool aborted = false;
+    receive_without_its_handler(home, driver, channel, 1, signal, aborted);
+    driver.channel_discard(channel);
+    signal.emit(net::cancellation_type::terminal);
+    check::run_until(io, [&] { return aborted; });
+    CHECK(sent_and_received(io, home, driver, channel, 2) == 2);
+}
+
+TEST(a_discard_that_fails_drops_nothing) {
+    net::io_context io;
+    std::optional<layer> home(check::open_polled(check::memory()));
+    const std::string channel = home->new_channel();
+    asio_driver driver(io, *home);
+    net::cancellation_signal signal;
+    bool aborted = false;
+    receive_without_its_handler(*home, driver, channel, 1, signal, aborted);
+    signal.emit(net::cancellation_type::terminal);
+    check::run_until(io, [&] { return aborted; });
+    check::raises(status_code::invalid, {}, [&] { driver.channel_discard("no mark"); });
+    CHECK(driver.try_channel_discard(std::string_view("a!b\0", 4)).status() ==
+          status_code::invalid);
+    home->close(check::deadline);
+    CHECK(driver.try_channel_discard(channel).status() == status_code::closed);
+    std::uint32_t got = 0;
+    driver.async_receive(channel, [&](net_error problem, message next) {
+        CHECK(!problem);
+        got = check::number_of(next);
+    });
+    check::run_until(io, [&] { return got == 1; });
 }
 
 TEST(a_send_is_ended_by_a_slot_of_type_terminal_alone) {

@@ -136,7 +136,7 @@ TEST(coroutines_of_many_clients_each_hear_their_room) {
             co_await driver.async_group_send(group, check::numbered(1), use_task);
         }
         CHECK(check::number_of(co_await driver.async_receive(channel, use_task)) == 1);
-        home.channel_discard(channel);
+        driver.channel_discard(channel);
     };
     std::exception_ptr problem;
     for (std::uint32_t i = 0; i < clients; i++) {

@@ -24,6 +24,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -144,20 +145,32 @@ namespace asio_detail {
 
 inline error_code aborted() noexcept { return net::error::operation_aborted; }
 
+class engine;
+
 /// An operation that has begun. Its outcome, its cancellation and the end of its driver may come at
 /// once from several threads: the first of them completes it.
 class operation {
   public:
-    virtual ~operation() = default;
+    explicit operation(std::weak_ptr<engine> driver, std::string from = {}) noexcept
+        : owner(std::move(driver)), channel(std::move(from)) {}
+    operation(const operation &) = delete;
+    operation &operator=(const operation &) = delete;
+    /// Takes the mutex of the driver.
+    virtual ~operation();
+
     /// Completes it without a result; false where it was completed before.
     virtual bool end(error_code code) = 0;
     /// By the cancellation slot of its handler, on the handler's executor.
     virtual void cancel(bool terminal) = 0;
-    /// Whether it waits for a message of this channel.
-    virtual bool receives(std::string_view) const noexcept { return false; }
+    /// Whether it waits for a message.
+    virtual bool receives() const noexcept { return false; }
     /// Completes it with a message, and moves from that only where this is true. Where it is false
     /// it was completed before, and receives no more.
     virtual bool offer(message &, std::uint64_t) { return false; }
+
+    const std::weak_ptr<engine> owner;
+    /// The channel that it receives from; empty where it does not receive.
+    const std::string channel;
 };
 
 /// What a driver shares with its operations: these, the descriptor, and the way to the layer, which
@@ -202,7 +215,7 @@ class engine : public std::enable_shared_from_this<engine> {
 
     /// Completes all that has begun.
     void end(error_code code) {
-        std::map<const operation *, std::weak_ptr<operation>> left;
+        listing left;
         {
             const std::lock_guard<std::mutex> held(mutex);
             if (ended_with) {
@@ -214,7 +227,7 @@ class engine : public std::enable_shared_from_this<engine> {
             left.swap(begun);
         }
         for (const auto &each : left) {
-            if (const auto live = each.second.lock()) {
+            if (const auto live = each.second.live.lock()) {
                 live->end(code);
             }
         }
@@ -228,34 +241,66 @@ class engine : public std::enable_shared_from_this<engine> {
             starting->end(*code);
             return false;
         }
-        begun.emplace(starting.get(), starting);
+        begun.emplace(key(starting->channel, starting.get()), listed{starting});
         return true;
     }
 
-    void remove(const operation *completed) {
+    void remove(const operation &over) {
         const std::lock_guard<std::mutex> held(mutex);
-        begun.erase(completed);
+        const auto found = begun.find(key_view(over.channel, &over));
+        if (found != begun.end()) {
+            begun.erase(found);
+        }
     }
 
     void end_receives(std::string_view channel) {
-        std::vector<std::shared_ptr<operation>> waiting;
+        operations waiting;
         {
             const std::lock_guard<std::mutex> held(mutex);
-            waiting = receiving(channel);
+            find_receives(channel, waiting);
         }
         for (const auto &each : waiting) {
             each->end(aborted());
         }
     }
 
+    result<void> discard(std::string_view channel) {
+        auto done = home().try_channel_discard(channel);
+        if (!done) {
+            return done;
+        }
+        // Both are released after the mutex.
+        decltype(returned)::node_type dropped;
+        operations waiting;
+        {
+            const std::lock_guard<std::mutex> held(mutex);
+            const auto kept = returned.find(channel);
+            if (kept != returned.end()) {
+                dropped = returned.extract(kept);
+            }
+            for (auto at = first_of(channel); at != begun.end() && at->first.first == channel;
+                 ++at) {
+                at->second.discarded = true;
+            }
+            find_receives(channel, waiting);
+        }
+        // The layer ends those that it knows. One that was about to begin there would outlive the
+        // discard, and lose each message that it gives back.
+        for (const auto &each : waiting) {
+            each->end(code_of(status_code::cancelled));
+        }
+        return done;
+    }
+
     /// A number for a message, by which those that come back keep their order.
     std::uint64_t next_number() noexcept { return numbers.fetch_add(1, std::memory_order_relaxed); }
 
-    /// Takes a message whose receive was cancelled once it had it: for a receive that waits, or for
-    /// the next one. False where the driver has ended.
-    bool take_back(const std::string &channel, message &&kept, std::uint64_t number) {
+    /// Takes a message from a receive that was cancelled once it had it: for a receive that waits,
+    /// or for the next one; drops it where the channel was discarded since that receive began.
+    /// False where the driver has ended.
+    bool take_back(const operation &from, message &&kept, std::uint64_t number) {
         for (;;) {
-            std::vector<std::shared_ptr<operation>> waiting;
+            operations waiting;
             {
                 // To find no receive and to store the message is one step: a receive that is added
                 // before it is found, one that is added after it looks for the message.
@@ -263,9 +308,12 @@ class engine : public std::enable_shared_from_this<engine> {
                 if (ended_with) {
                     return false;
                 }
-                waiting = receiving(channel);
-                if (waiting.empty()) {
-                    returned[channel].emplace(number, std::move(kept));
+                const auto found = begun.find(key_view(from.channel, &from));
+                if (found != begun.end() && found->second.discarded) {
+                    return true;
+                }
+                if (!find_receives(from.channel, waiting)) {
+                    returned[from.channel].emplace(number, std::move(kept));
                     return true;
                 }
             }
@@ -326,16 +374,42 @@ class engine : public std::enable_shared_from_this<engine> {
         }
     }
 
+    using key = std::pair<std::string, const operation *>;
+    using key_view = std::pair<std::string_view, const operation *>;
+    using operations = std::vector<std::shared_ptr<operation>>;
+
+    struct by_channel {
+        using is_transparent = void;
+        template <class A, class B> bool operator()(const A &left, const B &right) const noexcept {
+            const int order = std::string_view(left.first).compare(right.first);
+            return order < 0 ||
+                   (order == 0 && std::less<const operation *>()(left.second, right.second));
+        }
+    };
+    struct listed {
+        std::weak_ptr<operation> live;
+        /// A message that it gives back is dropped.
+        bool discarded = false;
+    };
+
+    using listing = std::map<key, listed, by_channel>;
+
     /// Under the mutex.
-    std::vector<std::shared_ptr<operation>> receiving(std::string_view channel) const {
-        std::vector<std::shared_ptr<operation>> found;
-        for (const auto &each : begun) {
-            const auto live = each.second.lock();
-            if (live && live->receives(channel)) {
-                found.push_back(live);
+    listing::iterator first_of(std::string_view channel) {
+        return begun.lower_bound(key_view(channel, nullptr));
+    }
+
+    /// All receives of the channel, and whether one of them waits. Under the mutex, after which
+    /// the caller releases `found`, since ~operation takes it.
+    bool find_receives(std::string_view channel, operations &found) {
+        bool any = false;
+        for (auto at = first_of(channel); at != begun.end() && at->first.first == channel; ++at) {
+            if (auto live = at->second.live.lock()) {
+                found.push_back(std::move(live));
+                any = any || found.back()->receives();
             }
         }
-        return found;
+        return any;
     }
 
     const std::weak_ptr<detail::core> watched;
@@ -344,10 +418,17 @@ class engine : public std::enable_shared_from_this<engine> {
     // All below is under the mutex.
     net::posix::stream_descriptor descriptor;
     std::optional<error_code> ended_with;
-    std::map<const operation *, std::weak_ptr<operation>> begun;
-    std::map<std::string, std::map<std::uint64_t, message>> returned;
+    // Each for as long as it lives: a receive that is complete may still give its message back.
+    listing begun;
+    std::map<std::string, std::map<std::uint64_t, message>, std::less<>> returned;
     std::shared_ptr<const failure_handler> failures;
 };
+
+inline operation::~operation() {
+    if (const auto driver = owner.lock()) {
+        driver->remove(*this);
+    }
+}
 
 class receive_operation;
 struct delivery;
@@ -440,14 +521,11 @@ class call_operation final : public operation {
   public:
     call_operation(std::unique_ptr<completion> handler, std::weak_ptr<engine> driver,
                    bool closes) noexcept
-        : owner(std::move(driver)), closing(closes), waiting(std::move(handler)) {}
+        : operation(std::move(driver)), closing(closes), waiting(std::move(handler)) {}
 
     bool end(error_code code) override {
         if (claimed.exchange(true)) {
             return false;
-        }
-        if (const auto driver = owner.lock()) {
-            driver->remove(this);
         }
         if (closing && code == code_of(status_code::closed)) {
             code = code_of(status_code::ok); // what it was to do
@@ -465,7 +543,6 @@ class call_operation final : public operation {
     }
 
   private:
-    const std::weak_ptr<engine> owner;
     const bool closing;
     std::atomic<bool> claimed{false};
     std::unique_ptr<completion> waiting; // of the one that has claimed it
@@ -477,7 +554,7 @@ class receive_operation final : public operation,
   public:
     receive_operation(std::unique_ptr<completion> handler, std::weak_ptr<engine> driver,
                       std::string from) noexcept
-        : owner(std::move(driver)), channel(std::move(from)), waiting(std::move(handler)) {}
+        : operation(std::move(driver), std::move(from)), waiting(std::move(handler)) {}
 
     bool end(error_code code) override {
         if (claimed.exchange(true)) {
@@ -488,9 +565,7 @@ class receive_operation final : public operation,
         return true; // and cancels the receiver, so that the channel keeps its messages
     }
 
-    bool receives(std::string_view name) const noexcept override {
-        return name == channel && !claimed.load();
-    }
+    bool receives() const noexcept override { return !claimed.load(); }
 
     bool offer(message &kept, std::uint64_t number) override {
         if (claimed.exchange(true)) {
@@ -538,7 +613,7 @@ class receive_operation final : public operation,
     /// On the handler's executor: whether a message went back, since the cancellation came between.
     bool gives_back(message &given, std::uint64_t number) {
         const auto driver = cancelled_late ? owner.lock() : nullptr;
-        return driver && driver->take_back(channel, std::move(given), number);
+        return driver && driver->take_back(*this, std::move(given), number);
     }
 
   private:
@@ -554,15 +629,10 @@ class receive_operation final : public operation,
     }
 
     void complete(error_code code, message &&given, std::uint64_t number) {
-        if (const auto driver = owner.lock()) {
-            driver->remove(this);
-        }
         completion &handler = *waiting;
         handler.post({std::move(waiting), code, std::move(given), shared_from_this(), number});
     }
 
-    const std::weak_ptr<engine> owner;
-    const std::string channel;
     std::atomic<bool> claimed{false};
     std::unique_ptr<completion> waiting; // of the one that has claimed it
     bool cancelled_late = false;         // of the handler's executor
@@ -664,7 +734,7 @@ struct receive_initiation {
         }
         if (auto kept = driver->returned_to(channel)) {
             if (!begun->offer(kept->second, kept->first)) {
-                driver->take_back(channel, std::move(kept->second), kept->first);
+                driver->take_back(*begun, std::move(kept->second), kept->first);
             }
             return;
         }
@@ -722,7 +792,8 @@ class asio_driver {
     executor_type get_executor() const noexcept { return driver->executor(); }
 
     /// Ends its operations with `operation_aborted`, and runs no callback from then on. What was
-    /// sent may have been sent; no message is lost.
+    /// sent may have been sent. The layer keeps the messages that it has; those that the driver
+    /// keeps after a late cancellation of `async_receive` are dropped.
     void stop() noexcept {
         if (driver) {
             driver->end(asio_detail::aborted());
@@ -731,6 +802,17 @@ class asio_driver {
 
     /// Ends each `async_receive` of a channel that has no message yet with `operation_aborted`.
     void cancel_receive(std::string_view channel) const { driver->end_receives(channel); }
+
+    /// `layer::channel_discard`, which does not know what the driver keeps: drops that too, and
+    /// ends each `async_receive` of the channel that has no message yet with `cancelled`.
+    void channel_discard(std::string_view channel) const { try_channel_discard(channel).value(); }
+    result<void> try_channel_discard(std::string_view channel) const noexcept {
+        try {
+            return driver->discard(channel);
+        } catch (const std::bad_alloc &) {
+            return failure(status_code::internal, "there is no memory to discard the channel");
+        }
+    }
 
     /// `handler(const char *operation, status_code, const char *text)`: gets the text of each
     /// operation that fails, which a code cannot hold, for logs. It is called inside a callback, or
@@ -812,7 +894,8 @@ class asio_driver {
     /// an empty message where there is an error. Where it is cancelled, by `cancel_receive`, `stop`
     /// or a cancellation slot of any type, the channel keeps its messages. A message that had come
     /// when the slot was used, and whose handler had not been called, is kept by the driver for the
-    /// next `async_receive` of that channel. Several may wait at once for messages of one channel.
+    /// next `async_receive` of that channel, until `channel_discard` or `stop`. Several may wait at
+    /// once for messages of one channel.
     template <class Token> auto async_receive(std::string_view channel, Token &&token) const {
         return asio_detail::net::async_initiate<Token, void(asio_detail::error_code, message)>(
             asio_detail::receive_initiation{driver, std::string(channel)}, token);
