@@ -4,7 +4,8 @@
  * Bytes are `nlohmann::json::binary`; with a subtype the library refuses the message, with a text
  * that says where. Integers, from -2^63 to 2^64-1, are kept as they are. A double stays a double.
  * `as` throws `channel_layer::error` with status `invalid` for what nlohmann::json cannot hold, as
- * a map whose keys are not strings.
+ * a map whose keys are not strings, and for what nests deeper than 128, which the library does not
+ * send, but another peer may.
  *
  * nlohmann::ordered_json works too, and keeps the order of keys. It looks each key up one by one: a
  * map of 70,000 takes many seconds, so messages of strangers are better read as nlohmann::json.
@@ -13,9 +14,11 @@
 #ifndef CHANNEL_LAYER_JSON_HPP
 #define CHANNEL_LAYER_JSON_HPP
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -24,6 +27,134 @@
 
 namespace channel_layer {
 namespace detail {
+
+/// How deep arrays and maps may nest in what is unpacked, as in what the library sends; the message
+/// itself is the first.
+constexpr std::size_t deepest_message = 128;
+
+/// Throws `invalid` for MessagePack that nests deeper, of which it reads the heads alone, without
+/// recursion. It stops without an error where the bytes are not MessagePack.
+class depth_check {
+  public:
+    static void run(bytes_view bytes) { depth_check(bytes).run(); }
+
+  private:
+    explicit depth_check(bytes_view bytes) noexcept : at(bytes.begin()), end(bytes.end()) {}
+
+    void run() {
+        do {
+            if (depth > 0) {
+                left[depth - 1]--;
+            }
+            if (!read_value()) {
+                return;
+            }
+            while (depth > 0 && left[depth - 1] == 0) {
+                depth--;
+            }
+        } while (depth > 0);
+    }
+
+    /// A value, or the head of an array or a map. False where the bytes end before or are wrong.
+    bool read_value() {
+        if (at == end) {
+            return false;
+        }
+        const unsigned tag = *at++;
+        if (tag < 0x80 || tag >= 0xe0) { // a small integer
+            return true;
+        }
+        if (tag < 0x90) {
+            return open(2 * std::uint64_t(tag & 0x0f));
+        }
+        if (tag < 0xa0) {
+            return open(tag & 0x0f);
+        }
+        if (tag < 0xc0) {
+            return skip(tag & 0x1f);
+        }
+        std::uint64_t length = 0;
+        switch (tag) {
+        case 0xc0: // nil
+        case 0xc2: // false
+        case 0xc3: // true
+            return true;
+        case 0xc4: // bytes
+        case 0xc5:
+        case 0xc6:
+            return read_length(1U << (tag - 0xc4), length) && skip(length);
+        case 0xc7: // an extension, with its type
+        case 0xc8:
+        case 0xc9:
+            return read_length(1U << (tag - 0xc7), length) && skip(1 + length);
+        case 0xca: // floats
+        case 0xcb:
+            return skip(4U << (tag - 0xca));
+        case 0xcc: // integers without a sign
+        case 0xcd:
+        case 0xce:
+        case 0xcf:
+            return skip(1U << (tag - 0xcc));
+        case 0xd0: // integers with one
+        case 0xd1:
+        case 0xd2:
+        case 0xd3:
+            return skip(1U << (tag - 0xd0));
+        case 0xd4: // an extension of 1 to 16 bytes, with its type
+        case 0xd5:
+        case 0xd6:
+        case 0xd7:
+        case 0xd8:
+            return skip(1 + (1U << (tag - 0xd4)));
+        case 0xd9: // text
+        case 0xda:
+        case 0xdb:
+            return read_length(1U << (tag - 0xd9), length) && skip(length);
+        case 0xdc: // an array
+        case 0xdd:
+            return read_length(2U << (tag - 0xdc), length) && open(length);
+        case 0xde: // a map
+        case 0xdf:
+            return read_length(2U << (tag - 0xde), length) && open(2 * length);
+        default:
+            return false;
+        }
+    }
+
+    bool open(std::uint64_t values) {
+        if (depth == deepest_message) {
+            throw error(status_code::invalid, "arrays and maps of the message nest deeper than " +
+                                                  std::to_string(deepest_message));
+        }
+        left[depth++] = values;
+        return true;
+    }
+
+    bool skip(std::uint64_t bytes) noexcept {
+        if (bytes > static_cast<std::uint64_t>(end - at)) {
+            return false;
+        }
+        at += bytes;
+        return true;
+    }
+
+    bool read_length(unsigned bytes, std::uint64_t &length) noexcept {
+        const std::uint8_t *from = at;
+        if (!skip(bytes)) {
+            return false;
+        }
+        for (; from != at; from++) {
+            length = length << 8 | *from;
+        }
+        return true;
+    }
+
+    const std::uint8_t *at;
+    const std::uint8_t *const end;
+    std::size_t depth = 0;
+    /// How many values each open array or map still has.
+    std::uint64_t left[deepest_message] = {};
+};
 
 /// For nlohmann::json and its kind that keeps the order of keys.
 template <class Json> struct json_packer {
@@ -34,6 +165,7 @@ template <class Json> struct json_packer {
     }
 
     static Json unpack(bytes_view bytes) {
+        depth_check::run(bytes); // from_msgpack recurses for each level
         return Json::from_msgpack(bytes.data(), bytes.data() + bytes.size());
     }
 

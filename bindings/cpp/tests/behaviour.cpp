@@ -524,6 +524,96 @@ TEST(json_that_no_message_can_hold_is_refused) {
     CHECK(refused);
 }
 
+/// {"a": …} with `levels` - 1 times what opens an array or a map of one value around a nil.
+static std::vector<std::uint8_t> nested(std::size_t levels,
+                                        const std::vector<std::uint8_t> &opening = {0x91}) {
+    std::vector<std::uint8_t> bytes = {0x81, 0xa1, 'a'};
+    for (std::size_t level = 1; level < levels; level++) {
+        bytes.insert(bytes.end(), opening.begin(), opening.end());
+    }
+    bytes.push_back(0xc0);
+    return bytes;
+}
+
+template <class Json> static void a_depth_of_128_at_most() {
+    // Each head of an array and a map, and in front of the value that nests one of each other kind,
+    // with bytes that would be heads of arrays elsewhere.
+    const std::vector<std::vector<std::uint8_t>> openings = {
+        {0x91},
+        {0x81, 0xa1, 'k'},
+        {0xdc, 0, 1},
+        {0xdd, 0, 0, 0, 1},
+        {0xde, 0, 1, 0xd9, 1, 'k'},
+        {0xdf, 0, 0, 0, 1, 0xda, 0, 1, 'k'},
+        {0x81, 0xdb, 0, 0, 0, 1, 'k'},
+        {0x92, 0x7f},
+        {0x92, 0xff},
+        {0x92, 0xc3},
+        {0x92, 0xa2, 0x91, 0x91},
+        {0x92, 0xc4, 1, 0x91},
+        {0x92, 0xc5, 0, 1, 0x91},
+        {0x92, 0xc6, 0, 0, 0, 1, 0x91},
+        {0x92, 0xc7, 1, 5, 0x91},
+        {0x92, 0xc8, 0, 1, 5, 0x91},
+        {0x92, 0xc9, 0, 0, 0, 1, 5, 0x91},
+        {0x92, 0xca, 0x3f, 0x91, 0x91, 0x91},
+        {0x92, 0xcb, 0x3f, 0x91, 0x91, 0x91, 0x91, 0x91, 0x91, 0x91},
+        {0x92, 0xcc, 0x91},
+        {0x92, 0xcd, 0x91, 0x91},
+        {0x92, 0xce, 0x91, 0x91, 0x91, 0x91},
+        {0x92, 0xcf, 0x91, 0x91, 0x91, 0x91, 0x91, 0x91, 0x91, 0x91},
+        {0x92, 0xd0, 0x91},
+        {0x92, 0xd1, 0x91, 0x91},
+        {0x92, 0xd2, 0x91, 0x91, 0x91, 0x91},
+        {0x92, 0xd3, 0x91, 0x91, 0x91, 0x91, 0x91, 0x91, 0x91, 0x91},
+        {0x92, 0xd4, 5, 0x91},
+        {0x92, 0xd5, 5, 0x91, 0x91},
+        {0x92, 0xd6, 5, 0x91, 0x91, 0x91, 0x91},
+        {0x92, 0xd7, 5, 0x91, 0x91, 0x91, 0x91, 0x91, 0x91, 0x91, 0x91},
+    };
+    for (const auto &opening : openings) {
+        const auto allowed = nested(128, opening);
+        CHECK(Json::from_msgpack(allowed) == packer<Json>::unpack(allowed));
+        check::raises(status_code::invalid, {},
+                      [&] { (void)packer<Json>::unpack(nested(129, opening)); });
+        for (auto cut = allowed; !cut.empty();) {
+            cut.pop_back();
+            bool refused = false;
+            try {
+                (void)packer<Json>::unpack(std::vector<std::uint8_t>(cut)); // of its own size
+            } catch (const json::exception &) {
+                refused = true;
+            }
+            CHECK(refused);
+        }
+    }
+    check::raises(status_code::invalid, {}, [] { (void)packer<Json>::unpack(nested(5'000'000)); });
+}
+
+TEST(json_is_made_of_messages_that_nest_128_deep_at_most) {
+    a_depth_of_128_at_most<json>();
+    a_depth_of_128_at_most<nlohmann::ordered_json>();
+}
+
+TEST(json_of_a_message_may_have_any_number_of_arrays_and_maps_side_by_side) {
+    json wide = json::array();
+    for (int i = 0; i < 1000; i++) {
+        wide.push_back(json::array());
+        wide.push_back(json::object());
+        wide.push_back(json{{"k", json::array({i})}});
+    }
+    const json message = {{"a", wide}, {"b", wide}};
+    CHECK(packer<json>::unpack(packer<json>::pack(message)) == message);
+}
+
+TEST(json_nests_as_deep_as_a_layer_lets_messages_nest) {
+    const auto layer = check::open(check::memory());
+    const auto channel = layer.new_channel();
+    layer.send(channel, nested(128));
+    CHECK(layer.receive_next(channel, 5s)->try_as<json>());
+    CHECK(layer.try_send(channel, nested(129)).status() == status_code::invalid);
+}
+
 // --- events ---------------------------------------------------------------------------------
 
 TEST(states_and_log_records_arrive) {
