@@ -432,6 +432,72 @@ TEST(a_layer_may_be_moved_under_its_driver) {
     check::run_until(io, [&] { return sent; });
 }
 
+/// One operation of each kind, all of which end with a code alone.
+template <class Handler>
+static void begin_each(const asio_driver &driver, const std::string &channel, Handler handler) {
+    driver.async_send(channel, check::numbered(1), handler);
+    driver.async_send_json(channel, "{}", handler);
+    driver.async_group_add("group", channel, handler);
+    driver.async_group_send("group", check::numbered(1), handler);
+    driver.async_group_send_json("group", "{}", handler);
+    driver.async_close(20s, handler);
+}
+static constexpr int kinds = 6;
+
+BOTH(operations_of_a_driver_that_was_moved_from_end_with_closed) {
+    net::io_context io;
+    net::thread_pool pool(1);
+    layer home = check::open_polled(host);
+    const std::string channel = home.new_channel();
+    asio_driver driver(io, home);
+    for (const bool assigned : {false, true}) {
+        std::optional<asio_driver> moved;
+        if (assigned) {
+            moved.emplace(io, home);
+            *moved = std::move(driver);
+        } else {
+            moved.emplace(std::move(driver));
+        }
+        std::vector<net_error> codes;
+        driver.async_receive(channel, [&](net_error problem, message next) {
+            CHECK(!next);
+            codes.push_back(problem);
+        });
+        begin_each(driver, channel, [&](net_error problem) { codes.push_back(problem); });
+        CHECK(codes.empty()); // never inside the call
+        check::run_until(io, [&] { return codes.size() == 1 + kinds; });
+        CHECK(std::count(codes.begin(), codes.end(), status_code::closed) == 1 + kinds);
+
+        std::promise<bool> there;
+        driver.async_send(channel, check::numbered(1), net::bind_executor(pool, [&](net_error) {
+                              there.set_value(pool.get_executor().running_in_this_thread());
+                          }));
+        CHECK(there.get_future().get());
+        CHECK(driver.get_executor() == moved->get_executor());
+        CHECK(driver.try_channel_discard(channel).status() == status_code::closed);
+        check::raises(status_code::closed, {}, [&] { driver.channel_discard(channel); });
+        driver.cancel_receive(channel);
+        driver.on_failure([](const char *, status_code, const char *) {});
+        driver.stop();
+
+        // Nothing of that reached the layer or the driver that it was moved to.
+        bool sent = false;
+        moved->async_send(channel, check::numbered(2), [&](net_error problem) { sent = !problem; });
+        std::uint32_t got = 0;
+        moved->async_receive(channel, [&](net_error problem, message next) {
+            CHECK(!problem);
+            got = check::number_of(next);
+        });
+        check::run_until(io, [&] { return sent && got == 2; });
+        driver = std::move(*moved); // and it is a driver again
+    }
+    pool.join();
+    std::optional<net_error> code;
+    driver.async_close(20s, [&](net_error problem) { code = problem; });
+    check::run(io);
+    CHECK(code && !*code && home.state() == connection_state::closed);
+}
+
 static std::set<int> open_descriptors() {
     std::set<int> found;
     for (int each = 0; each < 1024; each++) {
@@ -466,18 +532,6 @@ TEST(a_layer_that_runs_callbacks_on_its_own_threads_has_no_driver) {
     check::raises(status_code::invalid, {"dispatch"}, [&] { const asio_driver driver(io, home); });
     CHECK(home.try_fd_dup().status() == status_code::invalid);
 }
-
-/// One operation of each kind, all of which end with a code alone.
-template <class Handler>
-static void begin_each(const asio_driver &driver, const std::string &channel, Handler handler) {
-    driver.async_send(channel, check::numbered(1), handler);
-    driver.async_send_json(channel, "{}", handler);
-    driver.async_group_add("group", channel, handler);
-    driver.async_group_send("group", check::numbered(1), handler);
-    driver.async_group_send_json("group", "{}", handler);
-    driver.async_close(20s, handler);
-}
-static constexpr int kinds = 6;
 
 TEST(a_context_may_end_with_operations_in_it) {
     for (const bool aborted_before : {false, true}) {
@@ -612,7 +666,8 @@ TEST(a_message_that_comes_back_goes_to_a_receive_that_begins_meanwhile) {
         std::make_shared<asio_detail::engine>(net::any_io_executor(io.get_executor()), home);
     std::vector<std::uint32_t> received;
     const auto receive = [&] {
-        asio_detail::receive_initiation{engine, channel}([&](net_error problem, message next) {
+        asio_detail::receive_initiation{engine, io.get_executor(),
+                                        channel}([&](net_error problem, message next) {
             CHECK(!problem);
             received.push_back(check::number_of(next));
         });

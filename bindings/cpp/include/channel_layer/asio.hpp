@@ -191,7 +191,6 @@ class engine : public std::enable_shared_from_this<engine> {
         }
     }
 
-    net::any_io_executor executor() { return descriptor.get_executor(); }
     layer home() const noexcept { return detail::layer_access::reach(watched); }
 
     /// Waits until callbacks are due, runs them, and begins again.
@@ -679,26 +678,36 @@ struct call_request {
     status_code status = status_code::ok;
 };
 
+/// `engine::add`, where a driver that was moved from has none.
+inline bool add_to(const std::shared_ptr<engine> &driver, const std::shared_ptr<operation> &begun) {
+    if (driver) {
+        return driver->add(begun);
+    }
+    begun->end(code_of(status_code::closed));
+    return false;
+}
+
 /// Begins a call when the token says so.
 struct call_initiation {
     using executor_type = net::any_io_executor;
-    executor_type get_executor() const noexcept { return driver->executor(); }
+    executor_type get_executor() const noexcept { return executor; }
 
     template <class Handler> void operator()(Handler &&handler) const {
         using waiting = waiting_handler<std::decay_t<Handler>, void(error_code)>;
-        start(std::make_unique<waiting>(std::forward<Handler>(handler), driver->executor()));
+        start(std::make_unique<waiting>(std::forward<Handler>(handler), executor));
     }
 
     std::shared_ptr<engine> driver;
+    net::any_io_executor executor;
     call_request request;
 
   private:
     void start(std::unique_ptr<completion> handler) const {
         completion &waiting = *handler;
         const auto begun =
-            std::make_shared<call_operation>(std::move(handler), driver, request.closes);
+            std::make_shared<call_operation>(std::move(handler), driver, driver && request.closes);
         waiting.watch_slot(begun);
-        if (!driver->add(begun)) {
+        if (!add_to(driver, begun)) {
             return;
         }
         const auto handed =
@@ -714,14 +723,15 @@ struct call_initiation {
 
 struct receive_initiation {
     using executor_type = net::any_io_executor;
-    executor_type get_executor() const noexcept { return driver->executor(); }
+    executor_type get_executor() const noexcept { return executor; }
 
     template <class Handler> void operator()(Handler &&handler) const {
         using waiting = waiting_handler<std::decay_t<Handler>, void(error_code, message)>;
-        start(std::make_unique<waiting>(std::forward<Handler>(handler), driver->executor()));
+        start(std::make_unique<waiting>(std::forward<Handler>(handler), executor));
     }
 
     std::shared_ptr<engine> driver;
+    net::any_io_executor executor;
     std::string channel;
 
   private:
@@ -729,7 +739,7 @@ struct receive_initiation {
         completion &waiting = *handler;
         const auto begun = std::make_shared<receive_operation>(std::move(handler), driver, channel);
         waiting.watch_slot(begun);
-        if (!driver->add(begun)) {
+        if (!add_to(driver, begun)) {
             return;
         }
         if (auto kept = driver->returned_to(channel)) {
@@ -764,14 +774,16 @@ struct receive_initiation {
 /// call that begins the operation and never inside a callback of the layer: it may call what waits.
 /// Names and bytes are copied. Its wait for callbacks keeps `run()` from returning until `stop`,
 /// until the driver is destroyed, or until `async_close` has closed the layer; a `layer::close`
-/// elsewhere does not wake it. An operation that begins after `async_close` ends with `closed`.
+/// elsewhere does not wake it. An operation that begins after `async_close` ends with `closed`, and
+/// so does each, `async_close` too, of a driver that was moved from, whose other functions do
+/// nothing.
 class asio_driver {
   public:
     using executor_type = asio_detail::net::any_io_executor;
 
     /// Throws `error`: `invalid` where the layer has not dispatch=poll.
-    asio_driver(const executor_type &executor, const layer &open)
-        : driver(std::make_shared<asio_detail::engine>(executor, open)) {
+    asio_driver(const executor_type &context, const layer &open)
+        : executor(context), driver(std::make_shared<asio_detail::engine>(context, open)) {
         driver->wait();
     }
     template <class Context, class = std::enable_if_t<std::is_convertible_v<
@@ -779,17 +791,19 @@ class asio_driver {
     asio_driver(Context &context, const layer &open)
         : asio_driver(executor_type(context.get_executor()), open) {}
 
-    asio_driver(asio_driver &&) noexcept = default;
+    asio_driver(asio_driver &&other) noexcept
+        : executor(other.executor), driver(std::move(other.driver)) {}
     asio_driver &operator=(asio_driver &&other) noexcept {
         if (this != &other) {
             stop();
+            executor = other.executor;
             driver = std::move(other.driver);
         }
         return *this;
     }
     ~asio_driver() { stop(); }
 
-    executor_type get_executor() const noexcept { return driver->executor(); }
+    executor_type get_executor() const noexcept { return executor; }
 
     /// Ends its operations with `operation_aborted`, and runs no callback from then on. What was
     /// sent may have been sent. The layer keeps the messages that it has; those that the driver
@@ -801,12 +815,19 @@ class asio_driver {
     }
 
     /// Ends each `async_receive` of a channel that has no message yet with `operation_aborted`.
-    void cancel_receive(std::string_view channel) const { driver->end_receives(channel); }
+    void cancel_receive(std::string_view channel) const {
+        if (driver) {
+            driver->end_receives(channel);
+        }
+    }
 
     /// `layer::channel_discard`, which does not know what the driver keeps: drops that too, and
     /// ends each `async_receive` of the channel that has no message yet with `cancelled`.
     void channel_discard(std::string_view channel) const { try_channel_discard(channel).value(); }
     result<void> try_channel_discard(std::string_view channel) const noexcept {
+        if (!driver) {
+            return failure(status_code::closed, "this driver was moved from");
+        }
         try {
             return driver->discard(channel);
         } catch (const std::bad_alloc &) {
@@ -818,7 +839,9 @@ class asio_driver {
     /// operation that fails, which a code cannot hold, for logs. It is called inside a callback, or
     /// in the call that begins the operation, and must not wait.
     template <class FailureHandler> void on_failure(FailureHandler &&handler) const {
-        driver->on_failure(std::forward<FailureHandler>(handler));
+        if (driver) {
+            driver->on_failure(std::forward<FailureHandler>(handler));
+        }
     }
 
     /// `layer::send_async`. Its handler: `void(error_code)`. A cancellation of type terminal ends
@@ -898,7 +921,7 @@ class asio_driver {
     /// once for messages of one channel.
     template <class Token> auto async_receive(std::string_view channel, Token &&token) const {
         return asio_detail::net::async_initiate<Token, void(asio_detail::error_code, message)>(
-            asio_detail::receive_initiation{driver, std::string(channel)}, token);
+            asio_detail::receive_initiation{driver, executor, std::string(channel)}, token);
     }
 
   private:
@@ -950,9 +973,10 @@ class asio_driver {
 
     template <class Token> auto begin(request given, Token &&token) const {
         return asio_detail::net::async_initiate<Token, void(asio_detail::error_code)>(
-            asio_detail::call_initiation{driver, std::move(given)}, token);
+            asio_detail::call_initiation{driver, executor, std::move(given)}, token);
     }
 
+    executor_type executor; // which a driver that was moved from has too
     std::shared_ptr<asio_detail::engine> driver;
 };
 
