@@ -633,6 +633,34 @@ BOTH(several_threads_may_run_the_context) {
     CHECK(left == 0 && failed == 0 && sent == count && received.size() == count);
 }
 
+/// Has been added to a driver, and has not asked the layer for messages yet.
+class unknown_receive final : public asio_detail::operation {
+  public:
+    using operation::operation;
+    bool end(net_error code) override {
+        codes.push_back(code);
+        return codes.size() == 1;
+    }
+    void cancel(bool) override {}
+    bool receives() const noexcept override { return codes.empty(); }
+
+    std::vector<net_error> codes;
+};
+
+TEST(a_discard_ends_a_receive_that_the_layer_does_not_know_yet) {
+    net::io_context io;
+    layer home = check::open_polled(check::memory());
+    const std::string channel = home.new_channel();
+    const auto engine =
+        std::make_shared<asio_detail::engine>(net::any_io_executor(io.get_executor()), home);
+    const auto begun = std::make_shared<unknown_receive>(engine, channel);
+    const auto other = std::make_shared<unknown_receive>(engine, home.new_channel());
+    CHECK(engine->add(begun) && engine->add(other));
+    CHECK(engine->discard(channel).ok());
+    CHECK(begun->codes.size() == 1 && begun->codes[0] == status_code::cancelled);
+    CHECK(other->codes.empty());
+}
+
 /// Waits for a message until it is offered one. It refuses that, and the next receive begins
 /// between its refusal and what becomes of the message.
 class refusing_receive final : public asio_detail::operation {
