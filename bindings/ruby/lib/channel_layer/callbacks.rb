@@ -27,20 +27,32 @@ module ChannelLayer
       ENTRIES.delete(number)
     end
 
-    # Gives the block the number of an object for a call that takes it, and keeps the object unless
-    # that fails: a call that fails has taken nothing, and wrong arguments fail before it. Shielded,
-    # since an interrupt on the way back would look like a failure.
+    # Gives the block the number of an object and a place for an error, for a call whose status it
+    # returns, and keeps the object unless the call fails: a call that fails takes nothing. Signals
+    # are not masked on the main thread, so that Interrupt, or what a trap raises, can arrive after
+    # the call has succeeded; it does not release the object.
     def self.lend(object)
       shielded do
         number = keep(object)
+        status = nil
         begin
-          yield number
-        rescue Exception # rubocop:disable Lint/RescueException
-          release(number)
+          Error.check { |error| status = yield number, error }
+        rescue Exception => e # rubocop:disable Lint/RescueException
+          release(number) if status ? status != Native::LAYER_OK : refused?(e)
           raise
         end
       end
     end
+
+    # Whether ffi raised this for a wrong argument, before the call. What a trap raises has a frame
+    # of the trap on top.
+    def self.refused?(error)
+      case error
+      when TypeError, ArgumentError, RangeError
+        error.backtrace_locations&.first&.base_label.to_s.start_with?("layer_")
+      end
+    end
+    private_class_method :refused?
 
     # Tells all who wait for calls on the thread of this dispatcher that none will come.
     def self.abandon(dispatcher)
@@ -120,20 +132,21 @@ module ChannelLayer
 
     BODIES = {
       layer_receive_cb: lambda do |userdata, status, message|
-        ENTRIES.fetch(userdata).called(status, message)
+        entry = ENTRIES[userdata]
+        entry ? entry.called(status, message) : Native::LAYER_DECLINE
       end,
       layer_done_cb: lambda do |userdata, status, error|
         # It is called exactly once, so that no `destroy` is needed.
-        ENTRIES.delete(userdata).resolve(status.zero? ? nil : Error.of(status, error))
+        ENTRIES.delete(userdata)&.resolve(status.zero? ? nil : Error.of(status, error))
       end,
       layer_log_cb: lambda do |userdata, level, id, target, message|
-        ENTRIES.fetch(userdata).called(LEVELS[level], id.to_sym, text(target), text(message))
+        ENTRIES[userdata]&.called(LEVELS[level], id.to_sym, text(target), text(message))
       end,
       layer_state_cb: lambda do |userdata, state, generation|
-        ENTRIES.fetch(userdata).called(STATES[state], generation)
+        ENTRIES[userdata]&.called(STATES[state], generation)
       end,
       layer_isolation_cb: lambda do |userdata, event, channel, count|
-        ENTRIES.fetch(userdata).called(ISOLATIONS[event], channel && text(channel), count)
+        ENTRIES[userdata]&.called(ISOLATIONS[event], channel && text(channel), count)
       end,
       layer_destroy_cb: lambda do |userdata|
         entry = ENTRIES.delete(userdata)
@@ -156,19 +169,16 @@ module ChannelLayer
       functions.fetch(type)
     end
 
-    # Registers a receiver that calls `entry`, and returns its number.
+    # Registers a receiver that calls `entry`, and puts its number where `number` points.
     # The entry's dispatcher may end at any moment: it either finds the entry in the table, or is
     # found to have ended once the entry is there.
-    def self.receive(handle, channel, entry)
-      number = FFI::MemoryPointer.new(:uint64)
-      lend(entry) do |userdata|
-        Error.check do |error|
-          Native.layer_receive(handle, channel, function(:layer_receive_cb), userdata,
-                               function(:layer_destroy_cb), number, error)
-        end
+    def self.receive(handle, channel, entry, number)
+      callback = function(:layer_receive_cb)
+      destroy = function(:layer_destroy_cb)
+      lend(entry) do |userdata, error|
+        Native.layer_receive(handle, channel, callback, userdata, destroy, number, error)
       end
       entry.abandoned if entry.dispatcher.lost?
-      number.read(:uint64)
     end
 
     def self.callable!(name, given)

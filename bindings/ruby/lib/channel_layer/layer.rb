@@ -41,6 +41,7 @@ module ChannelLayer
       handlers = { on_log:, on_state:, on_isolation: }.compact.to_h do |name, callable|
         [name, Callbacks::Handler.new(name, callable, reporter)]
       end
+      @left_over = {}
       @handle = Layer.handle(options, handlers)
       @dispatcher = Dispatcher.new(@handle, reporter)
     end
@@ -80,10 +81,9 @@ module ChannelLayer
     end
 
     def self.hear(config, name, handler)
-      userdata = Callbacks.keep(handler)
       callback = Callbacks.function(CALLBACKS.fetch(name))
       destroy = Callbacks.function(:layer_destroy_cb)
-      Error.check do |error|
+      Callbacks.lend(handler) do |userdata, error|
         Native.public_send(:"layer_config_#{name}", config, callback, userdata, destroy, error)
       end
     end
@@ -166,8 +166,9 @@ module ChannelLayer
 
     # The same with a message that is MessagePack already.
     def send_packed_async(channel, bytes, &block)
+      size = bytes.bytesize
       begin_async(block, OutcomeLost) do |done, userdata, error|
-        Native.layer_send_async(@handle, channel, bytes, bytes.bytesize, done, userdata, nil, error)
+        Native.layer_send_async(@handle, channel, bytes, size, done, userdata, nil, error)
       end
     end
 
@@ -210,9 +211,9 @@ module ChannelLayer
 
     # The same with a message that is MessagePack already.
     def group_send_packed_async(group, bytes, &block)
+      size = bytes.bytesize
       begin_async(block, OutcomeLost) do |done, userdata, error|
-        Native.layer_group_send_async(@handle, group, bytes, bytes.bytesize, done, userdata, nil,
-                                      error)
+        Native.layer_group_send_async(@handle, group, bytes, size, done, userdata, nil, error)
       end
     end
 
@@ -285,6 +286,7 @@ module ChannelLayer
     # Gives a channel up, with its memberships, messages and receivers. Never waits.
     def channel_discard(channel)
       Error.check { |error| Native.layer_channel_discard(@handle, channel, error) }
+      free_left_over(channel)
     end
 
     # Closes the layer, within `timeout` seconds: waits for confirms, ends receivers. Again is fine.
@@ -300,9 +302,10 @@ module ChannelLayer
     # The same without waiting, as `send_async`: the outcome comes after all other blocks of the
     # layer have ended.
     def close_async(timeout: 10, &block)
+      ms = milliseconds(timeout)
       @dispatcher.closing
       pending = begin_async(block, ThreadKilled) do |done, userdata, error|
-        Native.layer_close_async(@handle, milliseconds(timeout), done, userdata, nil, error)
+        Native.layer_close_async(@handle, ms, done, userdata, nil, error)
       end
       pending.closes
       # It may have seen the end before, and not have seen this one.
@@ -332,12 +335,41 @@ module ChannelLayer
       (seconds * 1000).ceil.clamp(0, (2**32) - 1)
     end
 
-    # Shielded, since what the library has given would be lost by an interrupt on the way here.
+    # Until the Delivery is complete, the slot owns the message. What is raised meanwhile (what a
+    # mask has held back at its end; Interrupt, or by a trap, anywhere on the main thread) leaves
+    # the slot to the next pull. Inline, since Ruby raises them where a method returns.
     def pull(channel, wait_ms)
-      Callbacks.shielded do
-        slot = FFI::MemoryPointer.new(:pointer)
-        Error.check { |error| Native.layer_receive_next(@handle, channel, wait_ms, slot, error) }
-        Delivery.new(slot.read_pointer)
+      left = @left_over[channel]
+      check_usable(channel) if left
+      slot = left&.shift || FFI::MemoryPointer.new(:pointer)
+      given = false
+      if slot.read_pointer.null?
+        Callbacks.shielded do
+          Error.check { |error| Native.layer_receive_next(@handle, channel, wait_ms, slot, error) }
+        end
+      end
+      delivery = Delivery.new(Native.layer_message_ref(slot.read_pointer))
+      given = true
+      Native.layer_message_free(slot.read_pointer)
+      delivery
+    ensure
+      unless given || slot.nil? || slot.read_pointer.null?
+        (@left_over[channel] ||= []).unshift(slot)
+      end
+    end
+
+    # Raises what the library would raise for a message that it still has.
+    def check_usable(channel)
+      return unless state == :closed
+
+      free_left_over(channel)
+      raise Error.of(Native::LAYER_CLOSED)
+    end
+
+    def free_left_over(channel)
+      left = @left_over.delete(channel)
+      while (slot = left&.shift)
+        Native.layer_message_free(slot.read_pointer)
       end
     end
 
@@ -346,7 +378,7 @@ module ChannelLayer
       @dispatcher.check
       pending = Pending.new(@dispatcher, lost, &block)
       done = Callbacks.function(:layer_done_cb)
-      Callbacks.lend(pending) { |userdata| Error.check { |error| yield done, userdata, error } }
+      Callbacks.lend(pending) { |userdata, error| yield done, userdata, error }
       # It may have ended since, and not have seen this one.
       pending.abandoned if @dispatcher.lost?
       pending

@@ -22,7 +22,9 @@ module ChannelLayer
         @error = error
         @dispatcher.reporter.report(error, "the receiver of #{channel}")
       end
-      @number = Callbacks.receive(handle, channel, self)
+      number = FFI::MemoryPointer.new(:uint64)
+      Callbacks.receive(handle, channel, self, number)
+      @number = number.read(:uint64)
     end
 
     # Ends it. The block is not called again once this has returned, and no message is lost. Waits

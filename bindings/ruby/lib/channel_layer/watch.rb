@@ -19,11 +19,12 @@ module ChannelLayer
     # Until there may be a message or `seconds` (nil: for ever) are over; raises what ended the
     # channel. Call it shielded.
     def wait(seconds)
-      number = Callbacks.receive(@handle, @channel, self)
+      number = FFI::MemoryPointer.new(:uint64)
       begin
+        Callbacks.receive(@handle, @channel, self, number)
         Thread.handle_interrupt(Callbacks::IMMEDIATE) { wait_for_news(seconds) }
       ensure
-        Error.check { |error| Native.layer_receive_cancel(@handle, number, error) }
+        cancel(number.read(:uint64))
       end
       raise @error if @error
     end
@@ -38,6 +39,13 @@ module ChannelLayer
     end
 
     private
+
+    # 0 is no receiver: the library refused it.
+    def cancel(number)
+      return if number.zero?
+
+      Error.check { |error| Native.layer_receive_cancel(@handle, number, error) }
+    end
 
     def over(error)
       @mutex.synchronize do
