@@ -99,8 +99,8 @@ module ChannelLayer
     end
 
     # Runs code of a user: what it returns, or `instead` when anything else came out of it, of which
-    # an exception is given to `failed`. Timeout works inside; a kill ends the code, and not what
-    # the library does around it.
+    # an exception is given to `failed`; what that raises is reported. Timeout works inside; a kill
+    # ends the code, and not what the library does around it.
     def self.guarded(instead, failed)
       whole = false
       result = instead
@@ -108,9 +108,13 @@ module ChannelLayer
         Thread.handle_interrupt(IMMEDIATE) { result = yield }
         whole = true
       rescue Exception => e # rubocop:disable Lint/RescueException
-        failed.call(e)
-        whole = true
         result = instead
+        begin
+          failed.call(e)
+        rescue Exception => other # rubocop:disable Lint/RescueException
+          report(other, "a report")
+        end
+        whole = true
       end
       result
     ensure
@@ -121,14 +125,36 @@ module ChannelLayer
     end
 
     # An exception that nobody waits for is told as Thread.report_on_exception does; `exit` means
-    # the program, as it does in any thread.
+    # the program, as it does in any thread. Raises nothing.
     def self.report(error, where)
-      if error.is_a?(SystemExit)
-        Thread.main.raise(error)
-      else
-        warn("#{where} raised, in a block that channel_layer called: #{error.full_message}")
+      return Thread.main.raise(error) if error.is_a?(SystemExit)
+
+      write("#{where} raised, in a block that channel_layer called: #{describe(error)}")
+    end
+
+    CLASS = Kernel.instance_method(:class)
+    BACKTRACE = Exception.instance_method(:backtrace)
+    private_constant :CLASS, :BACKTRACE
+
+    # The text of an exception, or why it has none: its methods may be a user's.
+    def self.describe(error)
+      error.full_message
+    rescue Exception => e # rubocop:disable Lint/RescueException
+      "#{BACKTRACE.bind_call(error)&.first}: #{CLASS.bind_call(error)} (its full_message raised " \
+      "#{CLASS.bind_call(e)} at #{BACKTRACE.bind_call(e)&.first})"
+    end
+
+    # To $stderr, which may be an object of a user; where that fails, to the stderr of the process.
+    def self.write(text)
+      warn(text)
+    rescue Exception => e # rubocop:disable Lint/RescueException
+      begin
+        STDERR.write("#{text}\n$stderr raised #{describe(e)}\n") # rubocop:disable Style/GlobalStdStream
+      rescue IOError, SystemCallError
+        nil # It is closed, or nobody reads it: no place is left to report to.
       end
     end
+    private_class_method :describe, :write
 
     BODIES = {
       layer_receive_cb: lambda do |userdata, status, message|
