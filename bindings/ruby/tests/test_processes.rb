@@ -65,6 +65,39 @@ class TestProcesses < Minitest::Test
     end
   end
 
+  def test_each_wait_from_before_a_fork_raises_forked_in_the_child_and_goes_on_in_the_parent
+    out, status = ruby(<<~'RUBY')
+      require "channel_layer"
+      away = ChannelLayer.open(host: "amqp://guest:guest@127.0.0.1:1/none", timeout: 60)
+      here = ChannelLayer.open(host: "memory://x")
+      channel = away.new_channel
+      done = here.send_async(here.new_channel, {})
+      done.wait
+      waits = { sent: away.send_async("q!c", {}), added: away.group_add_async("g", channel),
+                receiver: away.receive(channel) {}, done:, closing: here.close_async }
+      fork do
+        waits.each do |name, waiting|
+          waiting.wait
+          puts "#{name}: nothing raised"
+        rescue ChannelLayer::Forked => e
+          puts "#{name}: #{e.status_name}"
+        end
+      end
+      Process.wait
+      puts "child: #{$?.exitstatus}"
+      away.close
+      %i[sent receiver].each do |name|
+        waits.fetch(name).wait
+      rescue ChannelLayer::Closed => e
+        puts "#{name}: #{e.status_name}"
+      end
+    RUBY
+    assert status.success?, out
+    forked = %w[sent added receiver done closing].map { |name| "#{name}: LAYER_FORKED" }
+    parent = ["child: 0", "sent: LAYER_CLOSED", "receiver: LAYER_CLOSED"]
+    assert_equal forked + parent, out.lines(chomp: true)
+  end
+
   EXIT = <<~'RUBY'
     require "channel_layer"
     layer = ChannelLayer.open(host: ARGV[0])

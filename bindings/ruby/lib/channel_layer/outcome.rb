@@ -4,14 +4,22 @@ module ChannelLayer
   # How something ended, for all who wait for it. What the library tells counts, whenever it comes;
   # what is presumed when the thread that would tell it has ended counts only until then.
   class Outcome
+    FORKED = "this was begun by the parent of this process, before a fork: wait for it there, " \
+             "and open a layer in this process"
+    private_constant :FORKED
+
     def initialize
       @ended = Thread::Queue.new
       @told = false
+      @process = Process.pid
       @error = @presumed = nil
     end
 
-    # Raises how it ended, if that is an error. Any thread, any number of times.
+    # Raises how it ended, if that is an error. Any thread, any number of times. In a forked child,
+    # where no thread is left that could tell, it raises Forked.
     def wait
+      raise Forked.new(FORKED, Native::LAYER_FORKED) unless Process.pid == @process
+
       @ended.pop # closed at the end
       error = @told ? @error : @presumed
       raise error if error
