@@ -106,9 +106,9 @@ MEASURED = ["src", "include", "build.rs", "cbindgen.toml", "Cargo.toml", "Cargo.
 BINDINGS_MEASURED = [
     "bindings/cpp/include", "bindings/cpp/bench",
     *(f"bindings/go/{name}" for name in
-      ("bench", "calls.go", "enums.go", "errors.go", "layer.go", "message.go", "raw.go",
-       "receive.go", "send.go", "shim.c", "shim.h", "static.go", "values.go", "go.mod", "go.sum",
-       "tests/environment.sh")),
+      ("bench", "calls.go", "depth.go", "enums.go", "errors.go", "layer.go", "message.go",
+       "raw.go", "receive.go", "send.go", "shim.c", "shim.h", "static.go", "values.go", "go.mod",
+       "go.sum", "tests/environment.sh")),
     "bindings/ruby/lib", "bindings/ruby/bench", "bindings/python/src"]
 
 

@@ -157,10 +157,10 @@ class BillOfMaterials(unittest.TestCase):
         self.assertIn("'book' is not one of", planted)
 
     def test_each_crate_that_left_its_trace_in_the_library_is_in_it(self):
-        """Panics and debug information name the files that code came from."""
+        """Panics name the files that code came from."""
         pattern = rb"/registry/src/[^/\0]+/([A-Za-z0-9_-]+-[0-9]+\.[0-9]+\.[0-9]+[A-Za-z0-9.+-]*)/"
         found = {each.decode() for each in re.findall(pattern, LIBRARY.read_bytes())}
-        self.assertGreater(len(found), 50, "the traces were not found")
+        self.assertGreater(len(found), 30, "the traces were not found")
         self.assertEqual(sorted(found - set(self.components)), [])
 
     def test_what_only_builds_or_tests_is_not_in_it(self):
