@@ -49,9 +49,7 @@ class Watched:
         if self._report.check("another can bind", longest is not None, binds):
             self._report.note(f"the longest of {binds} binds of another: {longest:.2f} s")
         self._report.note(f"queues, exchanges and bindings of layers: {self.what_there_is()}")
-        # What this has cost them is not the layer's.
-        self._publisher.take()
-        self._joiner.take()
+        # The program goes on meanwhile: what the listing costs others counts too.
         return longest
 
     def what_there_is(self):
