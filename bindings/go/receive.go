@@ -109,7 +109,7 @@ func (l *layer) deliver(ctx context.Context, channel string, messages chan<- *Me
 	}
 }
 
-// offer waits until somebody takes a message from the Go channel.
+// offer waits until the message is taken from the Go channel.
 func (l *layer) offer(ctx context.Context, channel string, r *receiver, messages chan<- *Message, message *Message) error {
 	for {
 		select {

@@ -321,12 +321,7 @@ impl Binder {
     /// Sends what has no answer of its own: lapin has written it after one poll.
     fn send(&self, channel: &Channel, task: Task) -> lapin::Result<()> {
         match (task, &self.destination) {
-            (Task::Change(part, change), Destination::Exchange(private, _)) => {
-                self.change(channel, short(&part_name(private.as_str(), part))?, change)
-            }
-            (Task::Change(_, change), Destination::Queue(queue)) => {
-                self.change_directly(channel, queue.clone(), change)
-            }
+            (Task::Change(part, change), _) => self.change(channel, part, change),
             (Task::Errand(Errand::Make(part)), Destination::Exchange(private, _)) => {
                 make(channel, private, short(&part_name(private.as_str(), part))?)
             }
@@ -337,41 +332,28 @@ impl Binder {
         }
     }
 
-    fn change(
-        &self,
-        channel: &Channel,
-        part: ShortString,
-        change: BindingChange,
-    ) -> lapin::Result<()> {
+    fn change(&self, channel: &Channel, part: Part, change: BindingChange) -> lapin::Result<()> {
         let key = short(&change.group)?;
         let (exchange, arguments) = (self.exchange.clone(), marked(change.mark));
-        match change.verb {
-            Verb::Bind => {
+        match (&self.destination, change.verb) {
+            (Destination::Exchange(private, _), Verb::Bind) => {
+                let part = short(&part_name(private.as_str(), part))?;
                 let flags = ExchangeBindOptions { nowait: true };
                 written(channel.exchange_bind(part, exchange, key, flags, arguments))
             }
-            Verb::Unbind => {
+            (Destination::Exchange(private, _), Verb::Unbind) => {
+                let part = short(&part_name(private.as_str(), part))?;
                 let flags = ExchangeUnbindOptions { nowait: true };
                 written(channel.exchange_unbind(part, exchange, key, flags, arguments))
             }
-        }
-    }
-
-    fn change_directly(
-        &self,
-        channel: &Channel,
-        queue: ShortString,
-        change: BindingChange,
-    ) -> lapin::Result<()> {
-        let key = short(&change.group)?;
-        let (exchange, arguments) = (self.exchange.clone(), marked(change.mark));
-        match change.verb {
-            Verb::Bind => {
+            (Destination::Queue(queue), Verb::Bind) => {
                 let flags = QueueBindOptions { nowait: true };
-                written(channel.queue_bind(queue, exchange, key, flags, arguments))
+                written(channel.queue_bind(queue.clone(), exchange, key, flags, arguments))
             }
             // The protocol has no `nowait` for it. The barrier is answered behind it.
-            Verb::Unbind => written(channel.queue_unbind(queue, exchange, key, arguments)),
+            (Destination::Queue(queue), Verb::Unbind) => {
+                written(channel.queue_unbind(queue.clone(), exchange, key, arguments))
+            }
         }
     }
 }

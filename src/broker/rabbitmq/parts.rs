@@ -62,7 +62,7 @@ impl Made {
 pub(super) enum Errand {
     /// It is declared, and all from it routed to the private exchange.
     Make(Part),
-    /// It must be there: were it made anew, its groups would not be bound to it.
+    /// It must be there: if it were declared again, its groups would not be bound to it.
     Find(Part),
 }
 

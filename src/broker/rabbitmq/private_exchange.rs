@@ -12,12 +12,12 @@
 //!
 //! All of these are deleted by the broker itself: the intake with the last binding from it, the keeper
 //! [`KEPT_FOR`] after its consumer is gone, and then the private exchange with its parts and all bindings to
-//! them. Names are
-//! never used twice: what an earlier link still has on its way cannot touch what a later one makes.
+//! them. No link declares under a name that an earlier one has used, but for the parts of an exchange that is
+//! kept: what an earlier link still has on its way cannot touch what a later one makes.
 //!
-//! Bindings of groups go all at once, with the private exchange or with the groups exchange; and the
-//! binding of the probe key, which is made before any of them, goes with them. So while a probe arrives
-//! by it, all is there that the broker has confirmed.
+//! Bindings of groups go all at once, with the private exchange, with the groups exchange or with their part.
+//! The binding of the probe key, which is made before any of them, goes with the first two. So while a probe
+//! arrives by it, and each part is found, all is there that the broker has confirmed.
 
 use std::time::Duration;
 
