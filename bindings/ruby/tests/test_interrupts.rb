@@ -80,6 +80,26 @@ class TestInterrupts < Minitest::Test
     end
   end
 
+  # In the order in which opening calls them.
+  %i[layer_new layer_config_free layer_fd for_fd name= report_on_exception=].each do |function|
+    define_method("test_an_interrupt_of_open_in_#{function}_leaves_no_layer") do
+      assert_equal("nothing is left\n", interrupt(<<~RUBY))
+        threads = lambda do
+          Dir.glob("/proc/self/task/*/comm").count { |file| File.read(file).include?("layer") }
+        end
+        before = threads.call
+        interrupted_in(#{function.inspect}, :INT) do
+          ChannelLayer.open(host: ARGV.fetch(0), on_log: ->(*) {}, on_state: ->(*) {})
+        end
+        until left.call.zero? && threads.call == before # nothing tells of it
+          GC.start
+          sleep 0.005
+        end
+        puts "nothing is left"
+      RUBY
+    end
+  end
+
   def test_an_interrupt_of_a_receive_next_that_begins_or_ends_its_wait_leaves_nothing_behind
     out = interrupt(<<~RUBY)
       %i[layer_receive layer_receive_cancel].each do |function|

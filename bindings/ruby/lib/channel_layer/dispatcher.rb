@@ -25,6 +25,11 @@ module ChannelLayer
       @lost = false
       @closing = false
       @io = IO.for_fd(Native.layer_fd(handle), autoclose: false)
+      @thread = nil
+    end
+
+    # Starts the thread.
+    def start
       # Masked from its first instruction on.
       @thread = Callbacks.shielded { Thread.new { run } }
       @thread.name = "channel_layer"
@@ -36,7 +41,7 @@ module ChannelLayer
       return if @thread == Thread.current
 
       @over = true
-      @thread.kill
+      @thread&.kill # an interrupt of `start` may have left none, or one that sees the end by itself
     end
 
     # Whether the thread has ended though nobody closed the layer.

@@ -31,6 +31,10 @@ module ChannelLayer
     SLICE_MS = 100
     private_constant :SLICE_MS
 
+    # How long a layer that nobody gets may take to close.
+    GIVE_UP_SECONDS = 10
+    private_constant :GIVE_UP_SECONDS
+
     CALLBACKS = { on_log: :layer_log_cb, on_state: :layer_state_cb,
                   on_isolation: :layer_isolation_cb }.freeze
     private_constant :CALLBACKS
@@ -42,8 +46,19 @@ module ChannelLayer
         [name, Callbacks::Handler.new(name, callable, reporter)]
       end
       @left_over = {}
-      @handle = Layer.handle(options, handlers)
-      @dispatcher = Dispatcher.new(@handle, reporter)
+      slot = FFI::MemoryPointer.new(:pointer)
+      has_handle = false
+      begin
+        Layer.open_in(slot, options, handlers)
+        has_handle = true # from here on nothing else may free it
+        @handle = Handle.new(slot.read_pointer)
+        @dispatcher = Dispatcher.new(@handle, reporter)
+        @handle.autorelease = false
+        @dispatcher.start
+      rescue Exception # rubocop:disable Lint/RescueException -- of a layer that nobody gets
+        has_handle ? give_up : Handle.release(slot.read_pointer)
+        raise
+      end
     end
 
     # See ChannelLayer.check.
@@ -53,13 +68,12 @@ module ChannelLayer
       end
     end
 
+    # Puts a new layer_t where `slot` points.
     # @api private
-    def self.handle(options, handlers)
+    def self.open_in(slot, options, handlers)
       with_config(options) do |config|
         handlers.each { |name, handler| hear(config, name, handler) }
-        slot = FFI::MemoryPointer.new(:pointer)
         Error.check { |error| Native.layer_new(config, slot, error) }
-        Handle.new(slot.read_pointer).tap { |handle| handle.autorelease = false }
       end
     end
 
@@ -411,6 +425,14 @@ module ChannelLayer
         close_on_this_thread(timeout)
       end.value
       nil
+    end
+
+    # Closes a layer whose opening was interrupted. Without a dispatcher it goes as garbage.
+    def give_up
+      close_on_this_thread(GIVE_UP_SECONDS) if @dispatcher
+    rescue TimedOut
+      @handle.autorelease = true
+      @dispatcher.stop
     end
 
     def close_on_this_thread(timeout)

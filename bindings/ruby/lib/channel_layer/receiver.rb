@@ -76,10 +76,20 @@ module ChannelLayer
     private
 
     def give(message)
-      return @block.call(Codec.unpack(message)) unless @with_delivery
+      arguments = arguments_of(message)
+      @block.call(*arguments) if arguments
+    end
+
+    # What the block gets; nil, once that is reported, for a message that msgpack cannot unpack,
+    # which others may send: it would be bad for them to end what receives.
+    def arguments_of(message)
+      return [Codec.unpack(message)] unless @with_delivery
 
       delivery = Delivery.new(Native.layer_message_ref(message))
-      @block.call(delivery.message, delivery)
+      [delivery.message, delivery]
+    rescue StandardError => e
+      @dispatcher.reporter.report(e, "a message on #{channel}")
+      nil
     end
 
     def flow(result)
