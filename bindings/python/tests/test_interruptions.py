@@ -383,6 +383,72 @@ def test_a_call_that_blocks_is_refused_in_the_middle_of_a_callback(where, call):
     assert output == expected
 
 
+AWAITING = {
+    "send": "send(own, {})",
+    "send_json": "send(own, '{}')",
+    "group_send": "group_send('g', {})",
+    "group_add": "group_add('g', own)",
+    "receive": "receive(own)",
+    "wait_ready": "wait_ready(60)",
+    "close": "close()",
+}
+IN_A_LOOP_OF_A_CALLBACK = """
+loop = asyncio.new_event_loop()
+if WATCHES:
+    loop.run_until_complete(layer.send(channel, {}))
+
+def on_state(state, generation):
+    if state == channel_layer.State.READY:
+        own = OF.new_channel()
+        async def awaits():
+            await OF.AWAITED
+        try:
+            loop.run_until_complete(awaits())
+            print("returned")
+        except channel_layer.ChannelLayerError as error:
+            print(error.status.name)
+        told.append(state)
+
+told = []
+calls = channel_layer.Layer(host="memory://calls", on_state=on_state)
+while not told:
+    calls.poll(WAIT)
+for each in calls, layer:
+    loop.run_until_complete(each.send(each.new_channel(), {}))
+print("usable")
+"""
+
+
+@pytest.mark.parametrize("call", AWAITING)
+@pytest.mark.parametrize("watches", [False, True], ids=["new", "watches"])
+@pytest.mark.parametrize("of", ["calls", "layer"], ids=["its_layer", "another"])
+def test_what_is_awaited_in_a_loop_that_a_callback_runs_is_refused(of, watches, call):
+    code = IN_A_LOOP_OF_A_CALLBACK.replace("OF", of).replace("AWAITED", AWAITING[call])
+    output = output_of(PRELUDE.replace("CALL", "None") + code.replace("WATCHES", str(watches)))
+    assert output == ["WOULD_DEADLOCK", "usable"]
+
+
+def test_a_handler_begins_what_its_own_loop_runs_later():
+    code = """
+async def main():
+    other = channel_layer.Layer(host="memory://other")
+    heard, theirs = asyncio.get_running_loop().create_future(), other.new_channel()
+
+    def handler(message):
+        other.handle(theirs, heard.set_result)  # this loop watches it from here on
+        return channel_layer.Flow.STOP
+
+    ended = layer.handle(channel, handler).ended
+    await layer.send(channel, {})
+    await ended
+    await other.send(theirs, {"n": 1})
+    print((await heard)["n"])
+
+asyncio.run(main())
+"""
+    assert output_of(PRELUDE.replace("CALL", "None") + code) == ["1"]
+
+
 @pytest.mark.parametrize("call", [each for each in BLOCKING if each not in ("receive", "poll")])
 def test_a_call_that_blocks_waits_in_a_signal_handler_after_the_last_callback(call):
     code = """

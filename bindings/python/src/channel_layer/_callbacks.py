@@ -37,7 +37,8 @@ DECLINE = int(Flow.DECLINE)
 FOREIGN = 1000  # added to the status of an arrival that another thread than its own was told of
 
 _interruptions = {}  # thread: the exceptions to be raised there once C has returned
-_in_c = set()  # the threads that are in a call of C that may run callbacks
+# The threads that are in a call of C that may run callbacks: the event loop that made the call.
+_in_c = {}
 
 
 def settle(future, value, error=None) -> None:
@@ -84,16 +85,24 @@ def call_c(function, *arguments) -> int:
     thread = get_ident()
     is_outermost = thread not in _in_c
     try:
-        _in_c.add(thread)
+        if is_outermost:
+            _in_c[thread] = running_loop()
         return function(*arguments)
     finally:
         if is_outermost:
-            _in_c.discard(thread)
+            _in_c.pop(thread, None)
 
 
 def is_in_c() -> bool:
     """Whether this thread is in a call of C that may run callbacks: then it may be in one."""
     return get_ident() in _in_c
+
+
+def is_run_inside_c(loop) -> bool:
+    """Whether the running loop was started where this thread was in such a call already, so that
+    the call cannot go on before the loop ends."""
+    thread = get_ident()
+    return thread in _in_c and _in_c[thread] is not loop
 
 
 def keep_interruption(problem: BaseException) -> None:

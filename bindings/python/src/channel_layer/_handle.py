@@ -127,6 +127,13 @@ class Handle(Unique):
         # where it is called.
         return is_in_c() and waiting.layer_wait_ready(self.pointer, 1, None) not in MAY_WAIT
 
+    def check_may_wait(self) -> None:
+        """Raises `WouldDeadlockError` where C refuses to wait on this thread."""
+        failure = Failure()
+        status = waiting.layer_wait_ready(self.pointer, 1, failure.at)
+        if status == Status.WOULD_DEADLOCK:
+            raise failure.error(status)
+
     def put_back(self, channel: bytes, message) -> None:
         """Keeps a message that was taken, and which a signal's handler kept from its receiver. It
         comes first again."""

@@ -7,7 +7,7 @@ import ctypes
 import threading
 import weakref
 
-from ._callbacks import call_in, running_loop
+from ._callbacks import call_in, is_run_inside_c, running_loop
 from ._handle import Handle
 from ._library import Failure, check, quick
 from ._process import identity
@@ -30,6 +30,8 @@ class Loops(Unique):
         loop = running_loop()
         if loop is None:
             raise RuntimeError("there is no running event loop; `layer.blocking` needs none")
+        if is_run_inside_c(loop):
+            self._handle.check_may_wait()  # nothing can be due in this loop before C goes on
         if loop is not self._seen:
             self._watch(loop)
         return loop
