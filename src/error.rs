@@ -148,4 +148,15 @@ mod tests {
         assert!(error.to_string().ends_with(&std::fmt::Error.to_string()));
         assert!(std::error::Error::source(&error).is_some());
     }
+
+    #[test]
+    fn a_panic_says_its_text_whichever_form_that_has() {
+        for (panic, text) in [
+            (Box::new("text") as Box<dyn std::any::Any + Send>, "text"),
+            (Box::new("made".to_owned()), "made"),
+            (Box::new(7), "no message"),
+        ] {
+            assert_eq!(panic_text(&*panic), text);
+        }
+    }
 }

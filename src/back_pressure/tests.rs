@@ -125,16 +125,19 @@ fn a_moment_of_free_credit_does_not_stop_the_clock_and_a_longer_one_does() {
         ),
         (Periods::of(STALL).round_trip, false),
     ] {
-        let mut pressure = used_up(start);
-        let freed = start + STALL / 2;
-        assert_eq!(release(&mut pressure, PREFETCH - 1, freed), (1, None));
-        pressure.arrived(1, freed + free_for);
-        assert_eq!(
-            release(&mut pressure, PREFETCH, freed + free_for),
-            (0, None)
-        );
-        let (_, change) = release(&mut pressure, PREFETCH, start + STALL);
-        assert_eq!(change.is_some(), isolates, "free for {free_for:?}");
+        for acked in [1, PREFETCH] {
+            let mut pressure = used_up(start);
+            let freed = start + STALL / 2;
+            let left = PREFETCH - acked;
+            assert_eq!(release(&mut pressure, left, freed), (acked, None));
+            pressure.arrived(acked, freed + free_for);
+            assert_eq!(
+                release(&mut pressure, PREFETCH, freed + free_for),
+                (0, None)
+            );
+            let (_, change) = release(&mut pressure, PREFETCH, start + STALL);
+            assert_eq!(change.is_some(), isolates, "{acked} free for {free_for:?}");
+        }
     }
 }
 

@@ -491,6 +491,23 @@ fn markdown_holds_each_option_in_one_row() {
 }
 
 #[test]
+fn a_distance_counts_the_bytes_that_differ() {
+    for (a, b, wanted) in [
+        ("", "", 0),
+        ("expiry", "expiry", 0),
+        ("", "abc", 3),
+        ("abc", "", 3),
+        ("abc", "c", 2),
+        ("c", "abc", 2),
+        ("expiry", "expity", 1),
+        ("expiry", "exipry", 2),
+        ("kitten", "sitting", 3),
+    ] {
+        assert_eq!(distance(a, b), wanted, "{a} and {b}");
+    }
+}
+
+#[test]
 fn json_holds_each_option_with_its_range() {
     let table: serde_json::Value = serde_json::from_str(&options_as_json()).unwrap();
     let rows = table.as_array().unwrap();

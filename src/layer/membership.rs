@@ -273,7 +273,8 @@ mod tests {
     use crate::stats::Stat;
 
     use super::*;
-    use crate::broker::{Earlier, Host};
+    use crate::broker::{BrokerState, Earlier, Host};
+    use crate::layer::testing::Silent;
 
     fn open(name: &str) -> Layer {
         let mut config = Config::new();
@@ -342,6 +343,48 @@ mod tests {
             .unwrap()
             .unwrap();
         add_without_waiting().unwrap();
+        layer.close(Duration::from_secs(20)).unwrap();
+    }
+
+    #[test]
+    fn an_add_waits_for_proof_of_a_group_that_only_an_earlier_link_has_bound() {
+        let layer = open("membership-proven");
+        let channel = || layer.new_channel(None).unwrap();
+        layer.group_add("group", &channel()).unwrap();
+        layer.shared.bindings_lost();
+        assert!(layer.shared.bind_all(2, Earlier::All(1)).is_empty());
+        let add_without_waiting = || {
+            let _inside = dispatch::enter_callback();
+            layer
+                .group_add("group", &channel())
+                .map_err(|error| error.kind())
+        };
+        assert_eq!(add_without_waiting(), Err(ErrorKind::WouldDeadlock));
+        layer.shared.bindings_proven(1); // of the earlier link, and late
+        assert_eq!(add_without_waiting(), Err(ErrorKind::WouldDeadlock));
+        layer.shared.bindings_proven(2);
+        assert_eq!(add_without_waiting(), Ok(()));
+        layer.close(Duration::from_secs(20)).unwrap();
+    }
+
+    #[test]
+    fn a_refusal_ends_the_waits_of_a_layer_without_a_queue_alone() {
+        let (layer, _broker) = Silent::open(true, &[]);
+        let (ended, outcome) = std::sync::mpsc::channel();
+        let channel = layer.new_channel(None).unwrap();
+        let accepted = layer.group_add_async("group", &channel, move |result| {
+            ended.send(result).unwrap();
+        });
+        assert!(accepted.is_ok());
+        let refused = || BrokerState::Refused("no more connections".to_owned());
+        // Only the connection that publishes: the other one may still bind.
+        layer.shared.state_changed(refused());
+        assert_eq!(layer.shared.inbox.local.lock().waits.len(), 1);
+
+        layer.shared.bindings_lost();
+        layer.shared.state_changed(refused());
+        let outcome = outcome.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Refused);
         layer.close(Duration::from_secs(20)).unwrap();
     }
 }

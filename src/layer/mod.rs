@@ -485,6 +485,25 @@ mod tests {
         let error = layer.send_json(&channel, &large).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TooLarge);
         layer.send_json(&channel, "{}").unwrap();
+        // One that was restarted may have another limit.
+        layer.shared.publishing_changed(true);
+        layer.send_json(&channel, &large).unwrap();
+        layer.close(Duration::from_secs(20)).unwrap();
+    }
+
+    #[test]
+    fn prometheus_gets_each_statistic_of_the_layer_with_the_labels() {
+        let mut config = Config::new();
+        config.set("host", "memory://prometheus").unwrap();
+        let layer = Layer::new(&config).unwrap();
+        layer.wait_ready(Duration::from_secs(20)).unwrap();
+        let channel = layer.new_channel(None).unwrap();
+        layer.send_json(&channel, "{}").unwrap();
+        assert!(layer.prometheus("no label").is_err());
+        let labels = Labels::parse(r#"site="a""#).unwrap();
+        let wanted = prometheus::text(&labels, |stat| layer.stat(stat));
+        assert!(wanted.lines().any(|line| line.ends_with(" 1")));
+        assert_eq!(layer.prometheus(r#"site="a""#).unwrap(), wanted);
         layer.close(Duration::from_secs(20)).unwrap();
     }
 

@@ -569,6 +569,23 @@ mod tests {
     }
 
     #[test]
+    fn sends_that_end_while_they_wait_leave_nothing_for_the_broker_to_ask_for() {
+        let counters = Counters::new();
+        let outbox = Outbox::new(10, Duration::from_secs(5), None);
+        let begin = Instant::now();
+        let lost = BrokerState::Disconnected("cut".to_owned());
+        outbox.link_changed(&lost, begin, &counters);
+        for body in 0..3 {
+            let route = Route::Queue("queue".to_owned());
+            outbox.submit_waiting(route, vec![body]).unwrap();
+        }
+        assert!(outbox.is_waiting());
+        let expired = outbox.expire(begin + Duration::from_secs(60), &counters);
+        assert_eq!(expired.len(), 3);
+        assert!(!outbox.is_waiting());
+    }
+
+    #[test]
     fn sends_go_on_while_only_the_consuming_connection_is_lost() {
         let counters = Counters::new();
         let outbox = Outbox::new(10, Duration::from_secs(60), Some(SETTLE));

@@ -394,6 +394,51 @@ mod tests {
     }
 
     #[test]
+    fn each_close_that_began_before_the_end_is_told_of_sends_without_a_confirm() {
+        let (layer, _broker) = Silent::open(true, &[]);
+        assert!(layer.send_async("queue!channel", b"\x80", |_| ()).is_ok());
+        let (ended, outcomes) = std::sync::mpsc::channel();
+        let close = |timeout| {
+            let ended = ended.clone();
+            let accepted = layer.close_async(timeout, move |result: Result<(), Error>| {
+                ended.send(result.map_err(|error| error.kind())).unwrap();
+            });
+            assert!(accepted.is_ok());
+        };
+        let next = || outcomes.recv_timeout(Duration::from_secs(20)).unwrap();
+        // The first call gives the shutdown its time, and the second one has more.
+        close(Duration::from_millis(300));
+        close(Duration::from_secs(20));
+        assert_eq!(next(), Err(ErrorKind::Timeout));
+        assert_eq!(next(), Err(ErrorKind::Timeout));
+        close(Duration::from_secs(20));
+        assert_eq!(next(), Ok(()));
+    }
+
+    #[test]
+    fn a_close_waits_on_though_it_is_woken_before_the_end() {
+        let mut config = Config::new();
+        config.set("host", "memory://woken-early").unwrap();
+        let layer = Layer::new(&config).unwrap();
+        layer.wait_ready(Duration::from_secs(20)).unwrap();
+        let call = layer.shared.enter().unwrap();
+        let (ended, outcome) = std::sync::mpsc::channel();
+        let accepted = layer.close_async(Duration::from_secs(20), move |result| {
+            ended.send(result).unwrap();
+        });
+        assert!(accepted.is_ok());
+        // Nothing tells whether its thread waits already.
+        for _ in 0..100 {
+            layer.shared.closing.changed.notify_all();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(outcome.try_recv().is_err());
+        drop(call);
+        let outcome = outcome.recv_timeout(Duration::from_secs(20)).unwrap();
+        outcome.unwrap();
+    }
+
+    #[test]
     fn a_thread_whose_send_the_broker_blocks_is_told_busy_at_its_deadline() {
         let (layer, _broker) = Silent::open(false, &[("timeout", "0.2")]);
         layer.shared.publishers_blocked(true);

@@ -74,3 +74,23 @@ impl Fullest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fullest_is_found_by_the_lengths_that_channels_have_now() {
+        let mut fullest = Fullest::new([(5, 0), (7, 1), (6, 2)].into_iter());
+        fullest.grown(0, 8);
+        assert_eq!(fullest.entries(), 4);
+        let mut find = |lengths: [usize; 3]| fullest.find(|key| lengths[key as usize]);
+        assert_eq!(find([8, 7, 6]), Some((0, 8)));
+        assert_eq!(find([5, 7, 6]), Some((1, 7)));
+        assert_eq!(find([5, 2, 6]), Some((2, 6)));
+        assert_eq!(find([1, 2, 0]), Some((1, 2)));
+        // One that is empty is none, though it held something.
+        assert_eq!(find([0, 0, 0]), None);
+        assert_eq!(fullest.entries(), 0);
+    }
+}
