@@ -142,6 +142,34 @@ fn a_moment_of_free_credit_does_not_stop_the_clock_and_a_longer_one_does() {
 }
 
 #[test]
+fn a_broker_that_sends_no_more_though_acks_go_on_holds_nothing() {
+    const MANY: usize = 5 * PREFETCH;
+    let start = Instant::now();
+    for (sends_on, isolates) in [(true, true), (false, false)] {
+        let mut pressure = BackPressure::new(Rules {
+            prefetch: MANY,
+            ..rules(0)
+        });
+        pressure.arrived(MANY, start);
+        assert_eq!(release(&mut pressure, MANY, start), (0, None));
+        // An ack at each step, and for a round trip also what the broker sends for it.
+        let step = Periods::of(STALL).round_trip / 5;
+        let mut held = MANY;
+        for number in 1..=19 {
+            let now = start + step * number;
+            assert_eq!(release(&mut pressure, held - 1, now), (1, None));
+            if number <= 5 || sends_on {
+                pressure.arrived(1, now);
+            } else {
+                held -= 1;
+            }
+        }
+        let (_, change) = release(&mut pressure, held, start + STALL);
+        assert_eq!(change.is_some(), isolates, "it sends on: {sends_on}");
+    }
+}
+
+#[test]
 fn a_process_that_takes_what_the_broker_can_hold_in_time_is_not_stalled() {
     let start = Instant::now();
     for (fewer, isolates) in [(0, false), (1, true)] {

@@ -196,11 +196,10 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::layer::{Flow, Hooks, Layer, OnLog, OnState, State};
-    use crate::log::Record;
+    use crate::layer::testing::Log;
+    use crate::layer::{Flow, Hooks, Layer, OnState, State};
     use crate::message::Message;
     use crate::stats::Stat;
-    use crate::sync::Mutex;
     use crate::wire;
 
     #[test]
@@ -299,16 +298,6 @@ mod tests {
         layer.close(Duration::from_secs(20)).unwrap();
     }
 
-    type Log = Arc<Mutex<Vec<RecordId>>>;
-
-    struct OnRecord(Log);
-
-    impl OnLog for OnRecord {
-        fn log(&self, record: &Record) {
-            self.0.lock().push(record.id);
-        }
-    }
-
     /// Panics the first time that it is called.
     #[derive(Default)]
     struct PanicsOnce(AtomicBool);
@@ -324,9 +313,8 @@ mod tests {
     fn logging(name: &str, on_state: Option<Arc<dyn OnState>>) -> (Layer, Log) {
         let log = Log::default();
         let hooks = Hooks {
-            on_log: Some(Arc::new(OnRecord(Arc::clone(&log)))),
             on_state,
-            ..Default::default()
+            ..log.hooks()
         };
         let mut config = Config::new();
         config.set("host", &format!("memory://{name}")).unwrap();
@@ -343,10 +331,6 @@ mod tests {
         }
     }
 
-    fn times(log: &Log, id: RecordId) -> usize {
-        log.lock().iter().filter(|logged| **logged == id).count()
-    }
-
     #[test]
     fn a_receiver_that_panics_ends_and_is_logged_and_the_layer_goes_on() {
         let (layer, log) = logging("receiver-panics", None);
@@ -361,7 +345,7 @@ mod tests {
         layer.send_json(&channel, r#"{"n": 1}"#).unwrap();
         until("the receiver ends", || layer.stat(Stat::Receivers) == 0);
         until("it is logged", || {
-            times(&log, RecordId::ReceiverPanicked) == 1
+            log.count(RecordId::ReceiverPanicked) == 1
         });
         assert_eq!(Arc::strong_count(&calls), 1, "the receiver was not dropped");
 
@@ -370,7 +354,7 @@ mod tests {
         assert!(next_is_empty(&layer, &channel));
         assert_eq!(calls.load(Ordering::Relaxed), 1);
         layer.close(Duration::from_secs(20)).unwrap();
-        assert_eq!(times(&log, RecordId::ReceiverPanicked), 1);
+        assert_eq!(log.count(RecordId::ReceiverPanicked), 1);
     }
 
     #[test]
@@ -381,12 +365,12 @@ mod tests {
         assert!(accepted.is_ok());
         until("its permit is free", || layer.stat(Stat::InFlight) == 0);
         until("it is logged", || {
-            times(&log, RecordId::CallbackPanicked) == 1
+            log.count(RecordId::CallbackPanicked) == 1
         });
         let accepted = layer.group_add_async("group", &channel, |_| panic!("a panic on purpose"));
         assert!(accepted.is_ok());
         until("it is logged", || {
-            times(&log, RecordId::CallbackPanicked) == 2
+            log.count(RecordId::CallbackPanicked) == 2
         });
         assert!(next_is_empty(&layer, &channel));
         layer.close(Duration::from_secs(20)).unwrap();
@@ -397,10 +381,10 @@ mod tests {
         let hook = Arc::new(PanicsOnce::default());
         let (layer, log) = logging("hook-panics", Some(hook));
         until("it is logged", || {
-            times(&log, RecordId::CallbackPanicked) == 1
+            log.count(RecordId::CallbackPanicked) == 1
         });
         // The next change of state, and a record of it.
         layer.close(Duration::from_secs(20)).unwrap();
-        assert_eq!(times(&log, RecordId::CallbackPanicked), 1);
+        assert_eq!(log.count(RecordId::CallbackPanicked), 1);
     }
 }

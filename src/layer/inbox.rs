@@ -196,30 +196,46 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::layer::{Hooks, Layer, OnLog};
-    use crate::log::Record;
-    use crate::sync::Mutex;
+    use crate::layer::Layer;
+    use crate::layer::testing::Log;
 
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<RecordId>>>);
+    #[test]
+    fn a_message_that_nobody_takes_is_dropped_at_its_time_or_at_the_next_sweep() {
+        let mut config = Config::new();
+        config.set("host", "memory://expires").unwrap();
+        config.set("local_expiry", "60").unwrap();
+        let layer = Layer::new(&config).unwrap();
+        layer.wait_ready(Duration::from_secs(20)).unwrap();
+        let channel = layer.new_channel(None).unwrap();
+        assert_eq!(layer.shared.next_message_expiry(), None);
+        let body = wire::encode(b"\x80", wire::Recipient::Channel(&channel), usize::MAX).unwrap();
+        let before = Instant::now();
+        let mut batch = vec![Delivery {
+            body,
+            redelivered: false,
+        }];
+        layer.shared.take_deliveries(1, &mut batch);
+        let due = layer.shared.next_message_expiry().unwrap();
+        let expiry = Duration::from_secs(60);
+        assert!(due >= before + expiry && due <= Instant::now() + expiry);
 
-    impl OnLog for Log {
-        fn log(&self, record: &Record) {
-            self.0.lock().push(record.id);
-        }
+        layer.shared.inbox.local.lock().next_sweep = Some(due + expiry);
+        assert_eq!(layer.shared.next_message_expiry(), Some(due + expiry));
+        layer.shared.expire_messages(due);
+        assert_eq!(layer.stat(Stat::DroppedExpired), 0);
+        layer.shared.expire_messages(due + expiry);
+        assert_eq!(layer.stat(Stat::DroppedExpired), 1);
+        assert_eq!(layer.shared.next_message_expiry(), None);
+        layer.close(Duration::from_secs(20)).unwrap();
     }
 
     /// No client can bring about a redelivery: the queue is exclusive, and dies with the connection.
     #[test]
     fn what_may_have_been_delivered_before_is_dropped_counted_and_logged_now_and_then() {
         let log = Log::default();
-        let hooks = Hooks {
-            on_log: Some(Arc::new(log.clone())),
-            ..Hooks::default()
-        };
         let mut config = Config::new();
         config.set("host", "memory://redelivered").unwrap();
-        let layer = Layer::with_hooks(&config, hooks).unwrap();
+        let layer = Layer::with_hooks(&config, log.hooks()).unwrap();
         layer.wait_ready(Duration::from_secs(20)).unwrap();
         let channel = layer.new_channel(None).unwrap();
         let delivery = |redelivered| Delivery {
@@ -238,12 +254,6 @@ mod tests {
         assert!(none.is_err());
         assert_eq!(layer.stat(Stat::DeliveriesHeld), 0);
         layer.close(Duration::from_secs(20)).unwrap();
-        let warnings = log
-            .0
-            .lock()
-            .iter()
-            .filter(|id| **id == RecordId::RedeliveredDropped)
-            .count();
-        assert_eq!(warnings, 1);
+        assert_eq!(log.count(RecordId::RedeliveredDropped), 1);
     }
 }

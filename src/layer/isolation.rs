@@ -173,3 +173,31 @@ fn total_in_words(totals: &Totals) -> String {
         in_words(&totals.biggest)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::layer::Layer;
+    use crate::layer::testing::Log;
+
+    #[test]
+    fn the_end_is_logged_where_the_beginning_was() {
+        for begin_is_logged in [true, false] {
+            let log = Log::default();
+            let mut config = Config::new();
+            let host = format!("memory://isolation-{begin_is_logged}");
+            config.set("host", &host).unwrap();
+            let layer = Layer::with_hooks(&config, log.hooks()).unwrap();
+            layer.wait_ready(Duration::from_secs(20)).unwrap();
+            {
+                let mut local = layer.shared.inbox.local.lock();
+                local.isolation_is_logged = begin_is_logged;
+                local.end_isolation(Duration::from_secs(1), &layer.shared);
+            }
+            layer.close(Duration::from_secs(20)).unwrap();
+            let is_logged = log.count(RecordId::IsolationEnded) > 0;
+            assert_eq!(is_logged, begin_is_logged);
+        }
+    }
+}

@@ -492,6 +492,36 @@ mod tests {
     }
 
     #[test]
+    fn values_are_sent_as_maps_by_the_names_of_their_fields() {
+        #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+        struct Chat {
+            text: String,
+        }
+        let mut config = Config::new();
+        config.set("host", "memory://values").unwrap();
+        let layer = Layer::new(&config).unwrap();
+        layer.wait_ready(Duration::from_secs(20)).unwrap();
+        let channel = layer.new_channel(None).unwrap();
+        layer.group_add("room", &channel).unwrap();
+        let chat = |text: &str| Chat {
+            text: text.to_owned(),
+        };
+        layer.send_value(&channel, &chat("to one")).unwrap();
+        layer.group_send_value("room", &chat("to all")).unwrap();
+        for text in ["to one", "to all"] {
+            let message = layer
+                .receive_next(&channel, Duration::from_secs(20))
+                .unwrap();
+            let json: serde_json::Value = message.body().value().unwrap();
+            assert_eq!(json, serde_json::json!({ "text": text }));
+            assert_eq!(message.body().value::<Chat>().unwrap(), chat(text));
+        }
+        let error = layer.send_value(&channel, &7).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        layer.close(Duration::from_secs(20)).unwrap();
+    }
+
+    #[test]
     fn prometheus_gets_each_statistic_of_the_layer_with_the_labels() {
         let mut config = Config::new();
         config.set("host", "memory://prometheus").unwrap();

@@ -416,6 +416,27 @@ mod tests {
     }
 
     #[test]
+    fn tasks_of_a_layer_have_ended_when_close_returns() {
+        struct Ended(Arc<Mutex<bool>>);
+        impl Drop for Ended {
+            fn drop(&mut self) {
+                *self.0.lock() = true;
+            }
+        }
+        let (layer, _broker) = Silent::open(true, &[]);
+        let has_ended = Arc::new(Mutex::new(false));
+        let ended = Ended(Arc::clone(&has_ended));
+        let task = layer.shared.runtime.handle().spawn(async move {
+            let _ended = ended;
+            std::future::pending().await
+        });
+        layer.shared.closing.stops(task);
+        assert!(!*has_ended.lock());
+        layer.close(Duration::from_secs(20)).unwrap();
+        assert!(*has_ended.lock());
+    }
+
+    #[test]
     fn a_close_waits_on_though_it_is_woken_before_the_end() {
         let mut config = Config::new();
         config.set("host", "memory://woken-early").unwrap();

@@ -1,4 +1,4 @@
-//! A layer on a broker that never answers.
+//! What the tests of a layer share: a broker that never answers, and a log to be read.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -7,10 +7,36 @@ use crate::broker::{
     BindingChange, BindingEpoch, Broker, BrokerFuture, BrokerState, Earlier, Generation, Host,
 };
 use crate::config::Config;
+use crate::log::{Record, RecordId};
 use crate::sync::Mutex;
 
 use super::shared::Shared;
-use super::{Hooks, Layer, Owner};
+use super::{Hooks, Layer, OnLog, Owner};
+
+/// The ids of the records that were logged.
+#[derive(Clone, Default)]
+pub(super) struct Log(Arc<Mutex<Vec<RecordId>>>);
+
+impl Log {
+    /// Hooks that write into it.
+    pub(super) fn hooks(&self) -> Hooks {
+        Hooks {
+            on_log: Some(Arc::new(self.clone())),
+            ..Hooks::default()
+        }
+    }
+
+    /// How often something was logged.
+    pub(super) fn count(&self, id: RecordId) -> usize {
+        self.0.lock().iter().filter(|logged| **logged == id).count()
+    }
+}
+
+impl OnLog for Log {
+    fn log(&self, record: &Record) {
+        self.0.lock().push(record.id);
+    }
+}
 
 /// A broker that confirms nothing.
 pub(super) struct Silent {

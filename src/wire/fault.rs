@@ -129,4 +129,13 @@ mod tests {
             format!("message{start}...(104 more)...{end}[{key:?}]: no")
         );
     }
+
+    #[test]
+    fn as_much_of_a_key_is_shown_whatever_its_characters_take() {
+        for character in ["k", "\u{e4}", "\u{20ac}", "\u{1f600}"] {
+            let fault = Fault::new("no").under_key(character.repeat(100).as_bytes());
+            let message = fault.into_error("message").to_string();
+            assert_eq!(message.matches(character).count(), SHOWN_KEY_CHARS);
+        }
+    }
 }
