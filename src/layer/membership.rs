@@ -385,6 +385,9 @@ mod tests {
         layer.shared.state_changed(refused());
         let outcome = outcome.recv_timeout(Duration::from_secs(20)).unwrap();
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Refused);
+        // Nor does one that begins now wait.
+        let error = layer.group_add("group", &channel).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
         layer.close(Duration::from_secs(20)).unwrap();
     }
 }

@@ -492,6 +492,19 @@ mod tests {
     }
 
     #[test]
+    fn a_config_that_cannot_be_opened_does_not_pass_the_check() {
+        let mut config = Config::new();
+        Layer::check(&config).unwrap();
+        config.set("host", "amqps://rabbit.example.org/").unwrap();
+        config.set("tls_ca_file", "/no/such/file.pem").unwrap();
+        let error = Layer::check(&config).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            Layer::new(&config).unwrap_err().to_string()
+        );
+    }
+
+    #[test]
     fn values_are_sent_as_maps_by_the_names_of_their_fields() {
         #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
         struct Chat {
