@@ -204,7 +204,7 @@ bench-report: ## make BENCHMARKS.md and its chart anew from benches/results
 	@$(PYTHON) benches/report.py
 
 # The short form shows that the rig works, for which the debug library does.
-scale: deps $(if $(SHORT),build,release) ## measure many layers on one node and a cluster, for an hour; VERSIONS="3.10 4.3", SHORT=1
+scale: deps $(if $(SHORT),build,release) ## measure many layers on one node and a cluster, for 20 minutes; VERSIONS="3.10 4.3", SHORT=1
 	@$(PYTHON) benches/scale/rig.py $(if $(SHORT),--short) $(addprefix --versions ,$(VERSIONS)) $(OPTIONS)
 
 bench-pure: ## time the pure parts; ARGS=name only those cases, ARGS=--help says more

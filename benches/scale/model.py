@@ -19,6 +19,8 @@ LAYERS, BINDINGS = "layers", "bindings"
 
 # Above this share of all processors a phase is bound by them.
 BUSY = 0.8
+# A prediction that is off by a larger factor is no prediction.
+FAR_OFF = 2
 # Above this many processors a broker works on more than one thing at a time.
 ONE_PROCESS = 0.7
 
@@ -148,6 +150,11 @@ class Prediction:
         """By how much of what was measured the prediction is off; None where that is 0."""
         return (self.predicted - self.measured) / self.measured if self.measured else None
 
+    @property
+    def holds(self):
+        """Whether it is within a factor of FAR_OFF of what was measured."""
+        return self.predicted <= FAR_OFF * self.measured and self.measured <= FAR_OFF * self.predicted
+
 
 def by_size(runs):
     return sorted(runs, key=lambda run: run["layers"])
@@ -164,13 +171,22 @@ def predict(quantity, runs):
     return Prediction(line, line.at(x), measured)
 
 
-def extrapolate(quantity, runs, layers, groups):
-    """The line through all sizes, and what it says of a size beyond them; None where there are not
-    two of them."""
+def line_of(quantity, runs):
+    """The line through all sizes; None where there are not two of them, or where those before the
+    largest say something else of it: then it is no line."""
     known = points(quantity, runs)
-    if len({x for x, _ in known}) < 2:
+    prediction = predict(quantity, runs)
+    if len({x for x, _ in known}) < 2 or (prediction is not None and not prediction.holds):
         return None
-    line = fit(known)
+    return fit(known)
+
+
+def extrapolate(quantity, runs, layers, groups):
+    """The line through all sizes, and what it says of a size beyond them; None without a line."""
+    known = points(quantity, runs)
+    line = line_of(quantity, runs)
+    if line is None:
+        return None
     x = layers * (groups if quantity.grows_with == BINDINGS else 1)
     if x <= max(size for size, _ in known):
         raise ValueError(f"{x} {quantity.grows_with} are not beyond what was measured")
@@ -178,10 +194,10 @@ def extrapolate(quantity, runs, layers, groups):
 
 
 def slope(name, runs):
-    """What one layer or binding more adds to a quantity; None where there are not two sizes."""
+    """What one layer or binding more adds to a quantity; None without a line."""
     (quantity,) = (each for each in QUANTITIES if each.name == name)
-    known = points(quantity, runs)
-    return fit(known).per_unit if len({x for x, _ in known}) > 1 else None
+    line = line_of(quantity, runs)
+    return None if line is None else line.per_unit
 
 
 def busy(figures):

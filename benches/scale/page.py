@@ -40,7 +40,7 @@ HEAD = """\
 # How it scales
 
 How many processes, groups, joins and broadcasts a second a RabbitMQ broker carries, what bounds them
-and how that grows. `make scale` measures it in an hour, with the rig in `benches/scale`, and makes
+and how that grows. `make scale` measures it in 20 minutes, with the rig in `benches/scale`, and makes
 this page of the newest full run of each version.
 """
 
@@ -58,6 +58,9 @@ the same name in all layers: a message to one of these is a broadcast to all. Th
 groups at a rate; one layer broadcasts to all, first with 100 unconfirmed sends, then at a rate; all
 connections are cut at once, by `shutdown` on their sockets; and each node is restarted, one after the
 other. A message that a layer does not hear fails the run. `benches/README.md` has the details.
+
+The idle phase follows the joins at once. So it is not idle where the broker still works on them:
+RabbitMQ 4.3 writes its metadata anew after some 90,000 changes of it, and joins wait meanwhile.
 
 Clients and all nodes share the processors of one machine. So this page can tell what a join or a
 broadcast costs in CPU time, on one node and on three; not what three machines gain by having
@@ -359,7 +362,8 @@ def of_version(version, data):
             "has these to itself. There are none where processors did not bind the rate: more of them "
             "would not raise it.\n",
             carried_table(found, machine["processors"]),
-            "**Extrapolated** too, as 1 processor or 1 GiB by the slope of the line of all sizes:\n",
+            "**Extrapolated** too, as 1 processor or 1 GiB by the slope of the line of all sizes, "
+            "where it is a line (see below):\n",
             room_table(found),
         ]
     comparison = cluster_table(found)
@@ -373,7 +377,9 @@ def of_version(version, data):
     if data["kind"] == "full":
         parts += [
             f"### Beyond what was measured on {version}\n",
-            f"**Extrapolated** by the line of all sizes, each layer with {BEYOND_GROUPS:,} groups.\n",
+            f"**Extrapolated** by the line of all sizes, each layer with {BEYOND_GROUPS:,} groups. "
+            f"What missed the largest size by more than a factor of {model.FAR_OFF} is no line, and "
+            "is left out.\n",
             beyond_table(found),
         ]
     return parts

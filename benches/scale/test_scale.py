@@ -135,6 +135,17 @@ class Extrapolation(unittest.TestCase):
         self.assertAlmostEqual(value, 0.1 + 1_000_000 / 5000)
         self.assertAlmostEqual(line.per_unit, 1 / 5000)
 
+    def test_is_not_made_of_what_the_smaller_sizes_do_not_say(self):
+        runs = [run_of(layers) for layers in (10, 30, 100)]
+        measured = quantity("idle_broker").of(runs[2])
+        for factor, is_made in ((1.9, True), (2.1, False), (1 / 1.9, True), (1 / 2.1, False)):
+            runs[2] = run_of(100)
+            runs[2]["phases"]["idle"]["broker_cpu"] *= factor
+            self.assertAlmostEqual(quantity("idle_broker").of(runs[2]), factor * measured)
+            far = model.extrapolate(quantity("idle_broker"), runs, 1000, 1000)
+            self.assertEqual(far is not None, is_made, factor)
+            self.assertEqual(model.slope("idle_broker", runs) is not None, is_made, factor)
+
     def test_refuses_what_was_measured(self):
         runs = [run_of(layers) for layers in (10, 30, 100)]
         with self.assertRaises(ValueError):
@@ -223,6 +234,13 @@ class Page(unittest.TestCase):
         data = full()
         data["runs"][2]["phases"]["connect"]["seconds"] = 3.0
         self.assertIn("| 1.50 s | 3.00 s | -50 % |", page.text_of({"3.10": data}))
+
+    def test_goes_beyond_the_measured_sizes_only_where_a_prediction_was_right(self):
+        data = full()
+        data["runs"][2]["phases"]["connect"]["seconds"] = 15.0
+        text = page.text_of({"3.10": data})
+        (row,) = self.rows(text, "connect: until the last layer is ready (one node)")
+        self.assertIn("-90 %", row)
 
     def test_marks_what_goes_beyond_the_measured_sizes_with_its_formula(self):
         text = page.text_of({"3.10": full()})
