@@ -16,9 +16,12 @@ class TestInterrupts < Minitest::Test
     # As a mistake in a trap would be, and not as a refusal of the function.
     trap(:USR2) { raise TypeError, "by the trap" }
     RAISED = { INT: Interrupt, USR1: Trapped, USR2: TypeError }.freeze
-    def interrupted_in(function, signal, &work)
+    def interrupted_in(function, signal, of = nil, &work)
+      is_done = false
       returned = TracePoint.new(:c_return) do |call|
-        Process.kill(signal, Process.pid) if call.method_id == function
+        next if is_done || call.method_id != function || !(of.nil? || call.self.equal?(of))
+        is_done = true
+        Process.kill(signal, Process.pid)
       end
       returned.enable(target_thread: Thread.current, &work)
       abort("#{function} was not interrupted")
@@ -69,34 +72,52 @@ class TestInterrupts < Minitest::Test
       RUBY
     end
 
-    define_method("test_#{signal}_in_layer_receive_next_leaves_the_message_first") do
-      assert_equal("first\nsecond\nlast\n", interrupt(<<~RUBY))
-        %w[first second].each { |n| layer.send(channel, { "n" => n }) }
-        layer.receive(channel) { :decline }.wait # until it is here
-        interrupted_in(:layer_receive_next, #{signal.inspect}) { layer.receive_next(channel) }
-        2.times { puts layer.receive_next(channel, timeout: 20)["n"] }
-        puts works.call["n"]
-      RUBY
+    # The first has taken it, the second unpacks it.
+    %i[layer_receive_next full_unpack].each do |function|
+      define_method("test_#{signal}_in_#{function}_leaves_the_message_first") do
+        assert_equal("first\nsecond\nlast\n", interrupt(<<~RUBY))
+          %w[first second].each { |n| layer.send(channel, { "n" => n }) }
+          layer.receive(channel) { :decline }.wait # until it is here
+          interrupted_in(:#{function}, #{signal.inspect}) { layer.receive_next(channel) }
+          2.times { puts layer.receive_next(channel, timeout: 20)["n"] }
+          puts works.call["n"]
+        RUBY
+      end
     end
   end
 
   # In the order in which opening calls them.
-  %i[layer_new layer_config_free layer_fd for_fd name= report_on_exception=].each do |function|
-    define_method("test_an_interrupt_of_open_in_#{function}_leaves_no_layer") do
-      assert_equal("nothing is left\n", interrupt(<<~RUBY))
-        threads = lambda do
-          Dir.glob("/proc/self/task/*/comm").count { |file| File.read(file).include?("layer") }
-        end
-        before = threads.call
-        interrupted_in(#{function.inspect}, :INT) do
-          ChannelLayer.open(host: ARGV.fetch(0), on_log: ->(*) {}, on_state: ->(*) {})
-        end
-        until left.call.zero? && threads.call == before # nothing tells of it
-          GC.start
-          sleep 0.005
-        end
-        puts "nothing is left"
-      RUBY
+  OPENING = [%w[layer_new], %w[layer_config_free], %w[read_pointer], %w[define_finalizer],
+             %w[layer_fd], %w[for_fd], %w[new Thread], %w[name=],
+             %w[report_on_exception=]].freeze
+
+  # Each with the next two, for what Timeout and Thread#kill do: they raise nothing.
+  OPENING.each do |function, of|
+    { "an_interrupt" => "interrupted_in(FUNCTION, :INT, OF) { opens.call }",
+      "a_throw" => "trap(:INT) { throw :out }; " \
+                   "catch(:out) { interrupted_in(FUNCTION, :INT, OF) { opens.call } }" }.each do |name, call|
+      define_method("test_#{name}_out_of_open_in_#{function}_leaves_no_layer") do
+        call = call.sub("FUNCTION", function.to_sym.inspect).sub("OF", of || "nil")
+        assert_equal("nothing is left\n", interrupt(<<~RUBY))
+          opens = -> { ChannelLayer.open(host: ARGV.fetch(0), on_log: ->(*) {}, on_state: ->(*) {}) }
+          # Nothing tells when; that of ffi, of the main program and of the first layer stay.
+          settled = lambda do |others|
+            until left.call.zero? && Thread.list.size == 3 && others.call
+              GC.start
+              sleep 0.005
+            end
+          end
+          own = lambda do
+            Dir.glob("/proc/self/task/*/comm").count { |file| File.read(file).include?("layer-") }
+          end
+          opens.call.close # which has made what all layers share
+          settled.call(-> { true })
+          before = own.call
+          #{call}
+          settled.call(-> { own.call == before })
+          puts "nothing is left"
+        RUBY
+      end
     end
   end
 

@@ -129,7 +129,7 @@ module ChannelLayer
     def self.report(error, where)
       return Thread.main.raise(error) if error.is_a?(SystemExit)
 
-      write("#{where} raised, in a block that channel_layer called: #{describe(error)}")
+      write("channel_layer: #{where} raised, and nobody waits for it: #{describe(error)}")
     end
 
     CLASS = Kernel.instance_method(:class)

@@ -31,7 +31,12 @@ module ChannelLayer
     # Starts the thread.
     def start
       # Masked from its first instruction on.
-      @thread = Callbacks.shielded { Thread.new { run } }
+      @thread = Callbacks.shielded do
+        Thread.new do
+          @thread = Thread.current # whatever interrupts the thread that starts it
+          run
+        end
+      end
       @thread.name = "channel_layer"
       @thread.report_on_exception = true
     end
@@ -41,7 +46,7 @@ module ChannelLayer
       return if @thread == Thread.current
 
       @over = true
-      @thread&.kill # an interrupt of `start` may have left none, or one that sees the end by itself
+      @thread&.kill # none has begun yet where `start` was interrupted: it looks before it waits
     end
 
     # Whether the thread has ended though nobody closed the layer.
@@ -80,7 +85,7 @@ module ChannelLayer
 
     def run
       Callbacks.thread!
-      until Callbacks.killed?
+      until Callbacks.killed? || @over
         most = @closing ? CLOSING_PERIOD : nil
         Thread.handle_interrupt(Callbacks::IMMEDIATE) { @io.wait_readable(most) }
         poll

@@ -46,18 +46,20 @@ module ChannelLayer
         [name, Callbacks::Handler.new(name, callable, reporter)]
       end
       @left_over = {}
+      # Allocated first, so that it is known whatever interrupts what follows.
+      @handle = Handle.allocate
       slot = FFI::MemoryPointer.new(:pointer)
-      has_handle = false
+      is_open = false
       begin
         Layer.open_in(slot, options, handlers)
-        has_handle = true # from here on nothing else may free it
-        @handle = Handle.new(slot.read_pointer)
-        @dispatcher = Dispatcher.new(@handle, reporter)
+        @handle.__send__(:initialize, slot.read_pointer)
         @handle.autorelease = false
+        @dispatcher = Dispatcher.new(@handle, reporter)
         @dispatcher.start
-      rescue Exception # rubocop:disable Lint/RescueException -- of a layer that nobody gets
-        has_handle ? give_up : Handle.release(slot.read_pointer)
-        raise
+        is_open = true
+      ensure
+        # Timeout and Thread#kill raise nothing that could be rescued.
+        give_up(slot.read_pointer) unless is_open
       end
     end
 
@@ -254,26 +256,12 @@ module ChannelLayer
     # looks), and raises TimedOut where none came. A wait that Timeout, Thread#raise or Thread#kill
     # ends has taken no message.
     def receive_next(channel, timeout: nil)
-      receive_delivery(channel, timeout:).message
+      take(channel, timeout) { |pointer| Codec.unpack(pointer) }
     end
 
     # The same as a Delivery.
     def receive_delivery(channel, timeout: nil)
-      deadline = timeout && (now + timeout)
-      return pull(channel, timeout ? milliseconds(timeout) : SLICE_MS) if Callbacks.thread?
-
-      begin
-        pull(channel, 0)
-      rescue TimedOut
-        left = deadline && (deadline - now)
-        if left && left <= 0
-          raise TimedOut.new("no message came for channel '#{channel}' within #{timeout} s",
-                             Native::LAYER_TIMEOUT)
-        end
-
-        Callbacks.shielded { Watch.new(@handle, @dispatcher, channel).wait(left) }
-        retry
-      end
+      take(channel, timeout) { |pointer| Delivery.new(Native.layer_message_ref(pointer)) }
     end
 
     # Adds a channel of this layer to a group, and waits until the broker routes it here.
@@ -310,7 +298,13 @@ module ChannelLayer
       deadline = now + timeout
       return if @dispatcher.runs? && close_by_dispatcher(timeout, deadline)
 
-      close_here([deadline - now, 0].max)
+      begin
+        close_here([deadline - now, 0].max)
+      rescue TimedOut
+        raise TimedOut.new("the layer is closed, but not all had ended within #{timeout} s: a " \
+                           "block is still running, or the broker did not answer",
+                           Native::LAYER_TIMEOUT)
+      end
     end
 
     # The same without waiting, as `send_async`: the outcome comes after all other blocks of the
@@ -349,9 +343,31 @@ module ChannelLayer
       (seconds * 1000).ceil.clamp(0, (2**32) - 1)
     end
 
-    # Until the Delivery is complete, the slot owns the message. What is raised meanwhile (what a
-    # mask has held back at its end; Interrupt, or by a trap, anywhere on the main thread) leaves
-    # the slot to the next pull. Inline, since Ruby raises them where a method returns.
+    # What the block makes of the next message.
+    def take(channel, timeout, &)
+      deadline = timeout && (now + timeout)
+      if Callbacks.thread?
+        return pull(channel, timeout ? milliseconds(timeout) : SLICE_MS, &)
+      end
+
+      begin
+        pull(channel, 0, &)
+      rescue TimedOut
+        left = deadline && (deadline - now)
+        if left && left <= 0
+          raise TimedOut.new("no message came for channel '#{channel}' within #{timeout} s",
+                             Native::LAYER_TIMEOUT)
+        end
+
+        Callbacks.shielded { Watch.new(@handle, @dispatcher, channel).wait(left) }
+        retry
+      end
+    end
+
+    # Until the block has made something of it, the slot owns the message. What is raised meanwhile
+    # (what a mask has held back at its end; Interrupt, or by a trap, anywhere on the main thread)
+    # leaves the slot to the next pull; a message that cannot be unpacked goes. Inline, since Ruby
+    # raises them where a method returns.
     def pull(channel, wait_ms)
       left = @left_over[channel]
       check_usable(channel) if left
@@ -362,10 +378,14 @@ module ChannelLayer
           Error.check { |error| Native.layer_receive_next(@handle, channel, wait_ms, slot, error) }
         end
       end
-      delivery = Delivery.new(Native.layer_message_ref(slot.read_pointer))
+      made = yield slot.read_pointer
       given = true
       Native.layer_message_free(slot.read_pointer)
-      delivery
+      made
+    rescue MessagePack::UnpackError
+      given = true
+      Native.layer_message_free(slot.read_pointer)
+      raise
     ensure
       unless given || slot.nil? || slot.read_pointer.null?
         (@left_over[channel] ||= []).unshift(slot)
@@ -427,18 +447,32 @@ module ChannelLayer
       nil
     end
 
-    # Closes a layer whose opening was interrupted. Without a dispatcher it goes as garbage.
-    def give_up
-      close_on_this_thread(GIVE_UP_SECONDS) if @dispatcher
+    # Closes a layer_t whose opening was interrupted, and which nobody gets.
+    def give_up(pointer)
+      return if pointer.null?
+
+      if @dispatcher.nil?
+        ObjectSpace.undefine_finalizer(@handle)
+        Handle.release(pointer)
+      elsif Callbacks.thread?
+        close_async(timeout: GIVE_UP_SECONDS) # its thread sees the end
+      else
+        give_up_with_thread
+      end
+    end
+
+    def give_up_with_thread
+      close_on_this_thread(GIVE_UP_SECONDS)
     rescue TimedOut
+      nil # It is closed all the same.
+    ensure
       @handle.autorelease = true
       @dispatcher.stop
     end
 
     def close_on_this_thread(timeout)
-      Callbacks.shielded do
-        Error.check { |error| Native.layer_close(@handle, milliseconds(timeout), error) }
-      end
+      ms = milliseconds(timeout)
+      Callbacks.shielded { Error.check { |error| Native.layer_close(@handle, ms, error) } }
       @handle.autorelease = true
       @dispatcher.stop
     end

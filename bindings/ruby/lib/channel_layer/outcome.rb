@@ -15,10 +15,19 @@ module ChannelLayer
       @error = @presumed = nil
     end
 
+    WOULD_DEADLOCK = "inside a block that a layer called nothing may wait: the thread that waits " \
+                     "here is the one that would tell how this ends"
+    private_constant :WOULD_DEADLOCK
+
     # Raises how it ended, if that is an error. Any thread, any number of times. In a forked child,
-    # where no thread is left that could tell, it raises Forked.
+    # where no thread is left that could tell, it raises Forked; inside a block of a layer, where it
+    # would wait, WouldDeadlock.
     def wait
       raise Forked.new(FORKED, Native::LAYER_FORKED) unless Process.pid == @process
+
+      if Callbacks.thread? && !ended?
+        raise WouldDeadlock.new(WOULD_DEADLOCK, Native::LAYER_WOULD_DEADLOCK)
+      end
 
       @ended.pop # closed at the end
       error = @told ? @error : @presumed

@@ -88,7 +88,7 @@ module ChannelLayer
       delivery = Delivery.new(Native.layer_message_ref(message))
       [delivery.message, delivery]
     rescue StandardError => e
-      @dispatcher.reporter.report(e, "a message on #{channel}")
+      @dispatcher.reporter.report(e, "unpacking a message on #{channel}")
       nil
     end
 
