@@ -4,7 +4,14 @@
  * What the calls mean is said in channel_layer.h; here is said what C++ adds to it.
  *
  * Errors. Each call has two forms. `send` throws `channel_layer::error`, which carries the status
- * and the library's text. `try_send` is noexcept and gives a `result`. The two never differ else.
+ * and the library's text. `try_send` is noexcept and gives a `result`. The two differ in one more
+ * thing: where the time of `receive_next` runs out it gives no message, and `try_receive_next` has
+ * status `timeout`.
+ *
+ * Durations are those of std::chrono, from hours to milliseconds for timeouts and to nanoseconds
+ * for options. A timeout below 0 does not wait, as 0 does not; one longer than C takes (49 days)
+ * waits as long as that. So does `std::chrono::hours::max()`, which std::chrono itself would
+ * overflow.
  *
  * Ownership. `layer`, `options`, `message` and `receiver` own what they stand for and can be moved,
  * not copied. One that was moved from answers calls with status `closed` or `invalid`. As with any

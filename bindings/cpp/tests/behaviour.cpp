@@ -373,6 +373,46 @@ TEST(a_layer_that_was_moved_from_or_closed_says_so) {
     CHECK(layer.state() == connection_state::closed);
 }
 
+TEST(a_duration_too_long_for_its_unit_is_as_long_as_there_is) {
+    constexpr auto endless = std::chrono::hours::max();
+    options chosen;
+    const auto refused = chosen.try_set("expiry", endless);
+    CHECK(refused.status() == status_code::invalid);
+    check::holds(refused.message(), "\"9223372036.");
+    check::raises(status_code::invalid, {"\"-9223372036."},
+                  [&] { chosen.set("expiry", std::chrono::hours::min()); });
+    CHECK(chosen.try_set("expiry", std::chrono::duration<std::uint64_t>(30)));
+
+    const auto layer = check::open(check::memory());
+    const auto channel = layer.new_channel();
+    std::atomic<bool> waits{false};
+    auto next = std::async(std::launch::async, [&] {
+        waits = true;
+        return layer.receive_next(channel, endless);
+    });
+    check::eventually("the wait", [&] { return waits.load(); });
+    CHECK(next.wait_for(100ms) == std::future_status::timeout);
+    layer.send_json(channel, R"({"type": "late"})");
+    const auto given = next.get();
+    CHECK(given && given->type() == "late");
+    layer.wait_ready(endless);
+    layer.close(endless);
+}
+
+TEST(a_negative_timeout_does_not_wait) {
+    const auto layer = check::open(check::memory());
+    const auto channel = layer.new_channel();
+    for (const auto negative : {std::chrono::hours(-1), std::chrono::hours::min()}) {
+        const auto began = std::chrono::steady_clock::now();
+        CHECK(!layer.receive_next(channel, negative));
+        CHECK(layer.try_receive_next(channel, negative).status() == status_code::timeout);
+        CHECK(std::chrono::steady_clock::now() - began < 10s);
+        layer.send_json(channel, R"({"type": "there"})");
+        check::eventually("the message",
+                          [&] { return layer.receive_next(channel, negative).has_value(); });
+    }
+}
+
 TEST(a_wrong_argument_is_refused_with_its_text) {
     options chosen;
     check::raises(status_code::invalid, {"no_such"}, [&] { chosen.set("no_such", "1"); });

@@ -903,9 +903,9 @@ class asio_driver {
     /// terminal ends it with `operation_aborted`, and the layer closes all the same, as it does
     /// where the driver stops meanwhile. A driver that was stopped before closes nothing.
     template <class Token>
-    auto async_close(std::chrono::milliseconds timeout, Token &&token) const {
+    auto async_close(saturated<std::chrono::milliseconds> timeout, Token &&token) const {
         request given = named("async_close", {});
-        given.timeout = timeout;
+        given.timeout = timeout.value;
         given.closes = true;
         given.begin = [](const layer &home, const request &call, done_type done) {
             return home.try_close_async(call.timeout, std::move(done));

@@ -1,4 +1,4 @@
-// How C is called: its strings, its timeouts, its errors. Internal part of channel_layer.hpp.
+// How C is called: its strings, its durations, its errors. Part of channel_layer.hpp.
 
 #ifndef CHANNEL_LAYER_CALL_HPP
 #define CHANNEL_LAYER_CALL_HPP
@@ -10,11 +10,33 @@
 #include <memory>
 #include <new>
 #include <string_view>
+#include <type_traits>
 
 #include "channel_layer.h"
 #include "error.hpp"
 
 namespace channel_layer {
+
+/// A duration in the unit `Unit`, from any that std::chrono converts to it. One that is too long
+/// for that, as `std::chrono::hours::max()`, is the longest there is, where std::chrono overflows.
+template <class Unit> struct saturated {
+    template <
+        class Rep, class Period,
+        class = std::enable_if_t<std::is_convertible_v<std::chrono::duration<Rep, Period>, Unit>>>
+    constexpr saturated(std::chrono::duration<Rep, Period> given) noexcept : value(Unit::max()) {
+        using wide = std::chrono::duration<std::intmax_t, Period>;
+        constexpr auto most = std::chrono::duration_cast<wide>(Unit::max()).count();
+        constexpr auto least = std::chrono::duration_cast<wide>(Unit::min()).count();
+        const auto count = given.count();
+        if (count > 0 ? static_cast<std::uintmax_t>(count) <= static_cast<std::uintmax_t>(most)
+                      : static_cast<std::intmax_t>(count) >= least) {
+            value = wide(static_cast<std::intmax_t>(count));
+        } else if (!(count > 0)) {
+            value = Unit::min();
+        }
+    }
+    Unit value;
+};
 
 namespace detail {
 
@@ -55,9 +77,9 @@ class c_text {
 };
 
 /// C's milliseconds: what is negative does not wait, what is too long waits as long as C can.
-inline std::uint32_t c_timeout(std::chrono::milliseconds timeout) noexcept {
+inline std::uint32_t c_timeout(saturated<std::chrono::milliseconds> timeout) noexcept {
     constexpr std::chrono::milliseconds::rep most = std::numeric_limits<std::uint32_t>::max();
-    const auto count = timeout.count();
+    const auto count = timeout.value.count();
     return static_cast<std::uint32_t>(count < 0 ? 0 : (count > most ? most : count));
 }
 

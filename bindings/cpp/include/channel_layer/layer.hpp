@@ -61,8 +61,10 @@ class layer {
     ~layer() = default;
 
     /// Waits until both connections stand and every group is bound.
-    void wait_ready(std::chrono::milliseconds timeout) const { try_wait_ready(timeout).value(); }
-    result<void> try_wait_ready(std::chrono::milliseconds timeout) const noexcept {
+    void wait_ready(saturated<std::chrono::milliseconds> timeout) const {
+        try_wait_ready(timeout).value();
+    }
+    result<void> try_wait_ready(saturated<std::chrono::milliseconds> timeout) const noexcept {
         return with([&](const ::layer_t *raw, ::layer_error_t **problem) {
             return ::layer_wait_ready(raw, detail::c_timeout(timeout), problem);
         });
@@ -325,7 +327,7 @@ class layer {
     /// Waits for the next message of a channel of this layer; none where the time ran out, and then
     /// nothing is lost. The other form has status `timeout` there.
     std::optional<message> receive_next(std::string_view channel,
-                                        std::chrono::milliseconds timeout) const {
+                                        saturated<std::chrono::milliseconds> timeout) const {
         auto next = try_receive_next(channel, timeout);
         if (next.status() == status_code::timeout) {
             return std::nullopt;
@@ -333,7 +335,7 @@ class layer {
         return std::move(next).value();
     }
     result<message> try_receive_next(std::string_view channel,
-                                     std::chrono::milliseconds timeout) const noexcept {
+                                     saturated<std::chrono::milliseconds> timeout) const noexcept {
         ::layer_message_t *next = nullptr;
         auto done =
             with(channel, [&](const ::layer_t *raw, const char *name, ::layer_error_t **problem) {
@@ -411,13 +413,14 @@ class layer {
     }
     /// With option dispatch=poll: runs at most `max` callbacks that are due (0: one turn of each
     /// channel), after it has waited for the first of them for at most `timeout`. How many it ran.
-    std::size_t poll(std::size_t max = 64,
-                     std::chrono::milliseconds timeout = std::chrono::milliseconds(0)) const {
+    std::size_t
+    poll(std::size_t max = 64,
+         saturated<std::chrono::milliseconds> timeout = std::chrono::milliseconds(0)) const {
         return try_poll(max, timeout).value();
     }
-    result<std::size_t>
-    try_poll(std::size_t max = 64,
-             std::chrono::milliseconds timeout = std::chrono::milliseconds(0)) const noexcept {
+    result<std::size_t> try_poll(std::size_t max = 64,
+                                 saturated<std::chrono::milliseconds> timeout =
+                                     std::chrono::milliseconds(0)) const noexcept {
         std::size_t ran = 0;
         auto done = with([&](const ::layer_t *raw, ::layer_error_t **problem) {
             return ::layer_poll(raw, max, detail::c_timeout(timeout), &ran, problem);
@@ -428,8 +431,8 @@ class layer {
     /// Closes the layer within `timeout`: waits for confirms, ends receivers, drops what was not
     /// received. Whatever comes of it, the layer is closed, and calls that other threads are inside
     /// of end.
-    void close(std::chrono::milliseconds timeout) const { try_close(timeout).value(); }
-    result<void> try_close(std::chrono::milliseconds timeout) const noexcept {
+    void close(saturated<std::chrono::milliseconds> timeout) const { try_close(timeout).value(); }
+    result<void> try_close(saturated<std::chrono::milliseconds> timeout) const noexcept {
         return with([&](const ::layer_t *raw, ::layer_error_t **problem) {
             return ::layer_close(raw, detail::c_timeout(timeout), problem);
         });
@@ -438,11 +441,13 @@ class layer {
     /// `close` without waiting: begins it, and tells its end to `done`, which is called once, after
     /// all other callbacks of the layer: on a thread of the library or in `poll`, never inside this
     /// call. Allowed in a callback, and again. The layer must not be destroyed in `done`.
-    template <class Done> void close_async(std::chrono::milliseconds timeout, Done &&done) const {
+    template <class Done>
+    void close_async(saturated<std::chrono::milliseconds> timeout, Done &&done) const {
         try_close_async(timeout, std::forward<Done>(done)).value();
     }
     template <class Done>
-    result<void> try_close_async(std::chrono::milliseconds timeout, Done &&done) const noexcept {
+    result<void> try_close_async(saturated<std::chrono::milliseconds> timeout,
+                                 Done &&done) const noexcept {
         using box = detail::done_box<std::decay_t<Done>>;
         if (!shared) {
             return moved_from();

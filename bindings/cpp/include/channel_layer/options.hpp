@@ -36,7 +36,7 @@ class options {
         try_set(name, value).value();
         return *this;
     }
-    options &set(std::string_view name, std::chrono::nanoseconds value) {
+    options &set(std::string_view name, saturated<std::chrono::nanoseconds> value) {
         try_set(name, value).value();
         return *this;
     }
@@ -60,9 +60,10 @@ class options {
         const char *end = std::to_chars(text, text + sizeof text, value).ptr;
         return try_set(name, std::string_view(text, static_cast<std::size_t>(end - text)));
     }
-    result<void> try_set(std::string_view name, std::chrono::nanoseconds value) noexcept {
+    result<void> try_set(std::string_view name,
+                         saturated<std::chrono::nanoseconds> value) noexcept {
         char text[40];
-        const long long count = value.count(), second = 1000000000;
+        const long long count = value.value.count(), second = 1000000000;
         const long long whole = count / second, part = count % second;
         std::snprintf(text, sizeof text, "%s%llu.%09llu", count < 0 ? "-" : "",
                       static_cast<unsigned long long>(whole < 0 ? -whole : whole),
