@@ -93,6 +93,26 @@ TEST(each_handle_of_the_header_is_freed_by_the_wrapper) {
     }
 }
 
+TEST(the_readme_has_the_signature_of_each_callable) {
+    const std::string readme = check::content(std::string(WRAPPER) + "/../../README.md");
+    const std::regex broken("\n *///"), signature("`void\\([^`]*`");
+    std::set<std::string> named;
+    for (const char *header : {"/options.hpp", "/layer.hpp"}) {
+        const auto text =
+            std::regex_replace(check::content(std::string(WRAPPER) + header), broken, "");
+        for (auto at = std::sregex_iterator(text.begin(), text.end(), signature);
+             at != std::sregex_iterator(); ++at) {
+            named.insert(at->str());
+        }
+    }
+    CHECK(named.size() == 5);
+    for (const auto &each : named) {
+        if (readme.find(each) == std::string::npos) {
+            throw check::failed(each + " is not in the README");
+        }
+    }
+}
+
 TEST(each_status_has_its_name) {
     for (const auto &[name, number] : api().at("enums").at("layer_status_t").at("values").items()) {
         CHECK(to_string(static_cast<status_code>(number.get<std::int32_t>())) == name);
