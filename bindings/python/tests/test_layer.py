@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from fractions import Fraction
 
 import pytest
 
@@ -402,6 +403,15 @@ def test_options_of_a_wrong_type_are_refused():
         channel_layer.Layer(host="memory://misuse", dispatch="thread")
 
 
+@pytest.mark.parametrize("name", ["on_log", "on_state", "on_isolation", "default"])
+@pytest.mark.parametrize("given", [5, "print", False])
+def test_a_hook_that_cannot_be_called_is_a_type_error(name, given):
+    hooks = dict(_callbacks.hooks)
+    with pytest.raises(TypeError, match=f"{name} is a function, not {type(given).__name__}"):
+        channel_layer.Layer(host="memory://misuse", **{name: given})
+    assert dict(_callbacks.hooks) == hooks
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
@@ -458,6 +468,37 @@ def test_a_negative_timeout_is_refused(layer):
         layer.blocking.receive(layer.new_channel(), -1)
     with pytest.raises(TimedOutError):
         layer.blocking.receive(layer.new_channel(), 0)
+
+
+@pytest.mark.parametrize("given", [True, "1", [1], None])
+async def test_a_timeout_of_a_wrong_type_is_a_type_error(layer, given):
+    channel = layer.new_channel()
+    calls = [
+        layer.wait_ready,
+        layer.close,
+        layer.blocking.wait_ready,
+        layer.blocking.close,
+        layer.blocking.poll,
+        layer.poll,
+    ]
+    if given is not None:  # which waits for as long as it takes
+        calls += [
+            lambda timeout: layer.receive(channel, timeout),
+            lambda timeout: layer.blocking.receive(channel, timeout),
+        ]
+    for call in calls:
+        with pytest.raises(TypeError, match=f"timeout .*, not {type(given).__name__}"):
+            await call(given)
+    assert layer.state() is not State.CLOSED
+
+
+def test_a_timeout_is_any_real_number(layer):
+    channel = layer.new_channel()
+    for given in (0, 0.01, Fraction(1, 100), float("inf")):
+        layer.blocking.send(channel, {"a": 1})
+        assert layer.blocking.receive(channel, given or 1) == {"a": 1}
+    with pytest.raises(InvalidError, match="timeout"):
+        layer.blocking.receive(channel, float("nan"))
 
 
 def test_coroutines_need_a_loop(layer):

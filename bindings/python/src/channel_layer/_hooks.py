@@ -6,6 +6,7 @@ import threading
 
 from . import _callbacks
 from ._callbacks import resolve, tokens
+from ._library import callable_or_none
 from ._unique import Unique
 from .errors import Isolation, LogLevel, State
 
@@ -17,9 +18,9 @@ class Hooks(Unique):
     __slots__ = ("__weakref__", "_lock", "_waiters", "on_isolation", "on_log", "on_state", "token")
 
     def __init__(self, on_log, on_state, on_isolation) -> None:
-        self.on_log = on_log
-        self.on_state = on_state
-        self.on_isolation = on_isolation
+        self.on_log = callable_or_none(on_log, "on_log")
+        self.on_state = callable_or_none(on_state, "on_state")
+        self.on_isolation = callable_or_none(on_isolation, "on_isolation")
         self._waiters = set()
         self._lock = threading.RLock()  # a signal's handler may interrupt who holds it
         self.token = next(tokens)

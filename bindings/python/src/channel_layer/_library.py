@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import numbers
 import os
 from pathlib import Path
 
@@ -136,8 +137,19 @@ def text(value, what: str) -> bytes:
     return encoded
 
 
+def callable_or_none(given, what: str):
+    """A function of the user's, or None where there is none."""
+    if given is not None and not callable(given):
+        raise TypeError(f"{what} is a function, not {type(given).__name__}: {given!r}")
+    return given
+
+
 def milliseconds(seconds) -> int:
     """A timeout in seconds as C takes it; rounded up, so that no wait is cut to none."""
-    if seconds is None or not seconds >= 0:  # as NaN is not
-        raise InvalidError(f"a timeout is a number of seconds, 0 or more, not {seconds!r}")
+    if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
+        raise TypeError(
+            f"timeout is a number of seconds, not {type(seconds).__name__}: {seconds!r}"
+        )
+    if not seconds >= 0:  # as NaN is not
+        raise InvalidError(f"timeout is a number of seconds, 0 or more, not {seconds!r}")
     return min(int(-(-seconds * 1000 // 1)), 0xFFFFFFFF) if seconds < 1e7 else 0xFFFFFFFF

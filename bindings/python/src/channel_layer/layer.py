@@ -12,7 +12,16 @@ from ._callbacks import FOREIGN, outcomes, settle, tokens
 from ._declarations import CONSTANTS
 from ._handle import Config, Handle, polled
 from ._hooks import Hooks
-from ._library import DEFAULT_TIMEOUT, Failure, check, milliseconds, quick, text, waiting
+from ._library import (
+    DEFAULT_TIMEOUT,
+    Failure,
+    callable_or_none,
+    check,
+    milliseconds,
+    quick,
+    text,
+    waiting,
+)
 from ._loops import Loops
 from ._packing import pack
 from ._unique import Unique
@@ -63,7 +72,8 @@ class Layer(Unique):
     def __init__(
         self, *, on_log=None, on_state=None, on_isolation=None, default=None, **options
     ) -> None:
-        self._handle = Handle(options, Hooks(on_log, on_state, on_isolation), default)
+        hooks = Hooks(on_log, on_state, on_isolation)
+        self._handle = Handle(options, hooks, callable_or_none(default, "default"))
         self._loops = Loops(self._handle)
         self._turns = 0
 
