@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections import Counter
@@ -71,6 +72,22 @@ def test_the_example_of_the_readme_runs(tmp_path):
             check=False,
         )
         assert (done.stdout, done.stderr) == (output, "")
+
+
+async def test_the_handler_of_the_readme_ends_as_it_says(open_layer, capsys):
+    readme = (HERE.parent / "README.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(def take.*?)```", readme, re.DOTALL)
+    layer, scope = open_layer(), {"Flow": channel_layer.Flow}
+    exec(f"async def example(layer, channel):\n{textwrap.indent(code, '    ')}", scope)
+    channel = layer.new_channel()
+    for text in ("hello", "bye", "later"):
+        await layer.send(channel, {"text": text})
+    await soon(scope["example"](layer, channel))
+    assert capsys.readouterr().out == "hello\nbye\nended: None\n"
+    assert (await soon(layer.receive(channel)))["text"] == "later"
+    await layer.send(channel, {"no": "text"})
+    with pytest.raises(KeyError, match="text"):
+        await soon(scope["example"](layer, channel))
 
 
 @pytest.mark.parametrize("how", ["restart", "kill9"])
