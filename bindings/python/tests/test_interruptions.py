@@ -428,6 +428,21 @@ def test_what_is_awaited_in_a_loop_that_a_callback_runs_is_refused(of, watches, 
     assert output == ["WOULD_DEADLOCK", "usable"]
 
 
+def test_a_closed_layer_may_be_closed_again_in_a_loop_that_a_callback_runs():
+    code = """
+def on_state(state, generation):
+    if state == channel_layer.State.CLOSED:
+        asyncio.run(layer.close())
+        asyncio.run(calls.close())
+        print("closed")
+
+calls = channel_layer.Layer(host="memory://calls", on_state=on_state)
+layer.blocking.close()
+calls.blocking.close()
+"""
+    assert output_of(PRELUDE.replace("CALL", "None") + code) == ["closed"]
+
+
 def test_a_handler_begins_what_its_own_loop_runs_later():
     code = """
 async def main():

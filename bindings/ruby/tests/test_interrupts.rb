@@ -91,11 +91,15 @@ class TestInterrupts < Minitest::Test
              %w[layer_fd], %w[for_fd], %w[new Thread], %w[name=],
              %w[report_on_exception=]].freeze
 
-  # Each with the next two, for what Timeout and Thread#kill do: they raise nothing.
+  # The second is what Timeout and Thread#kill do: they raise nothing that could be rescued.
+  LEAVING = {
+    "an_interrupt" => "interrupted_in(FUNCTION, :INT, OF) { opens.call }",
+    "a_throw" => "trap(:INT) { throw :out }; " \
+                 "catch(:out) { interrupted_in(FUNCTION, :INT, OF) { opens.call } }"
+  }.freeze
+
   OPENING.each do |function, of|
-    { "an_interrupt" => "interrupted_in(FUNCTION, :INT, OF) { opens.call }",
-      "a_throw" => "trap(:INT) { throw :out }; " \
-                   "catch(:out) { interrupted_in(FUNCTION, :INT, OF) { opens.call } }" }.each do |name, call|
+    LEAVING.each do |name, call|
       define_method("test_#{name}_out_of_open_in_#{function}_leaves_no_layer") do
         call = call.sub("FUNCTION", function.to_sym.inspect).sub("OF", of || "nil")
         assert_equal("nothing is left\n", interrupt(<<~RUBY))

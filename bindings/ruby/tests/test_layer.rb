@@ -221,6 +221,7 @@ class TestLayer < Minitest::Test
 
   def test_a_wait_inside_a_block_would_deadlock
     layer = open_layer
+    other = open_layer
     channel = layer.new_channel
     errors = Thread::Queue.new
     layer.receive(channel) do
@@ -230,7 +231,9 @@ class TestLayer < Minitest::Test
         -> { layer.group_add("g", channel) },
         -> { layer.send_json(channel, "{}") },
         -> { layer.group_send_json("g", "{}") },
-        -> { layer.receive_next(layer.new_channel) }
+        -> { layer.receive_next(layer.new_channel) },
+        -> { layer.send_async(layer.new_channel, {}).wait },
+        -> { other.receive(other.new_channel) { nil }.wait }
       ].each do |call|
         call.call
         errors << nil
@@ -239,7 +242,35 @@ class TestLayer < Minitest::Test
       end
     end
     layer.send(channel, {})
-    6.times { assert_instance_of(ChannelLayer::WouldDeadlock, within { errors.pop }) }
+    8.times { assert_instance_of(ChannelLayer::WouldDeadlock, within { errors.pop }) }
+    within { layer.send(layer.new_channel, {}) }
+  end
+
+  def test_what_ended_before_can_be_waited_for_inside_a_block
+    layer = open_layer
+    channel = layer.new_channel
+    sent = layer.send_async(layer.new_channel, {})
+    sent.wait
+    waited = Thread::Queue.new
+    layer.receive(channel) { waited << sent.wait.inspect }
+    layer.send(channel, {})
+    assert_equal("nil", within { waited.pop })
+  end
+
+  def test_a_close_that_runs_out_of_time_names_the_time_that_it_had
+    layer = ChannelLayer.open(host: memory)
+    channel = layer.new_channel
+    inside = Thread::Queue.new
+    go_on = Thread::Queue.new
+    layer.receive(channel) do
+      inside << true
+      go_on.pop
+    end
+    layer.send_async(channel, {})
+    within { inside.pop }
+    raises(ChannelLayer::TimedOut, "0.1 s") { layer.close(timeout: 0.1) }
+    go_on << true
+    layer.close
   end
 
   def test_timeout_works_inside_a_block

@@ -131,8 +131,9 @@ class Handle(Unique):
         """Raises `WouldDeadlockError` where C refuses to wait on this thread."""
         failure = Failure()
         status = waiting.layer_wait_ready(self.pointer, 1, failure.at)
+        error = None if status == Status.OK else failure.error(status)  # which frees it in C
         if status == Status.WOULD_DEADLOCK:
-            raise failure.error(status)
+            raise error
 
     def put_back(self, channel: bytes, message) -> None:
         """Keeps a message that was taken, and which a signal's handler kept from its receiver. It

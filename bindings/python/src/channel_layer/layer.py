@@ -8,7 +8,7 @@ import inspect
 import operator
 
 from . import _callbacks
-from ._callbacks import FOREIGN, outcomes, settle, tokens
+from ._callbacks import FOREIGN, is_run_inside_c, outcomes, running_loop, settle, tokens
 from ._declarations import CONSTANTS
 from ._handle import Config, Handle, polled
 from ._hooks import Hooks
@@ -356,6 +356,8 @@ class Layer(Unique):
         again is fine. `TimedOutError`: the layer is closed all the same, and something of it ends
         later. Of a task that is cancelled meanwhile, closing goes on."""
         bound = milliseconds(timeout)
+        if is_run_inside_c(running_loop()) and self.state() is State.CLOSED:
+            return  # what is left ends elsewhere, since nothing of it can come here
         with self._loops.closing():
             await self._outcome(quick.layer_close_async, bound)
 
