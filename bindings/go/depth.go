@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"strings"
 
 	"github.com/vmihailenco/msgpack/v5"
 )
 
 // The encoder and the decoder of MessagePack recurse without a limit, and Go ends a program whose
-// stack overflows. So what they are given is checked first.
+// stack overflows. And the encoder sends what it finds in a value that no message holds: of a struct
+// some of its fields, of an error mostly nothing. So what they are given is checked first.
 
 const (
 	// maxPackedDepth is how deep the C library lets maps and arrays nest in what is sent. The
@@ -21,24 +21,51 @@ const (
 	// maxUnpackedDepth is how deep they may nest in what is received. Foreign senders nest deeper
 	// than the C library; 1024 is what the msgpack of Python reads.
 	maxUnpackedDepth = 1024
-	// maxHops bounds what the encoder follows without beginning a map or an array: pointers, and
-	// structs that are embedded in one another.
-	maxHops = 128
 )
 
 var (
-	errPackedDepth = fmt.Errorf("maps, slices and structs nest deeper than %d, or one holds itself", maxPackedDepth)
-	errHops        = fmt.Errorf("pointers or embedded structs nest deeper than %d, or one holds itself", maxHops)
+	errPackedDepth = fmt.Errorf("maps, slices and arrays nest deeper than %d, or one holds itself", maxPackedDepth)
 	errTruncated   = errors.New("the bytes end within a value")
 )
 
 // --- what is sent -----------------------------------------------------------------------------
 
-// checkValue refuses what the encoder would follow too deep. depth counts the maps, arrays and
-// structs around the value.
+// valueError says which value of a message is none that a message holds.
+type valueError struct {
+	ofKey bool   // it is a key of the map at the path
+	path  string // from the message on, as `["a"][2]`
+	what  string // as "a chan int"
+}
+
+func (e *valueError) Error() string {
+	key := ""
+	if e.ofKey {
+		key = "a key of "
+	}
+	return key + "message" + e.path + " is " + e.what + ", and a message holds nil, booleans, integers, floats, " +
+		"strings, []byte, slices and maps with string keys alone: convert it"
+}
+
+func refused(typ reflect.Type) error { return &valueError{what: "a " + typ.String()} }
+
+// within adds the step to a value to the path of the error that was found in it. Paths are made
+// where a value is refused, and so cost nothing else.
+func within(err error, step string) error {
+	if refused, ok := err.(*valueError); ok {
+		refused.path = step + refused.path
+	}
+	return err
+}
+
+func keyStep(key string) string  { return fmt.Sprintf("[%.40q]", key) }
+func indexStep(index int) string { return fmt.Sprintf("[%d]", index) }
+
+// checkValue refuses what no message holds, and what the encoder would follow too deep. depth counts
+// the maps, slices and arrays around the value.
 func checkValue(value any, depth int) error {
 	switch value := value.(type) {
-	case nil, string, []byte, bool, int, int64, uint64, float64:
+	case nil, string, []byte, bool, float64, float32,
+		int, int64, int32, int16, int8, uint, uint64, uint32, uint16, uint8:
 		return nil
 	case map[string]any:
 		if value == nil {
@@ -47,9 +74,9 @@ func checkValue(value any, depth int) error {
 		if depth >= maxPackedDepth {
 			return errPackedDepth
 		}
-		for _, each := range value {
+		for key, each := range value {
 			if err := checkValue(each, depth+1); err != nil {
-				return err
+				return within(err, keyStep(key))
 			}
 		}
 		return nil
@@ -60,37 +87,36 @@ func checkValue(value any, depth int) error {
 		if depth >= maxPackedDepth {
 			return errPackedDepth
 		}
-		for _, each := range value {
+		for i, each := range value {
 			if err := checkValue(each, depth+1); err != nil {
-				return err
+				return within(err, indexStep(i))
 			}
 		}
 		return nil
 	}
-	return checkReflected(reflect.ValueOf(value), depth, 0)
+	return checkReflected(reflect.ValueOf(value), depth)
 }
 
-// checkReflected is checkValue for all types. hops counts the pointers and embedded structs since the
-// innermost container.
-func checkReflected(v reflect.Value, depth, hops int) error {
+// checkReflected is checkValue for all types.
+func checkReflected(v reflect.Value, depth int) error {
 	typ := v.Type()
-	if encodesItself(typ) {
+	kind := typ.Kind()
+	switch {
+	case isPlain(typ):
 		return nil
-	}
-	if hops > maxHops {
-		return errHops
-	}
-	switch typ.Kind() {
-	case reflect.Interface:
+	case kind == reflect.Interface:
 		if v.IsNil() {
 			return nil
 		}
-		return checkReflected(v.Elem(), depth, hops)
-	case reflect.Pointer:
-		if err := checkPointers(typ); err != nil || v.IsNil() {
-			return err
-		}
-		return checkReflected(v.Elem(), depth, hops+1)
+		return checkReflected(v.Elem(), depth)
+	case encodesItself(v):
+		return nil
+	case typ.Implements(errorType):
+		return refused(typ) // of whatever kind it is, as syscall.Errno
+	case isBasic(kind):
+		return nil
+	}
+	switch kind {
 	case reflect.Map:
 		if v.IsNil() {
 			return nil
@@ -98,152 +124,86 @@ func checkReflected(v reflect.Value, depth, hops int) error {
 		if depth >= maxPackedDepth {
 			return errPackedDepth
 		}
-		if isScalar(typ.Key()) && isScalar(typ.Elem()) {
+		plainKeys := isPlain(typ.Key()) && typ.Key().Kind() == reflect.String
+		if plainKeys && isPlain(typ.Elem()) {
 			return nil
 		}
 		for each := v.MapRange(); each.Next(); {
-			if err := checkReflected(each.Key(), depth+1, 0); err != nil {
-				return err
+			if !plainKeys {
+				if err := checkKey(each.Key()); err != nil {
+					return err
+				}
 			}
-			if err := checkReflected(each.Value(), depth+1, 0); err != nil {
-				return err
+			if err := checkReflected(each.Value(), depth+1); err != nil {
+				return within(err, keyStep(fmt.Sprint(each.Key())))
 			}
 		}
+		return nil
 	case reflect.Slice, reflect.Array:
-		if typ.Elem().Kind() == reflect.Uint8 || typ.Kind() == reflect.Slice && v.IsNil() {
+		if typ.Elem().Kind() == reflect.Uint8 || kind == reflect.Slice && v.IsNil() {
 			return nil
 		}
 		if depth >= maxPackedDepth {
 			return errPackedDepth
 		}
-		if isScalar(typ.Elem()) {
+		if isPlain(typ.Elem()) {
 			return nil
 		}
 		for i := 0; i < v.Len(); i++ {
-			if err := checkReflected(v.Index(i), depth+1, 0); err != nil {
-				return err
+			if err := checkReflected(v.Index(i), depth+1); err != nil {
+				return within(err, indexStep(i))
 			}
 		}
-	case reflect.Struct:
-		if depth >= maxPackedDepth {
-			return errPackedDepth
-		}
-		if err := checkFieldTypes(typ, 0); err != nil {
-			return err
-		}
-		return checkFields(v, depth+1, 0)
+		return nil
 	}
-	return nil
+	return refused(typ)
 }
 
-// checkFields checks the fields of a struct, and those of the structs that are embedded in it: the
-// encoder writes them as fields of the outer one.
-func checkFields(v reflect.Value, depth, hops int) error {
-	if hops > maxHops {
-		return errHops
+// checkKey refuses a key that the encoder would not write as a string.
+func checkKey(key reflect.Value) error {
+	if key.Kind() == reflect.Interface {
+		if key.IsNil() {
+			return &valueError{ofKey: true, what: "nil"}
+		}
+		key = key.Elem()
 	}
-	typ := v.Type()
-	for i := 0; i < typ.NumField(); i++ {
-		field, value := typ.Field(i), v.Field(i)
-		if !isEncoded(field) {
-			continue
-		}
-		if isInlined(field) {
-			for value.Kind() == reflect.Pointer && !value.IsNil() { // checkFieldTypes has bounded them
-				value = value.Elem()
-			}
-			if value.Kind() == reflect.Struct && !encodesItself(value.Type()) {
-				if err := checkFields(value, depth, hops+1); err != nil {
-					return err
-				}
-				continue
-			}
-		}
-		if err := checkReflected(value, depth, 0); err != nil {
-			return err
-		}
+	typ := key.Type()
+	if encodesItself(key) ||
+		typ.Kind() == reflect.String && !typ.Implements(binaryMarshaler) && !typ.Implements(textMarshaler) {
+		return nil
 	}
-	return nil
+	return &valueError{ofKey: true, what: "a " + typ.String()}
 }
 
-// checkFieldTypes refuses a type that the encoder would follow without end, whatever its value is.
-func checkFieldTypes(typ reflect.Type, hops int) error {
-	if hops > maxHops {
-		return errHops
-	}
-	for i := 0; i < typ.NumField(); i++ {
-		field := typ.Field(i)
-		if !isEncoded(field) {
-			continue
-		}
-		if err := checkPointers(field.Type); err != nil {
-			return err
-		}
-		if !isInlined(field) {
-			continue
-		}
-		embedded := field.Type
-		for embedded.Kind() == reflect.Pointer {
-			embedded = embedded.Elem()
-		}
-		if embedded.Kind() == reflect.Struct && !encodesItself(embedded) {
-			if err := checkFieldTypes(embedded, hops+1); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+// isBasic says whether a message holds values of the kind. It holds no uintptr, at which the encoder
+// panics.
+func isBasic(kind reflect.Kind) bool {
+	return kind >= reflect.Bool && kind <= reflect.Float64 && kind != reflect.Uintptr || kind == reflect.String
 }
 
-// checkPointers refuses a type such as `type P *P`.
-func checkPointers(typ reflect.Type) error {
-	for hops := 0; typ.Kind() == reflect.Pointer; hops++ {
-		if hops > maxHops {
-			return errHops
-		}
-		typ = typ.Elem()
-	}
-	return nil
-}
-
-// isEncoded says whether the encoder looks at the field of a struct.
-func isEncoded(field reflect.StructField) bool {
-	name, _, _ := strings.Cut(field.Tag.Get("msgpack"), ",")
-	return name != "-" && (field.PkgPath == "" || field.Anonymous)
-}
-
-// isInlined says whether the encoder writes the fields of an embedded struct as those of the outer one.
-func isInlined(field reflect.StructField) bool {
-	_, options, _ := strings.Cut(field.Tag.Get("msgpack"), ",")
-	return field.Anonymous && !strings.Contains(options, "noinline")
-}
-
-func isScalar(typ reflect.Type) bool {
-	kind := typ.Kind()
-	return kind >= reflect.Bool && kind <= reflect.Float64 || kind == reflect.String
-}
+// isPlain says whether it is one of Go's own types of these kinds, which have no methods.
+func isPlain(typ reflect.Type) bool { return isBasic(typ.Kind()) && typ.PkgPath() == "" }
 
 var (
-	errorType   = reflect.TypeOf((*error)(nil)).Elem()
-	ownEncoders = []reflect.Type{
-		reflect.TypeOf((*msgpack.CustomEncoder)(nil)).Elem(),
-		reflect.TypeOf((*msgpack.Marshaler)(nil)).Elem(),
-		reflect.TypeOf((*encoding.BinaryMarshaler)(nil)).Elem(),
-		reflect.TypeOf((*encoding.TextMarshaler)(nil)).Elem(),
-	}
+	errorType       = reflect.TypeOf((*error)(nil)).Elem()
+	customEncoder   = reflect.TypeOf((*msgpack.CustomEncoder)(nil)).Elem()
+	marshaler       = reflect.TypeOf((*msgpack.Marshaler)(nil)).Elem()
+	binaryMarshaler = reflect.TypeOf((*encoding.BinaryMarshaler)(nil)).Elem()
+	textMarshaler   = reflect.TypeOf((*encoding.TextMarshaler)(nil)).Elem()
 )
 
-// encodesItself says whether the encoder calls a method of the type, instead of looking into it.
-func encodesItself(typ reflect.Type) bool {
-	if typ.PkgPath() == "" && isScalar(typ) {
-		return false // the usual case
+// encodesItself says whether the encoder calls a method of the value for MessagePack, instead of
+// looking into it. One of the pointer is called only where the value has an address.
+func encodesItself(v reflect.Value) bool {
+	typ := v.Type()
+	if typ.Implements(customEncoder) || typ.Implements(marshaler) {
+		return true
 	}
-	for _, own := range ownEncoders {
-		if typ.Implements(own) || typ.Kind() != reflect.Pointer && reflect.PointerTo(typ).Implements(own) {
-			return true
-		}
+	if !v.CanAddr() {
+		return false
 	}
-	return typ == errorType
+	pointer := reflect.PointerTo(typ)
+	return pointer.Implements(customEncoder) || pointer.Implements(marshaler)
 }
 
 // --- what is received -------------------------------------------------------------------------

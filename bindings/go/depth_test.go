@@ -47,21 +47,7 @@ type (
 	embedsTwoOfTwo struct{ *embedsOneOfTwo }
 	embedsPointer  struct{ *holdsPointer }
 	holdsPointer   struct{ P pointerSelf }
-	child          struct {
-		Name   string
-		Parent *child `msgpack:"-"`
-		secret *child
-	}
-	named struct{ Name string }
-	both  struct {
-		named
-		Any any `msgpack:",omitempty"`
-	}
-	notInlined struct {
-		*notInlined `msgpack:",noinline"`
-		N           int
-	}
-	valueByName struct{ self *valueByName }
+	valueByName    struct{ self *valueByName }
 )
 
 func (v *valueByName) MarshalMsgpack() ([]byte, error) { return []byte{0xa1, 'v'}, nil }
@@ -192,25 +178,12 @@ func TestABodyThatEndsTooEarlyIsInvalid(t *testing.T) {
 }
 
 func TestPackTakesWhatDoesNotHoldItself(t *testing.T) {
-	parent := &child{Name: "parent"}
-	parent.Parent, parent.secret = parent, parent
 	shared := []any{"shared"}
 	custom := new(valueByName)
 	custom.self = custom
-	number := 7
-	pointer := &number
 	for name, each := range map[string]struct{ value, wanted any }{
-		"a field that is left out":     {parent, map[string]any{"Name": "parent"}},
-		"the same slice twice":         {[]any{shared, shared}, []any{shared, shared}},
-		"a type that encodes itself":   {custom, "v"},
-		"a pointer to a pointer":       {&pointer, int64(7)},
-		"an embedded struct":           {both{named: named{"n"}}, map[string]any{"Name": "n"}},
-		"a struct that is not inlined": {notInlined{N: 1}, map[string]any{"notInlined": nil, "N": int64(1)}},
-		"an array of bytes":            {[2]byte{1, 2}, []byte{1, 2}},
-		"a map with keys of a type":    {map[string]int{"a": 1}, map[string]any{"a": int64(1)}},
-		"a nil pointer":                {(*listNode)(nil), nil},
-		"a list":                       {&listNode{&listNode{nil}}, map[string]any{"Next": map[string]any{"Next": nil}}},
-		"an error in a slice of them":  {[]error{errors.New("e")}, []any{"e"}},
+		"the same slice twice":       {[]any{shared, shared}, []any{shared, shared}},
+		"a type that encodes itself": {custom, "v"},
 	} {
 		packed, err := channellayer.Pack(map[string]any{"a": each.value})
 		if err != nil {

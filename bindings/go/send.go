@@ -12,8 +12,7 @@ import (
 // within that time.
 //
 // Where ctx ends before the outcome is known, nobody knows whether the message arrives; the error
-// is then that of ctx. A message holds strings, bytes, booleans, integers from -2^63 to 2^64-1,
-// floats, nil, slices and maps with string keys.
+// is then that of ctx. What a message holds is said at Pack; all else is ErrInvalid.
 func (l *Layer) Send(ctx context.Context, channel string, message map[string]any) error {
 	packed, err := Pack(message)
 	if err != nil {

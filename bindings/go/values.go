@@ -8,8 +8,14 @@ import (
 )
 
 // Pack encodes a message as MessagePack, as Send does. A message that is sent many times is packed
-// once and then sent by SendPacked. Maps, slices, arrays and structs that nest deeper than 128, the
-// message included, are ErrInvalid, and so is what holds itself.
+// once and then sent by SendPacked.
+//
+// It holds nil, booleans, integers from -2^63 to 2^64-1, floats, strings, []byte, slices, arrays and
+// maps with string keys, also by types of these kinds: a time.Duration is its integer of nanoseconds.
+// A type that implements msgpack.CustomEncoder or msgpack.Marshaler encodes itself, as one of these.
+// All else is ErrInvalid, with the path to it: other structs, pointers, errors of any kind, complex
+// numbers, chans and funcs. So are maps, slices and arrays that nest deeper than 128, the message
+// included, and what holds itself.
 func Pack(message map[string]any) ([]byte, error) {
 	var buffer bytes.Buffer
 	encoder := msgpack.GetEncoder()
