@@ -30,7 +30,8 @@ type Config struct {
 	Options map[string]string
 	// OnLog gets the log records, one at a time and in order, on a goroutine that the hooks of a layer
 	// share. Where they fall behind by 1024, events are dropped and counted in StatEventsDropped. If
-	// a hook panics, that is written to standard error, and the next event comes.
+	// a hook panics, that is written to standard error, and the next event comes. A hook may wait, as
+	// in Send: it holds up the hooks of its layer, and nothing else.
 	OnLog func(level LogLevel, id, target, message string)
 	// OnState gets the changes of state as OnLog gets records. generation counts the consuming
 	// connections so far: where it grew, messages may have been missed in between.
@@ -438,19 +439,15 @@ func (l *Layer) GroupAdd(ctx context.Context, group, channel string) error {
 	if err := checkText("group add", group, channel); err != nil {
 		return err
 	}
-	result := make(chan error, 1)
-	token := l.calls.add(call{op: "group add", name: group, result: result})
+	w := waiters.Get().(*waiter)
+	token := l.calls.add(call{op: "group add", name: group, result: w.result})
 	if err := rawGroupAdd(l.raw, l.sink, group, channel, token); err != nil {
-		l.calls.drop(token)
+		if l.calls.drop(token) {
+			waiters.Put(w)
+		}
 		return err
 	}
-	select {
-	case err := <-result:
-		return err
-	case <-ctx.Done():
-		l.calls.forget(token)
-		return contextError(ctx, "group add", "the membership stays, and is bound later")
-	}
+	return l.await(ctx, "group add", "", token, w, "the membership stays, and is bound later")
 }
 
 // GroupDiscard removes a channel of this layer from a group. It never waits.

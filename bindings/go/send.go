@@ -5,11 +5,15 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 )
 
 // Send sends a message to a channel, of any process, and waits for the broker's confirm, at most
 // for option timeout. While the layer is not ready or max_in_flight sends are in flight, it waits
 // within that time.
+//
+// It ends by itself, half a second after option timeout with ErrTimeout, even where a done of
+// SendAsync waits and so holds up the outcome; nobody knows then whether the message arrives.
 //
 // Where ctx ends before the outcome is known, nobody knows whether the message arrives; the error
 // is then that of ctx. What a message holds is said at Pack; all else is ErrInvalid.
@@ -57,7 +61,11 @@ func (l *Layer) GroupSendJSON(ctx context.Context, group, json string) error {
 // or a []byte that is MessagePack already, as Pack gives it; anything else is ErrInvalid.
 //
 // done runs on the goroutine that takes everything from the library: it must not wait, and so call
-// nothing here that takes a context. SendAsync itself is allowed.
+// nothing here that takes a context. SendAsync itself is allowed. While done waits, no call of the
+// layer gets its outcome and no receiver is woken up. A Send, GroupSend or GroupAdd in it, in whatever
+// form, waits for what only the end of done brings, and so ends with ErrTimeout half a second after
+// option timeout, and nobody knows whether its message arrives; a Receive or WaitReady in it may never end. Let a
+// goroutine do it: go layer.Send(…).
 func (l *Layer) SendAsync(channel string, message any, done func(error)) error {
 	return l.sendAsync(false, channel, message, done)
 }
@@ -84,7 +92,48 @@ type body struct {
 	isJSON bool
 }
 
-var results = sync.Pool{New: func() any { return make(chan error, 1) }}
+// waiter is what a call that waits for its outcome waits with.
+type waiter struct {
+	result chan error
+	timer  *time.Timer
+}
+
+var waiters = sync.Pool{New: func() any {
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	return &waiter{make(chan error, 1), timer}
+}}
+
+// lateBy is how long after option timeout a call gives its outcome up: the library tells one within
+// the option, and what takes it from there is held up.
+const lateBy = 500 * time.Millisecond
+
+// await waits for the outcome of a call that C has taken. The call is op and name, put together only
+// where that is told. forgotten is what is to be said of a call
+// whose outcome nobody waits for any more.
+func (l *layer) await(ctx context.Context, op, name string, token uint64, w *waiter, forgotten string) error {
+	w.timer.Reset(l.timeout + lateBy)
+	select {
+	case err := <-w.result:
+		if w.timer.Stop() { // else it may still put the time into its channel
+			waiters.Put(w)
+		}
+		return err
+	case <-ctx.Done():
+		w.timer.Stop()
+		l.calls.forget(token) // the channel may get its outcome all the same: nobody uses it again
+		return contextError(ctx, op+name, forgotten)
+	case <-w.timer.C:
+		select {
+		case err := <-w.result:
+			return err
+		default:
+		}
+		l.calls.forget(token)
+		return newError(op+name, StatusTimeout, forgotten+"; it did not come within option timeout: a callback of the layer, "+
+			"a done that waits, as by this call, holds up its outcomes")
+	}
+}
 
 func (l *layer) send(ctx context.Context, toGroup bool, name string, body body) error {
 	defer runtime.KeepAlive(l)
@@ -94,27 +143,20 @@ func (l *layer) send(ctx context.Context, toGroup bool, name string, body body) 
 	if ctx.Err() != nil {
 		return contextError(ctx, "send to "+name, "not sent")
 	}
-	result := results.Get().(chan error)
+	w := waiters.Get().(*waiter)
 	token, err := l.calls.enter(ctx, l.timeout,
-		call{op: "send to", name: name, place: true, result: result})
+		call{op: "send to", name: name, place: true, result: w.result})
 	if err != nil {
-		results.Put(result)
+		waiters.Put(w)
 		return err
 	}
 	if raw := rawSubmit(l.raw, l.sink, toGroup, name, body, token); raw.status != 0 {
 		if l.calls.drop(token) {
-			results.Put(result)
+			waiters.Put(w)
 		}
 		return rawTake("send to "+name, raw)
 	}
-	select {
-	case err := <-result:
-		results.Put(result)
-		return err
-	case <-ctx.Done():
-		l.calls.forget(token) // the channel may get its outcome all the same: nobody uses it again
-		return contextError(ctx, "send to "+name, "the outcome is not known yet")
-	}
+	return l.await(ctx, "send to ", name, token, w, "the outcome is not known yet")
 }
 
 func (l *layer) sendAsync(toGroup bool, name string, message any, done func(error)) error {
