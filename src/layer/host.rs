@@ -25,6 +25,7 @@ impl Host for Shared {
     }
 
     fn publications_ended(&self, batch: &mut Vec<(Token, Outcome)>) {
+        let _concluding = self.concluding.lock();
         let ended = self.outbox.outcomes(batch, &self.counters);
         self.complete_sends(ended);
     }
@@ -111,11 +112,13 @@ impl Host for Shared {
         let refused = matches!(state, BrokerState::Refused(_));
         let is_ready = matches!(state, BrokerState::Ready(_));
         let now = Instant::now();
+        let concluding = self.concluding.lock();
         let (ended, released) = self.outbox.link_changed(&state, now, &self.counters);
         self.link.set(state, |state, generation| {
             self.tell_state(state, generation)
         });
         self.complete_sends(ended);
+        drop(concluding);
         self.sends_released(released);
         if is_ready && self.outbox.is_waiting() {
             // What it asked for before this was not given: it is told again, and the timekeeper too.

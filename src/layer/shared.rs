@@ -70,6 +70,8 @@ pub(super) struct Shared {
     pub(super) outbox: Outbox,
     /// Oldest first, with a job for each.
     pub(super) outcomes: Mutex<VecDeque<Outcome>>,
+    /// Held while sends that have ended are not among these yet.
+    pub(super) concluding: Mutex<()>,
     pub(super) link: Link,
     /// The largest body that the broker takes, as far as it has said.
     pub(super) broker_limit: AtomicUsize,
@@ -114,6 +116,7 @@ impl Shared {
             inbox: Inbox::new(&settings),
             outbox: Outbox::new(settings.max_in_flight, settings.timeout, settings.settle),
             outcomes: Mutex::default(),
+            concluding: Mutex::default(),
             link: Link::new(),
             broker_limit: AtomicUsize::new(usize::MAX),
             dispatcher: Arc::new(Dispatcher::new(polled)?),
@@ -286,6 +289,7 @@ impl Shared {
     }
 
     pub(super) fn expire_sends(&self, now: Instant) {
+        let _concluding = self.concluding.lock();
         let ended = self.outbox.expire(now, &self.counters);
         self.complete_sends(ended);
     }

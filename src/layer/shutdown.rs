@@ -64,6 +64,8 @@ impl Shared {
         let ended = self.outbox.end_all(&self.counters);
         let unconfirmed = !ended.is_empty();
         self.complete_sends(ended);
+        // Who has taken an outcome before is about to make it due, and nothing is due behind the end.
+        drop(self.concluding.lock());
         let tasks = std::mem::take(&mut self.closing.progress.lock().tasks);
         for task in tasks {
             task.abort();
@@ -434,6 +436,18 @@ mod tests {
         assert!(!*has_ended.lock());
         layer.close(Duration::from_secs(20)).unwrap();
         assert!(*has_ended.lock());
+    }
+
+    #[test]
+    fn the_end_waits_for_outcomes_that_were_taken_and_are_not_due_yet() {
+        let (layer, _broker) = Silent::open(true, &[]);
+        let concluding = layer.shared.concluding.lock();
+        layer.shared.begin_shutdown(Duration::ZERO);
+        // Nothing tells that it waits.
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!layer.shared.closing.done());
+        drop(concluding);
+        layer.close(Duration::from_secs(20)).unwrap();
     }
 
     #[test]
