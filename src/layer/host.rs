@@ -199,7 +199,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::layer::testing::Log;
+    use crate::layer::testing::{Log, open_on_memory};
     use crate::layer::{Flow, Hooks, Layer, OnState, State};
     use crate::message::Message;
     use crate::stats::Stat;
@@ -207,10 +207,7 @@ mod tests {
 
     #[test]
     fn connections_after_the_first_are_reconnects_and_what_nobody_knows_is_a_sum() {
-        let mut config = Config::new();
-        config.set("host", "memory://reconnects").unwrap();
-        let layer = Layer::new(&config).unwrap();
-        layer.wait_ready(Duration::from_secs(20)).unwrap();
+        let layer = open_on_memory("reconnects");
         assert_eq!(layer.stat(Stat::Reconnects), 0);
         layer.shared.begin_generation(2, "q");
         layer.shared.begin_generation(3, "q");

@@ -267,26 +267,16 @@ impl Shared {
 mod tests {
     use std::time::Duration;
 
-    use crate::config::Config;
     use crate::error::ErrorKind;
-    use crate::layer::Layer;
     use crate::stats::Stat;
 
     use super::*;
     use crate::broker::{BrokerState, Earlier, Host};
-    use crate::layer::testing::Silent;
-
-    fn open(name: &str) -> Layer {
-        let mut config = Config::new();
-        config.set("host", &format!("memory://{name}")).unwrap();
-        let layer = Layer::new(&config).unwrap();
-        layer.wait_ready(Duration::from_secs(20)).unwrap();
-        layer
-    }
+    use crate::layer::testing::{Silent, open_on_memory};
 
     #[test]
     fn a_membership_that_was_renewed_leaves_no_mailbox_behind() {
-        let layer = open("membership-renewed");
+        let layer = open_on_memory("membership-renewed");
         let channel = layer.new_channel(None).unwrap();
         let has_mailbox = || {
             layer
@@ -312,7 +302,7 @@ mod tests {
 
     #[test]
     fn an_add_waits_for_a_group_whose_binding_was_lost_with_the_connection() {
-        let layer = open("membership-lost");
+        let layer = open_on_memory("membership-lost");
         let channel = || layer.new_channel(None).unwrap();
         layer.group_add("group", &channel()).unwrap();
         assert_eq!(layer.stat(Stat::GroupsBound), 1);
@@ -348,7 +338,7 @@ mod tests {
 
     #[test]
     fn an_add_waits_for_proof_of_a_group_that_only_an_earlier_link_has_bound() {
-        let layer = open("membership-proven");
+        let layer = open_on_memory("membership-proven");
         let channel = || layer.new_channel(None).unwrap();
         layer.group_add("group", &channel()).unwrap();
         layer.shared.bindings_lost();

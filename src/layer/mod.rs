@@ -467,16 +467,14 @@ impl Layer {
 
 #[cfg(test)]
 mod tests {
+    use super::testing::open_on_memory;
     use super::*;
     use crate::broker::Host;
     use crate::runtime::in_forked_child;
 
     #[test]
     fn a_message_over_the_learned_limit_of_the_broker_is_too_large() {
-        let mut config = Config::new();
-        config.set("host", "memory://learned-limit").unwrap();
-        let layer = Layer::new(&config).unwrap();
-        layer.wait_ready(Duration::from_secs(20)).unwrap();
+        let layer = open_on_memory("learned-limit");
         let channel = layer.new_channel(None).unwrap();
         let large = format!("{{\"text\": \"{}\"}}", "x".repeat(1000));
         layer.send_json(&channel, &large).unwrap();
@@ -510,10 +508,7 @@ mod tests {
         struct Chat {
             text: String,
         }
-        let mut config = Config::new();
-        config.set("host", "memory://values").unwrap();
-        let layer = Layer::new(&config).unwrap();
-        layer.wait_ready(Duration::from_secs(20)).unwrap();
+        let layer = open_on_memory("values");
         let channel = layer.new_channel(None).unwrap();
         layer.group_add("room", &channel).unwrap();
         let chat = |text: &str| Chat {
@@ -536,10 +531,7 @@ mod tests {
 
     #[test]
     fn prometheus_gets_each_statistic_of_the_layer_with_the_labels() {
-        let mut config = Config::new();
-        config.set("host", "memory://prometheus").unwrap();
-        let layer = Layer::new(&config).unwrap();
-        layer.wait_ready(Duration::from_secs(20)).unwrap();
+        let layer = open_on_memory("prometheus");
         let channel = layer.new_channel(None).unwrap();
         layer.send_json(&channel, "{}").unwrap();
         assert!(layer.prometheus("no label").is_err());
@@ -552,10 +544,7 @@ mod tests {
 
     #[test]
     fn a_layer_that_a_forked_child_drops_is_not_closed() {
-        let mut config = Config::new();
-        config.set("host", "memory://dropped-by-a-child").unwrap();
-        let layer = Layer::new(&config).unwrap();
-        layer.wait_ready(Duration::from_secs(20)).unwrap();
+        let layer = open_on_memory("dropped-by-a-child");
         let shared = Arc::clone(&layer.shared);
         let mut layer = Some(layer);
         assert!(in_forked_child(|| {

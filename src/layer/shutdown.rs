@@ -326,7 +326,7 @@ mod tests {
     use crate::broker::Host;
     use crate::config::Config;
     use crate::layer::Layer;
-    use crate::layer::testing::Silent;
+    use crate::layer::testing::{Silent, open_on_memory};
     use crate::stats::Stat;
 
     #[test]
@@ -452,10 +452,7 @@ mod tests {
 
     #[test]
     fn a_close_waits_on_though_it_is_woken_before_the_end() {
-        let mut config = Config::new();
-        config.set("host", "memory://woken-early").unwrap();
-        let layer = Layer::new(&config).unwrap();
-        layer.wait_ready(Duration::from_secs(20)).unwrap();
+        let layer = open_on_memory("woken-early");
         let call = layer.shared.enter().unwrap();
         let (ended, outcome) = std::sync::mpsc::channel();
         let accepted = layer.close_async(Duration::from_secs(20), move |result| {

@@ -1,4 +1,4 @@
-//! What the tests of a layer share: a broker that never answers, and a log to be read.
+//! What the tests of a layer share: a layer that is ready, a broker that never answers, a log to be read.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -36,6 +36,15 @@ impl OnLog for Log {
     fn log(&self, record: &Record) {
         self.0.lock().push(record.id);
     }
+}
+
+/// A layer on `memory://` that is ready. Each test has a `name` of its own.
+pub(super) fn open_on_memory(name: &str) -> Layer {
+    let mut config = Config::new();
+    config.set("host", &format!("memory://{name}")).unwrap();
+    let layer = Layer::new(&config).unwrap();
+    layer.wait_ready(Duration::from_secs(20)).unwrap();
+    layer
 }
 
 /// A broker that confirms nothing.

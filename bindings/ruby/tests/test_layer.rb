@@ -257,8 +257,8 @@ class TestLayer < Minitest::Test
     assert_equal("nil", within { waited.pop })
   end
 
-  def test_a_close_that_runs_out_of_time_names_the_time_that_it_had
-    layer = ChannelLayer.open(host: memory)
+  # A block of the layer is running when this returns, until something is put into the result.
+  def busy_block(layer)
     channel = layer.new_channel
     inside = Thread::Queue.new
     go_on = Thread::Queue.new
@@ -268,6 +268,12 @@ class TestLayer < Minitest::Test
     end
     layer.send_async(channel, {})
     within { inside.pop }
+    go_on
+  end
+
+  def test_a_close_that_runs_out_of_time_names_the_time_that_it_had
+    layer = ChannelLayer.open(host: memory)
+    go_on = busy_block(layer)
     raises(ChannelLayer::TimedOut, "0.1 s") { layer.close(timeout: 0.1) }
     go_on << true
     layer.close
@@ -380,15 +386,7 @@ class TestLayer < Minitest::Test
 
   def test_other_threads_run_while_a_layer_is_closed_and_several_may_close_it
     layer = open_layer
-    channel = layer.new_channel
-    inside = Thread::Queue.new
-    go_on = Thread::Queue.new
-    layer.receive(channel) do
-      inside << true
-      go_on.pop
-    end
-    layer.send_async(channel, {})
-    within { inside.pop }
+    go_on = busy_block(layer)
     closing = Array.new(4) { Thread.new { layer.close } }
     eventually("the end of calls") { layer.state == :closed }
     assert closing.all?(&:alive?)
@@ -401,15 +399,7 @@ class TestLayer < Minitest::Test
 
   def test_a_close_that_runs_out_of_time_leaves_no_thread_behind
     layer, own = thread_of { open_layer }
-    channel = layer.new_channel
-    inside = Thread::Queue.new
-    go_on = Thread::Queue.new
-    layer.receive(channel) do
-      inside << true
-      go_on.pop
-    end
-    layer.send_async(channel, {})
-    within { inside.pop }
+    go_on = busy_block(layer)
     pending = layer.close_async(timeout: 0.05)
     refute pending.done?
     eventually("the end of calls") { layer.state == :closed }
