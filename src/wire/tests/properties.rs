@@ -191,6 +191,18 @@ fn nearly_json() -> impl Strategy<Value = String> {
     })
 }
 
+/// The text with its large numbers made small.
+fn tamed(text: &str) -> String {
+    let mut tamed = String::new();
+    for digits_or_not in text.split_inclusive(|character: char| !character.is_ascii_digit()) {
+        let digits = digits_or_not.trim_end_matches(|character: char| !character.is_ascii_digit());
+        let rest = &digits_or_not[digits.len()..];
+        tamed.push_str(if digits.len() > 18 { "1" } else { digits });
+        tamed.push_str(rest);
+    }
+    tamed
+}
+
 /// Whether JSON text that serde_json takes is beyond what a message may hold, or is read otherwise.
 fn beyond_a_message(value: &serde_json::Value) -> bool {
     match value {
@@ -317,6 +329,14 @@ proptest! {
     }
 }
 
+#[test]
+fn a_number_that_is_too_large_under_a_key_that_stands_twice_is_refused_for_either() {
+    let text = r#"{"v":{"":{"":20000000000000000000,"":null}}}"#;
+    let refused = |text: &str| encode_json(text.as_bytes(), TO_GROUP, NO_LIMIT).unwrap_err();
+    assert!(refused(text).message().contains("is outside"));
+    assert!(refused(&tamed(text)).message().contains("twice"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -331,9 +351,16 @@ proptest! {
                 let read: serde_json::Value = rmp_serde::from_slice(decoded.body.data()).unwrap();
                 prop_assert_eq!(read, value);
             }
-            (Ok(_), Err(error)) => prop_assert!(
-                error.message().contains("twice"), "{} was refused: {}", text, error
-            ),
+            (Ok(_), Err(error)) => {
+                // Where a key stands twice, serde_json forgets the first value, which may be too large.
+                let error = match encode_json(tamed(&text).as_bytes(), TO_GROUP, NO_LIMIT) {
+                    Err(tamed) if error.message().contains("is outside") => tamed,
+                    _ => error,
+                };
+                prop_assert!(
+                    error.message().contains("twice"), "{} was refused: {}", text, error
+                );
+            }
             (Err(error), Ok(_)) => prop_assert!(false, "{} was taken: {}", text, error),
             (Err(_), Err(_)) => {}
         }
