@@ -11,6 +11,7 @@ pub mod log;
 pub mod message;
 pub mod stats;
 
+mod amqp;
 mod back_pressure;
 mod broker;
 mod dispatch;

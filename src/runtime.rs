@@ -10,12 +10,12 @@
 pub(crate) mod copies;
 mod event_fd;
 mod forks;
+mod timer_fd;
 
 use std::convert::Infallible;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr;
 use std::sync::{Arc, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -26,6 +26,7 @@ pub(crate) use self::event_fd::{EventFd, WatchedFd};
 #[cfg(test)]
 pub(crate) use self::forks::in_forked_child;
 pub(crate) use self::forks::{ProcessLocal, process_generation};
+pub(crate) use self::timer_fd::TimerFd;
 use crate::error::{Error, ErrorKind};
 use crate::sync::{Condvar, Mutex};
 
@@ -282,63 +283,69 @@ fn set_mask(mask: &libc::sigset_t) -> libc::sigset_t {
     }
 }
 
-/// What a wait for a socket ended with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ready {
-    /// The socket has data, or its end or an error, which a read returns.
-    Readable,
-    Writable,
-    /// The alarm was raised, and is lowered again; or a signal came.
-    Alarm,
-    /// The time is over.
-    Nothing,
+/// Reads at most `most` bytes behind what is in `buffer`, into room that it has already.
+pub(crate) fn receive_into(
+    socket: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+    most: usize,
+) -> io::Result<usize> {
+    let len = buffer.len();
+    let room = buffer.spare_capacity_mut();
+    let most = most.min(room.len());
+    // SAFETY: the descriptor is a socket's, and the room has as many bytes as may be written.
+    let count = unsafe { libc::recv(socket.as_raw_fd(), room.as_mut_ptr().cast(), most, 0) };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: so many bytes behind the former ones were written, within the capacity.
+    unsafe { buffer.set_len(len + count) };
+    Ok(count)
 }
 
-/// Waits until `socket` is readable, or writable too if `wants_write`, or `alarm` is raised, for
-/// `timeout` at the longest.
+/// What a socket is ready for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Ready {
+    /// It has data, or its end or an error, which a read returns.
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+}
+
+/// Sleeps until `socket` is ready for reads or writes, as far as these are waited for, or `alarm` was
+/// raised, or `timer` is over, or a signal came.
 pub(crate) fn wait_for_socket(
     socket: BorrowedFd<'_>,
-    wants_write: bool,
+    (reads, writes): (bool, bool),
     alarm: &EventFd,
-    timeout: Duration,
-) -> io::Result<Ready> {
+    timer: &TimerFd,
+) -> Ready {
     let watch = |fd, events| libc::pollfd {
         fd,
         events,
         revents: 0,
     };
-    let writable = if wants_write { libc::POLLOUT } else { 0 };
+    let readable = if reads { libc::POLLIN } else { 0 };
+    let writable = if writes { libc::POLLOUT } else { 0 };
     let mut watched = [
-        watch(socket.as_raw_fd(), libc::POLLIN | writable),
+        watch(socket.as_raw_fd(), readable | writable),
         watch(alarm.raw(), libc::POLLIN),
+        watch(timer.raw(), libc::POLLIN),
     ];
-    let timeout = libc::timespec {
-        tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-        // Below a thousand million, which any `long` holds.
-        tv_nsec: timeout.subsec_nanos() as libc::c_long,
-    };
-    // SAFETY: two valid pollfds, a valid time, and no signal mask.
-    let ready = unsafe { libc::ppoll(watched.as_mut_ptr(), 2, &raw const timeout, ptr::null()) };
-    if ready < 0 {
-        return match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::Interrupted => Ok(Ready::Alarm),
-            error => Err(error),
-        };
+    // SAFETY: three valid pollfds. The only failures are a signal and a lack of memory: both are
+    // answered by looking again.
+    let count = unsafe { libc::poll(watched.as_mut_ptr(), 3, -1) };
+    if count <= 0 {
+        return Ready::default();
     }
-    let [socket, alarm_rang] = watched.map(|watched| watched.revents);
+    let [socket, alarm_rang, time_is_over] = watched.map(|watched| watched.revents);
     if alarm_rang != 0 {
         alarm.lower();
     }
+    if time_is_over != 0 {
+        timer.lower();
+    }
     // An error or a hang-up is reported whether it was asked for or not.
-    Ok(if socket & !libc::POLLOUT != 0 {
-        Ready::Readable
-    } else if socket != 0 {
-        Ready::Writable
-    } else if alarm_rang != 0 {
-        Ready::Alarm
-    } else {
-        Ready::Nothing
-    })
+    Ready {
+        readable: socket & !libc::POLLOUT != 0,
+        writable: socket & libc::POLLOUT != 0,
+    }
 }
 
 #[cfg(test)]
@@ -346,27 +353,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_is_waited_for_with_its_alarm() {
+    fn what_is_received_goes_behind_what_is_there_and_into_its_room_alone() {
         use std::io::Write;
         use std::os::fd::AsFd;
         use std::os::unix::net::UnixStream;
 
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let alarm = EventFd::new().unwrap();
-        let minute = Duration::from_secs(60);
-        let wait = |wants_write, timeout| {
-            wait_for_socket(ours.as_fd(), wants_write, &alarm, timeout).unwrap()
-        };
-        assert_eq!(wait(false, Duration::ZERO), Ready::Nothing);
-        assert_eq!(wait(true, minute), Ready::Writable);
-        alarm.raise();
-        assert_eq!(wait(false, minute), Ready::Alarm);
-        assert_eq!(wait(false, Duration::ZERO), Ready::Nothing);
-        theirs.write_all(b"x").unwrap();
-        alarm.raise();
-        assert_eq!(wait(true, minute), Ready::Readable);
+        theirs.write_all(b"0123456789").unwrap();
+        let mut buffer = Vec::with_capacity(8);
+        buffer.extend_from_slice(b"ab");
+        let receive = |buffer: &mut Vec<u8>, most| receive_into(ours.as_fd(), buffer, most);
+        assert_eq!(receive(&mut buffer, 4).unwrap(), 4);
+        let room = buffer.capacity() - buffer.len();
+        assert_eq!(receive(&mut buffer, 100).unwrap(), room.min(6));
+        assert!(b"ab0123456789".starts_with(&buffer));
         drop(theirs);
-        assert_eq!(wait(false, minute), Ready::Readable);
+        buffer.clear();
+        while receive(&mut buffer, 1).unwrap() > 0 {}
+        ours.set_nonblocking(true).unwrap();
+        drop(ours);
+    }
+
+    #[test]
+    fn a_wait_ends_for_the_socket_the_alarm_and_the_timer() {
+        use std::io::Write;
+        use std::os::fd::AsFd;
+        use std::os::unix::net::UnixStream;
+
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (alarm, timer) = (EventFd::new().unwrap(), TimerFd::new().unwrap());
+        let wait = |reads, writes| wait_for_socket(ours.as_fd(), (reads, writes), &alarm, &timer);
+        let ready = |readable, writable| Ready { readable, writable };
+        assert_eq!(wait(true, true), ready(false, true));
+        // Each is over by itself, and lowered again: the next wait is for the timer alone.
+        alarm.raise();
+        assert_eq!(wait(true, false), ready(false, false));
+        timer.arm(Duration::from_millis(1));
+        assert_eq!(wait(true, false), ready(false, false));
+        theirs.write_all(b"x").unwrap();
+        assert_eq!(wait(true, false), ready(true, false));
+        assert_eq!(wait(true, true), ready(true, true));
+        timer.arm(Duration::from_millis(1));
+        assert_eq!(wait(false, false), ready(false, false));
+        drop(theirs);
+        assert!(wait(false, false).readable, "an end is told in any case");
     }
 
     #[test]
@@ -388,7 +418,7 @@ mod tests {
             let mut set = MaybeUninit::zeroed();
             // SAFETY: as in `set_mask`; a NULL new set only reads.
             unsafe {
-                libc::pthread_sigmask(libc::SIG_SETMASK, ptr::null(), set.as_mut_ptr());
+                libc::pthread_sigmask(libc::SIG_SETMASK, std::ptr::null(), set.as_mut_ptr());
                 set.assume_init()
             }
         };

@@ -6,9 +6,9 @@
 //! threads that are not there.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::PoisonError;
 pub(crate) use std::sync::atomic;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{PoisonError, TryLockError};
 use std::time::Instant;
 
 /// A mutex. A panic inside leaves the value as it was left: each holder keeps it whole at all times.
@@ -26,6 +26,16 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// `None` where another thread has it.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        let guard = match self.0.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(MutexGuard(Some(guard)))
     }
 }
 

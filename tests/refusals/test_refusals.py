@@ -190,9 +190,14 @@ class WhatWillNotPass(Case):
 
 
 class LimitsOfTheBroker(Case):
-    def test_frames_that_are_too_small_are_told_as_such(self):
+    def test_the_shortest_frames_of_amqp_are_long_enough(self):
         self.set("frame_max", 4096)
-        self.assert_refused("frame_max", "4096", "8192")
+        peer = self.ready()
+        channel = peer.ask("new-channel")["channel"]
+        size = 100_000
+        self.assert_status("LAYER_OK", peer.ask("send", channel, packed(size)))
+        answer = peer.ask("receive", channel, str(WAIT * 1000))
+        self.assertEqual(len(answer["data"]) // 2, size + 8)
 
     def test_few_channels_are_enough_and_fewer_are_told_as_such(self):
         for channels, status in ((3, "LAYER_OK"), (2, "LAYER_REFUSED")):

@@ -1,31 +1,19 @@
-//! What the broker has answered to publications, and which message was returned.
+//! What the broker has answered to publications.
 //!
-//! The broker returns an unroutable message before it acks it. lapin queues returned messages and
-//! gives the oldest to whichever confirm it completes next, and a 'multiple' ack completes its
-//! confirms in no order. So a returned message may arrive with the confirm of another, earlier or
-//! later than its own. What holds is this:
-//!
-//! - Each completed confirm takes one queued message, if there is one. So there are never more
-//!   queued messages than returned ones whose confirm is not completed.
-//! - The broker acks returned messages in the order of their returns. So between two acks the
-//!   completed ones among them are the first few, and those queued are among the last: the return
-//!   of each completed one has been given to some completed confirm.
+//! The broker returns a message that no queue takes before it acks it, and says by its message id
+//! which one.
 
-use std::collections::HashMap;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use lapin::{Confirmation, ErrorKind};
-
-use super::failure::describe;
-use super::verdict::{ChannelError, ExchangeKind};
+use super::io::SharedBody;
+use super::verdict::ExchangeKind;
+use crate::amqp::Confirm;
 use crate::broker::{Outcome, Publication, Route, Token};
 
 /// A body of more than this goes alone if it is larger than any that was confirmed. Smaller ones are
 /// not refused for their size by any broker that is of use.
 const LARGE: usize = 64 << 10;
-
-/// A publication under way, which may have to be handed over again.
-pub(super) type Sent = Arc<Publication>;
 
 pub(super) fn exchange_of(publication: &Publication) -> ExchangeKind {
     match publication.route {
@@ -57,9 +45,9 @@ impl Proven {
     }
 
     /// The broker has processed it, whatever came of it; or is taken to.
-    pub(super) fn processed(&mut self, sent: &Sent) {
-        *self.exchange(exchange_of(sent)) = true;
-        self.largest = self.largest.max(sent.body.len());
+    pub(super) fn processed(&mut self, publication: &Publication) {
+        *self.exchange(exchange_of(publication)) = true;
+        self.largest = self.largest.max(publication.body.len());
     }
 
     /// Whether it may be refused for what it is.
@@ -69,180 +57,264 @@ impl Proven {
     }
 }
 
+/// A publication that was handed over.
+#[derive(Debug)]
+pub(super) struct Sent {
+    publication: Publication,
+    /// Its body, where that is sent from where it is.
+    shared: Option<SharedBody>,
+}
+
+impl Sent {
+    /// One whose body was copied.
+    pub(super) const fn copied(publication: Publication) -> Self {
+        Self {
+            publication,
+            shared: None,
+        }
+    }
+
+    /// One whose body is sent from where it is: that.
+    pub(super) fn shared(mut publication: Publication) -> (Self, SharedBody) {
+        let body = Arc::new(std::mem::take(&mut publication.body));
+        let sent = Self {
+            publication,
+            shared: Some(Arc::clone(&body)),
+        };
+        (sent, body)
+    }
+
+    fn into_publication(self) -> Publication {
+        let mut publication = self.publication;
+        if let Some(body) = self.shared {
+            // It is copied where it waits still to be sent, which is rare for one that has an answer.
+            publication.body = Arc::unwrap_or_clone(body);
+        }
+        publication
+    }
+}
+
+/// What was published on one AMQP channel and has no answer, by delivery tags, which count from 1.
+#[derive(Debug, Default)]
+pub(super) struct Unconfirmed {
+    /// The tag before that of the first slot.
+    before: u64,
+    /// `None` where the answer came before that of an earlier one.
+    slots: VecDeque<Option<Sent>>,
+    len: usize,
+}
+
+impl Unconfirmed {
+    /// One more was published.
+    pub(super) fn push(&mut self, sent: Sent) {
+        self.slots.push_back(Some(sent));
+        self.len += 1;
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What `confirm` is about, in the order in which it was published.
+    pub(super) fn confirmed(&mut self, confirm: Confirm, mut take: impl FnMut(Publication)) {
+        let Confirm {
+            delivery_tag,
+            multiple,
+        } = confirm;
+        let Some(place) = delivery_tag.checked_sub(self.before + 1) else {
+            return;
+        };
+        let place = usize::try_from(place).unwrap_or(usize::MAX);
+        if multiple {
+            let count = place.saturating_add(1).min(self.slots.len());
+            for sent in self.slots.drain(..count).flatten() {
+                self.len -= 1;
+                take(sent.into_publication());
+            }
+            self.before += count as u64;
+        } else if let Some(sent) = self.slots.get_mut(place).and_then(Option::take) {
+            self.len -= 1;
+            take(sent.into_publication());
+            while let Some(None) = self.slots.front() {
+                self.slots.pop_front();
+                self.before += 1;
+            }
+        }
+    }
+
+    /// All that has no answer, in the order in which it was published; the tags begin anew.
+    pub(super) fn abandon(&mut self) -> Vec<Publication> {
+        let slots = std::mem::take(self).slots.into_iter().flatten();
+        slots.map(Sent::into_publication).collect()
+    }
+}
+
 /// What the broker has answered.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    /// Acked, but perhaps returned.
-    pub(super) acked: Vec<Token>,
-    /// With what it comes to, if it was acked.
-    returned: HashMap<Token, Outcome>,
+    returned: HashSet<Token>,
     pub(super) outcomes: Vec<(Token, Outcome)>,
     /// Refused by a queue, if that is there.
-    pub(super) nacked: Vec<Sent>,
+    pub(super) nacked: Vec<Publication>,
     pub(super) proven: Proven,
-    /// What ended the connection.
-    pub(super) failed: Option<String>,
-    /// What ended the AMQP channel, while the connection stands.
-    pub(super) channel_error: Option<ChannelError>,
-    /// What the AMQP channel has left without an answer, in no order.
-    pub(super) unanswered: Vec<Sent>,
-    groups_exchange: String,
 }
 
 impl Answers {
-    pub(super) fn new(groups_exchange: String) -> Self {
-        Self {
-            groups_exchange,
-            ..Self::default()
-        }
+    /// The message with this id has come back.
+    pub(super) fn returned(&mut self, message_id: &[u8]) {
+        let id = std::str::from_utf8(message_id).ok();
+        self.returned
+            .extend(id.and_then(|id| id.parse::<Token>().ok()));
     }
 
-    /// Takes in the answer to one publication, and what lapin has attached to it.
-    pub(super) fn add(&mut self, sent: Sent, result: lapin::Result<Confirmation>) {
-        let token = sent.token;
-        if matches!(result, Ok(Confirmation::Ack(_) | Confirmation::Nack(_))) {
-            self.proven.processed(&sent);
-        }
-        let attached = match result {
-            Ok(Confirmation::Ack(attached)) => {
-                if exchange_of(&sent) == ExchangeKind::Default {
-                    self.acked.push(token);
-                } else {
-                    self.outcomes.push((token, Outcome::Confirmed));
-                }
-                attached
+    /// The broker has taken a publication over, or has returned it before.
+    pub(super) fn acked(&mut self, publication: Publication) {
+        self.proven.processed(&publication);
+        let Publication { token, route, body } = publication;
+        let outcome = match route {
+            Route::Queue(queue) if !self.returned.is_empty() && self.returned.remove(&token) => {
+                Outcome::no_channel(&queue, body)
             }
-            Ok(Confirmation::Nack(attached)) => {
-                match exchange_of(&sent) {
-                    ExchangeKind::Default => self.nacked.push(sent),
-                    ExchangeKind::Groups => self.outcomes.push((token, Outcome::Full)),
-                }
-                attached
-            }
-            Ok(Confirmation::NotRequested) => {
-                self.fail(token, "the AMQP channel is not in confirm mode".to_owned());
-                None
-            }
-            Err(error) => {
-                if self.note(&error) {
-                    self.unanswered.push(sent);
-                } else {
-                    self.fail(token, describe(&error));
-                }
-                None
-            }
+            _ => Outcome::Confirmed,
         };
-        let returned = attached.and_then(|message| {
-            let delivery = message.delivery;
-            let id = delivery.properties.message_id().as_ref()?;
-            let token = id.as_str().parse::<Token>().ok()?;
-            let queue = delivery.routing_key.as_str();
-            Some((token, Outcome::no_channel(queue, delivery.data)))
-        });
-        self.returned.extend(returned);
-    }
-
-    /// Takes in what ended the AMQP channel; `false` if `error` ended the connection.
-    fn note(&mut self, error: &lapin::Error) -> bool {
-        if let Some(error) = ChannelError::of(error, &self.groups_exchange) {
-            self.channel_error.get_or_insert(error);
-            return true;
-        }
-        // What a publication hears that comes after that.
-        self.channel_error.is_some()
-            && matches!(
-                error.kind(),
-                ErrorKind::InvalidChannel(_) | ErrorKind::InvalidChannelState(..)
-            )
-    }
-
-    fn fail(&mut self, token: Token, reason: String) {
-        let outcome = Outcome::Unconfirmed(reason.clone());
         self.outcomes.push((token, outcome));
-        self.failed.get_or_insert(reason);
     }
 
-    /// Decides on the first `known` acked publications, the returns of all of which are here.
-    pub(super) fn decide(&mut self, known: usize) {
-        for token in self.acked.drain(..known) {
-            let returned = if self.returned.is_empty() {
-                None
-            } else {
-                self.returned.remove(&token)
-            };
-            let outcome = returned.unwrap_or(Outcome::Confirmed);
-            self.outcomes.push((token, outcome));
+    /// Whether it has come back, of one that has no answer yet.
+    pub(super) fn has_returned(&self, publication: &Publication) -> bool {
+        self.returned.contains(&publication.token)
+    }
+
+    /// A queue has refused it.
+    pub(super) fn nacked(&mut self, publication: Publication) {
+        self.proven.processed(&publication);
+        self.returned.remove(&publication.token);
+        match publication.route {
+            Route::Queue(_) => self.nacked.push(publication),
+            Route::Group(_) => self.outcomes.push((publication.token, Outcome::Full)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use lapin::BasicProperties;
-    use lapin::message::{BasicReturnMessage, Delivery};
+    use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::{self, Recipient};
 
-    fn returned(token: Token) -> Option<BasicReturnMessage> {
-        let channel = format!("gone!{token}");
-        let body = wire::encode(b"\x80", Recipient::Channel(&channel), usize::MAX).unwrap();
-        let mut delivery = Delivery::mock(0, "".into(), "gone".into(), false, body);
-        delivery.properties = BasicProperties::default().with_message_id(token.to_string().into());
-        Some(BasicReturnMessage {
-            delivery,
-            reply_code: 312,
-            reply_text: "NO_ROUTE".into(),
-        })
+    fn publication(token: Token) -> Publication {
+        Publication {
+            token,
+            route: Route::Queue("q".to_owned()),
+            body: b"x".to_vec(),
+        }
     }
 
-    fn sent(token: Token) -> Sent {
-        Arc::new(Publication {
-            token,
-            route: Route::Queue("gone".to_owned()),
-            body: vec![0; 10],
-        })
+    const fn confirm(delivery_tag: u64, multiple: bool) -> Confirm {
+        Confirm {
+            delivery_tag,
+            multiple,
+        }
+    }
+
+    fn taken(unconfirmed: &mut Unconfirmed, confirm: Confirm) -> Vec<Token> {
+        let mut tokens = Vec::new();
+        unconfirmed.confirmed(confirm, |publication| tokens.push(publication.token));
+        tokens
     }
 
     #[test]
-    fn a_return_counts_for_the_message_it_names_not_for_its_bearer() {
-        let mut answers = Answers::default();
-        // The return of 3 comes with 1, which was delivered; that of 5 with 4, which was refused.
-        answers.add(sent(1), Ok(Confirmation::Ack(returned(3))));
-        answers.add(sent(2), Ok(Confirmation::Ack(None)));
-        answers.add(sent(3), Ok(Confirmation::Ack(None)));
-        answers.add(sent(4), Ok(Confirmation::Nack(returned(5))));
-        answers.decide(3);
-        let mut outcomes = std::mem::take(&mut answers.outcomes);
-        outcomes.sort_by_key(|(token, _)| *token);
+    fn confirms_are_matched_by_their_tags_in_any_order() {
+        let mut unconfirmed = Unconfirmed::default();
+        (11..=16).for_each(|token| unconfirmed.push(Sent::copied(publication(token))));
+        assert_eq!(taken(&mut unconfirmed, confirm(3, false)), [13]);
+        assert_eq!(taken(&mut unconfirmed, confirm(1, false)), [11]);
+        assert_eq!(taken(&mut unconfirmed, confirm(3, false)), [0; 0], "twice");
+        assert_eq!(unconfirmed.len(), 4);
+        assert_eq!(taken(&mut unconfirmed, confirm(4, true)), [12, 14]);
+        assert_eq!(taken(&mut unconfirmed, confirm(2, true)), [0; 0]);
+        unconfirmed.push(Sent::copied(publication(17)));
+        assert_eq!(taken(&mut unconfirmed, confirm(7, false)), [17]);
+        assert_eq!(taken(&mut unconfirmed, confirm(99, false)), [0; 0]);
+        let left: Vec<_> = unconfirmed
+            .abandon()
+            .into_iter()
+            .map(|it| it.token)
+            .collect();
+        assert_eq!(left, [15, 16]);
+        unconfirmed.push(Sent::copied(publication(18)));
         assert_eq!(
-            outcomes,
+            taken(&mut unconfirmed, confirm(1, false)),
+            [18],
+            "tags begin anew"
+        );
+        assert_eq!(unconfirmed.len(), 0);
+    }
+
+    #[test]
+    fn a_body_that_is_shared_comes_back_whether_it_was_sent_or_not() {
+        let mut unconfirmed = Unconfirmed::default();
+        let (sent, unsent) = Sent::shared(publication(1));
+        unconfirmed.push(sent);
+        let (sent, body) = Sent::shared(publication(2));
+        unconfirmed.push(sent);
+        drop(body);
+        let left = unconfirmed.abandon();
+        assert!(left.iter().all(|publication| publication.body == b"x"));
+        assert_eq!((left.len(), unsent.as_slice()), (2, &b"x"[..]));
+    }
+
+    #[test]
+    fn a_message_that_was_returned_has_no_channel() {
+        let mut answers = Answers::default();
+        answers.returned(b"2");
+        answers.returned(b"not a number");
+        answers.returned(b"\xff");
+        for token in 1..=3 {
+            answers.acked(publication(token));
+        }
+        let no_channel = Outcome::NoChannel("q".to_owned());
+        assert_eq!(
+            answers.outcomes,
             [
                 (1, Outcome::Confirmed),
-                (2, Outcome::Confirmed),
-                (3, Outcome::NoChannel("gone!3".to_owned())),
+                (2, no_channel),
+                (3, Outcome::Confirmed)
             ]
         );
-        assert_eq!(answers.nacked.len(), 1);
-        answers.add(sent(5), Ok(Confirmation::Ack(None)));
-        answers.decide(1);
-        assert_eq!(
-            answers.outcomes,
-            [(5, Outcome::NoChannel("gone!5".to_owned()))]
-        );
-        assert!(answers.returned.is_empty());
     }
 
     #[test]
-    fn an_error_leaves_it_open_and_says_why() {
+    fn of_what_was_refused_only_a_message_to_one_queue_is_judged() {
         let mut answers = Answers::default();
-        let error = lapin::ErrorKind::MissingHeartbeatError.into();
-        answers.add(sent(1), Err(error));
-        let reason = "the broker was silent for more than two heartbeats".to_owned();
-        assert_eq!(
-            answers.outcomes,
-            [(1, Outcome::Unconfirmed(reason.clone()))]
-        );
-        assert_eq!(answers.failed, Some(reason));
+        answers.nacked(publication(1));
+        answers.nacked(Publication {
+            route: Route::Group("g".to_owned()),
+            ..publication(2)
+        });
+        assert_eq!(answers.outcomes, [(2, Outcome::Full)]);
+        assert_eq!(answers.nacked.first().map(|it| it.token), Some(1));
+    }
+
+    proptest! {
+        /// Whatever the order, each has one answer, and none is lost.
+        #[test]
+        fn each_publication_is_taken_once(
+            count in 1_u64..40,
+            confirms in prop::collection::vec((0_u64..45, any::<bool>()), 0..60),
+        ) {
+            let mut unconfirmed = Unconfirmed::default();
+            (1..=count).for_each(|token| unconfirmed.push(Sent::copied(publication(token))));
+            let mut open: Vec<_> = (1..=count).collect();
+            for (tag, multiple) in confirms {
+                let is_meant = |token: &Token| *token == tag || (multiple && *token < tag);
+                let expected: Vec<_> = open.iter().copied().filter(is_meant).collect();
+                open.retain(|token| !is_meant(token));
+                prop_assert_eq!(taken(&mut unconfirmed, confirm(tag, multiple)), expected);
+                prop_assert_eq!(unconfirmed.len(), open.len());
+            }
+            let left: Vec<_> = unconfirmed.abandon().into_iter().map(|it| it.token).collect();
+            prop_assert_eq!(left, open);
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use super::io_thread::IoThread;
+use super::io::IoThread;
 use crate::sync::Mutex;
 
 /// What has arrived at the queue, and whether more can.

@@ -4,34 +4,30 @@ use std::any::Any;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream as StdTcpStream};
-use std::os::fd::AsFd;
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_rs::Runtime;
 use lapin::tcp::AsyncTcpStream;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
-use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
+use lapin::{Connection, ConnectionProperties, ErrorKind};
+use rustls::ClientConnection;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::failure::Failure;
-use super::io_thread::IoThread;
+use super::io::{IoThread, Started, Transport};
 use super::kit::{Kit, Tasks};
 use super::login::{Login, Progress, Stage};
 use super::race::Network;
-use super::socket::{self, Socket, Tcp, Transport};
 use super::tls::{Connector, Tls};
 use crate::endpoint::{Endpoint, Scheme};
 use crate::sync::Mutex;
-
-/// lapin keeps two rings of 32 frames for each connection, all of which become resident. The
-/// broker's usual 128 KiB would make that 8 MiB.
-const FRAME_MAX: u32 = 16 * 1024;
 
 /// Where the option leaves it to the broker: with its usual 60 s, three minutes would pass before a loss
 /// is noticed.
@@ -147,28 +143,25 @@ impl Network<SocketAddr, TcpStream> for TcpNetwork {
     }
 }
 
-/// AMQP channels of the publishing connection that are not closed by the broker.
-const STANDING: usize = 2;
+/// AMQP channels of lapin's on the publishing connection that are not closed by the broker.
+const STANDING: usize = 1;
 
 /// A connection. Dropping it shuts its socket down at once.
 pub(super) struct Link {
     /// `None` only while the handshake lasts and in `drop`.
     connection: Option<Connection>,
-    /// The same socket as lapin's. It is the only way to end a connection that the broker blocks:
-    /// on such a one lapin writes nothing, a close neither.
-    socket: StdTcpStream,
     tasks: Option<Tasks>,
-    io_thread: Arc<IoThread>,
+    io: Arc<IoThread>,
+    /// `None` in `drop` alone.
+    thread: Option<JoinHandle<()>>,
     /// AMQP channels and consumers. lapin closes one when its last handle is dropped, and where
     /// that meets the close of the connection, it fails the connection instead: the broker would
     /// see a dead client, and delete its queue only after we have gone on.
     kept: Mutex<Vec<Box<dyn Any + Send>>>,
-    /// The same for the AMQP channel that publishes, of which there may be many one after the other.
-    publisher: Mutex<Option<Channel>>,
-    /// How many AMQP channels were opened that the broker closes, or may close.
+    /// How many AMQP channels of lapin's were opened that the broker closes, or may close.
     spent_numbers: AtomicUsize,
     /// Closes when lapin's I/O thread ends.
-    thread: watch::Receiver<()>,
+    lapin_ends: watch::Receiver<()>,
     handle: Handle,
     alive: Alive,
 }
@@ -203,40 +196,39 @@ impl Link {
             (Scheme::Amqps, None) => return Err(Failure::passing("TLS was not prepared")),
             (Scheme::Amqp, _) => None,
         };
-        let socket = own(&plain).map_err(|error| Failure::of_tcp(&error))?;
-        let plain = Tcp::new(plain, options.handle.clone());
-        let transport = match &tls {
-            None => Transport::Plain(plain),
+        let (plain, session) = match &tls {
+            None => (plain, None),
             Some(tls) => {
                 stage.reach(Stage::Tls);
-                Transport::Tls(socket::Tls::new(tls.connect(endpoint, plain).await?))
+                let (plain, session) = tls.connect(endpoint, plain).await?;
+                (plain, Some(session))
             }
         };
+        let (transport, socket) =
+            transport(plain, session).map_err(|error| Failure::of_tcp(&error))?;
         stage.reach(match tls {
             None => Stage::Greeting,
             Some(_) => Stage::GreetingInTls,
         });
 
-        let io_thread = IoThread::new().map_err(|error| {
-            Failure::passing(format!("the system gives no descriptor: {error}"))
-        })?;
-        let mut stream = Socket::new(transport, Arc::clone(&io_thread));
-        stream.watch_login(stage.clone());
-        let kit = Kit::new(options.handle.clone(), Arc::clone(&io_thread));
-        let (thread_runs, thread) = watch::channel(());
+        let Started { io, lapin, thread } = IoThread::start(transport, socket, stage.clone())
+            .map_err(|error| {
+                Failure::passing(format!("the system gives no descriptor or thread: {error}"))
+            })?;
+        let kit = Kit::new(options.handle.clone());
+        let (thread_runs, lapin_ends) = watch::channel(());
         let mut link = Self {
             connection: None,
-            socket,
             kept: Mutex::default(),
-            publisher: Mutex::default(),
             spent_numbers: AtomicUsize::new(0),
             tasks: Some(kit.tasks()),
-            io_thread,
-            thread,
+            io,
+            thread: Some(thread),
+            lapin_ends,
             handle: options.handle.clone(),
             alive: options.alive.clone(),
         };
-        let stream = Mutex::new(Some(AsyncTcpStream::Plain(stream)));
+        let stream = Mutex::new(Some(AsyncTcpStream::Plain(lapin)));
         // lapin keeps the closure until its thread ends, and might call it again to reconnect.
         let connect = async move |_: AMQPUri, _: Runtime<Kit>| {
             let _ = &thread_runs;
@@ -272,12 +264,12 @@ impl Link {
             .ok_or_else(|| Failure::passing("the connection has ended"))
     }
 
-    /// lapin's I/O thread.
-    pub(super) fn io_thread(&self) -> Arc<IoThread> {
-        Arc::clone(&self.io_thread)
+    /// The thread that reads and writes.
+    pub(super) fn io(&self) -> &Arc<IoThread> {
+        &self.io
     }
 
-    /// How many AMQP channels the connection may have; 65535 where the broker sets no limit.
+    /// How many AMQP channels lapin may have.
     pub(super) fn numbers(&self) -> usize {
         let most = self
             .connection
@@ -296,19 +288,13 @@ impl Link {
 
     /// Whether the connection has not ended.
     pub(super) fn stands(&self) -> bool {
-        self.connection
-            .as_ref()
-            .is_some_and(|connection| connection.status().connected())
+        let connection = self.connection.as_ref();
+        connection.is_some_and(|it| it.status().connected()) && self.io.stands()
     }
 
     /// Keeps a handle of lapin's until the connection has ended.
     pub(super) fn keep(&self, handle: impl Any + Send) {
         self.kept.lock().push(Box::new(handle));
-    }
-
-    /// Keeps the AMQP channel that publishes, instead of the one before, which is closed.
-    pub(super) fn keep_publisher(&self, channel: Channel) {
-        *self.publisher.lock() = Some(channel);
     }
 
     /// Whether one more AMQP channel may be opened that the broker may close: lapin does not use its
@@ -324,7 +310,7 @@ impl Link {
 
     /// Done when the connection has ended, however it did.
     pub(super) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
-        let mut thread = self.thread.clone();
+        let mut thread = self.lapin_ends.clone();
         async move { while thread.changed().await.is_ok() {} }
     }
 
@@ -346,10 +332,10 @@ impl Link {
         }
     }
 
-    /// Shuts the socket down: reads end, writes fail, and so lapin's thread ends.
+    /// Shuts the socket down: reads end, writes fail, and so both threads end. It is the only way to
+    /// end a connection that the broker blocks: on such a one lapin writes nothing, a close neither.
     pub(super) fn cut(&self) {
-        // It may have been shut down by the other side.
-        let _ = self.socket.shutdown(Shutdown::Both);
+        self.io.cut();
     }
 }
 
@@ -359,6 +345,7 @@ impl Drop for Link {
         let ended = self.ended();
         let connection = self.connection.take();
         let tasks = self.tasks.take();
+        let thread = self.thread.take();
         let alive = self.alive.clone();
         let handle = self.handle.clone();
         self.handle.spawn(async move {
@@ -366,8 +353,11 @@ impl Drop for Link {
             if let Some(connection) = connection
                 && has_ended
             {
-                // The thread is in its last lines; this joins it.
-                let join = move || drop(connection.run());
+                // The threads are in their last lines; this joins them.
+                let join = move || {
+                    drop(connection.run());
+                    thread.map(JoinHandle::join)
+                };
                 let _ = handle.spawn_blocking(join).await;
             }
             if let Some(tasks) = tasks {
@@ -384,10 +374,19 @@ impl Drop for Link {
     }
 }
 
-/// A second handle of the socket, by which it can be shut down.
-fn own(stream: &TcpStream) -> io::Result<StdTcpStream> {
-    stream.set_nodelay(true)?;
-    Ok(stream.as_fd().try_clone_to_owned()?.into())
+/// Takes the socket from the reactor of the runtime; with a second handle of it.
+fn transport(
+    tcp: TcpStream,
+    session: Option<ClientConnection>,
+) -> io::Result<(Transport, StdTcpStream)> {
+    tcp.set_nodelay(true)?;
+    let socket = tcp.into_std()?;
+    let other = socket.try_clone()?;
+    let transport = match session {
+        None => Transport::plain(socket),
+        Some(session) => Transport::tls(socket, session),
+    };
+    Ok((transport, other))
 }
 
 fn uri_of(endpoint: &Endpoint, heartbeat: u16) -> AMQPUri {
@@ -407,7 +406,6 @@ fn uri_of(endpoint: &Endpoint, heartbeat: u16) -> AMQPUri {
         },
         vhost: endpoint.vhost.clone(),
         query: AMQPQueryString {
-            frame_max: Some(FRAME_MAX),
             heartbeat: Some(match heartbeat {
                 0 => LONGEST_HEARTBEAT,
                 seconds => seconds,

@@ -3,20 +3,20 @@
 //! The AMQP channel is fresh and has one consumer, so its delivery tags count from 1: letting go
 //! of `n` more is one cumulative ack of the tag `n` further on.
 
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures_util::Stream;
-use lapin::Channel;
-use lapin::options::BasicAckOptions;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
-use super::failure::{describe, is_ack_timeout};
-use super::in_flight::poll_once;
-use super::io_thread::{Turn, Work, time_to_gather};
+use super::connect::Link;
+use super::failure::{End, Failure, TOO_FEW_CHANNELS};
+use super::gathering::time_to_gather;
+use super::io::{Handler, Io, Task, Turn};
 use super::probe::probe_id;
 use super::shared::Shared;
+use super::topology::Topology;
+use crate::amqp::{Header, Incoming, Name};
 use crate::broker::{Delivery, Generation};
 
 /// How many deliveries go to the layer at once.
@@ -24,6 +24,23 @@ const BATCH: usize = 256;
 
 /// How long an ack may wait for others.
 const ACK_DELAY: Duration = Duration::from_millis(1);
+
+/// So much room is made for a body on its word. For more, it has to come.
+const ROOM_FOR_BODY: u64 = 1 << 20;
+
+/// Why a consumer ends where the broker does something that AMQP does not have.
+const CONFUSED: &str = "the broker sent what no consumer expects";
+
+/// A message that is arriving.
+#[derive(Debug)]
+struct Content {
+    redelivered: bool,
+    /// How much of the body is to come; `None` before the header.
+    left: Option<u64>,
+    body: Vec<u8>,
+    /// It is a probe, which is for no receiver.
+    probe: Option<String>,
+}
 
 /// What has arrived.
 #[derive(Debug)]
@@ -58,25 +75,28 @@ impl Acks {
         }
     }
 
-    /// Takes one delivery in. What is not for the layer is let go.
-    fn take(&mut self, delivery: lapin::message::Delivery) -> Arrival {
+    /// Takes one message in. What is not for the layer is let go.
+    fn take(&mut self, content: Content) -> Arrival {
+        let Content {
+            redelivered,
+            body,
+            probe,
+            ..
+        } = content;
         self.received += 1;
-        if let Some(id) = probe_id(&delivery.properties) {
+        if let Some(id) = probe {
             self.due += 1;
-            return Arrival::Probe(id.to_owned());
+            return Arrival::Probe(id);
         }
         // What was put back into the queue stands in front of all that is new.
-        if !delivery.redelivered {
+        if !redelivered {
             self.repeated = 0;
         } else if self.repeated > 0 {
             self.repeated -= 1;
             self.due += 1;
             return Arrival::Repeated;
         }
-        Arrival::Message(Delivery {
-            body: delivery.data,
-            redelivered: delivery.redelivered,
-        })
+        Arrival::Message(Delivery { body, redelivered })
     }
 
     /// Whether the broker may send nothing until the layer lets go of something.
@@ -120,12 +140,62 @@ pub(super) struct ConsumerEnd {
     pub(super) unacked: u64,
 }
 
-/// The consumer of one AMQP channel.
+/// The AMQP channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Closed,
+    Open { channel: u16 },
+}
+
+/// A consumer at work.
 pub(super) struct Consumer {
+    pub(super) task: Task,
+    /// Filled when it has ended for the broker's `consumer_timeout`.
+    pub(super) ended: Arc<OnceLock<ConsumerEnd>>,
+}
+
+impl Consumer {
+    /// Consumes the own queue on an AMQP channel of its own. `repeated` messages will come once more.
+    pub(super) async fn open(
+        shared: Arc<Shared>,
+        generation: Generation,
+        link: &Link,
+        topology: &Topology,
+        repeated: u64,
+    ) -> Result<Self, Failure> {
+        let (tells, opened) = oneshot::channel();
+        let ended: Arc<OnceLock<ConsumerEnd>> = Arc::default();
+        let mut task = link.io().begin(Engine {
+            shared,
+            generation,
+            queue: topology.queue.clone(),
+            prefetch: topology.prefetch,
+            state: State::Closed,
+            opened: Some(tells),
+            content: None,
+            batch: Vec::with_capacity(BATCH),
+            ended: Arc::clone(&ended),
+            acks: Acks::new(topology.prefetch, repeated),
+            ack_at: None,
+        });
+        match timeout(topology.timeout, opened).await {
+            Ok(Ok(())) => Ok(Self { task, ended }),
+            Ok(Err(_)) => Err(topology.ended(&task.ended().await)),
+            Err(_) => Err(Failure::silence(topology.timeout)),
+        }
+    }
+}
+
+/// What consumes on the I/O thread.
+struct Engine {
     shared: Arc<Shared>,
     generation: Generation,
-    channel: Channel,
-    deliveries: lapin::Consumer,
+    queue: String,
+    prefetch: u16,
+    state: State,
+    /// Told when it consumes.
+    opened: Option<oneshot::Sender<()>>,
+    content: Option<Content>,
     batch: Vec<Delivery>,
     ended: Arc<OnceLock<ConsumerEnd>>,
     acks: Acks,
@@ -133,139 +203,179 @@ pub(super) struct Consumer {
     ack_at: Option<Instant>,
 }
 
-impl Consumer {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        generation: Generation,
-        channel: Channel,
-        deliveries: lapin::Consumer,
-        prefetch: u16,
-        repeated: u64,
-    ) -> Self {
-        Self {
-            shared,
-            generation,
-            channel,
-            deliveries,
-            batch: Vec::with_capacity(BATCH),
-            ended: Arc::default(),
-            acks: Acks::new(prefetch, repeated),
-            ack_at: None,
-        }
+impl Engine {
+    fn open(&mut self, io: &mut Io<'_>) -> Result<(), End> {
+        let channel = io.take_channel().ok_or(TOO_FEW_CHANNELS)?;
+        self.state = State::Open { channel };
+        // Names of queues are short.
+        let queue = Name::new(&self.queue).unwrap_or_default();
+        let mut writer = io.writer(channel);
+        writer.channel_open();
+        writer.qos(self.prefetch);
+        writer.consume(queue, Name::default());
+        Ok(())
     }
 
-    /// Filled when the consumer has ended for the broker's `consumer_timeout`.
-    pub(super) fn ended(&self) -> Arc<OnceLock<ConsumerEnd>> {
-        Arc::clone(&self.ended)
-    }
-
-    fn take(&mut self, delivery: lapin::message::Delivery) {
-        match self.acks.take(delivery) {
+    /// The whole of a message is here.
+    fn arrived(&mut self) -> Result<(), End> {
+        let content = self.content.take().ok_or(CONFUSED)?;
+        match self.acks.take(content) {
             Arrival::Probe(id) => self.shared.arrivals.add_probe(id),
             Arrival::Repeated => {}
             Arrival::Message(message) => self.batch.push(message),
         }
-    }
-
-    fn note_end(&self, error: &lapin::Error) {
-        if is_ack_timeout(error) {
-            let unacked = self.acks.unacked();
-            // It ends once.
-            let _ = self.ended.set(ConsumerEnd { unacked });
+        if self.batch.len() >= BATCH {
+            self.deliver()?;
         }
+        Ok(())
     }
 
-    /// Acks at once what is urgent, and the rest when its time has come; whether there was any.
-    fn ack_what_is_due(&mut self) -> lapin::Result<bool> {
+    /// So much more of a body is here.
+    fn grown(&mut self, count: usize) -> Result<(), End> {
+        let content = self.content.as_mut().ok_or(CONFUSED)?;
+        let left = content.left.ok_or(CONFUSED)?;
+        let left = left.checked_sub(count as u64).ok_or(CONFUSED)?;
+        content.left = Some(left);
+        if left == 0 { self.arrived() } else { Ok(()) }
+    }
+
+    /// Gives the layer what has arrived.
+    fn deliver(&mut self) -> Result<(), End> {
+        let Some(host) = self.shared.host.upgrade() else {
+            return Err("the layer is gone".into());
+        };
+        self.shared.arrivals.add_delivered(self.batch.len() as u64);
+        let let_go = host.deliver(self.generation, &mut self.batch);
+        self.batch.clear();
+        self.acks.due += let_go as u64;
+        Ok(())
+    }
+
+    /// Acks at once what is urgent, and the rest when its time has come.
+    fn ack_what_is_due(&mut self, io: &mut Io<'_>) {
         let credit = &self.shared.credit;
         let wake_at = self.acks.urgent().saturating_sub(self.acks.due).max(1);
         credit.wake_at(wake_at);
         let due = self.acks.due + u64::from(credit.count());
         if due == 0 {
             self.ack_at = None;
-            return Ok(false);
+            return;
         }
-        if due < self.acks.urgent() {
-            let now = Instant::now();
-            if now < *self.ack_at.get_or_insert(now + ACK_DELAY) {
-                return Ok(false);
-            }
+        let is_urgent = due >= self.acks.urgent();
+        if is_urgent || io.now >= *self.ack_at.get_or_insert(io.now + ACK_DELAY) {
+            self.ack_at = None;
+            self.ack(io);
         }
-        self.ack_at = None;
-        self.ack()
     }
 
-    fn ack(&mut self) -> lapin::Result<bool> {
+    fn ack(&mut self, io: &mut Io<'_>) {
         self.acks.due += u64::from(self.shared.credit.take(self.generation));
-        let Some(tag) = self.acks.next() else {
-            return Ok(false);
-        };
-        let ack = self
-            .channel
-            .basic_ack(tag, BasicAckOptions { multiple: true });
-        // The first poll hands the frame over; a later one would wait until it is written.
-        match poll_once(ack) {
-            Poll::Ready(result) => result.map(|()| true),
-            Poll::Pending => Ok(true),
+        if let State::Open { channel } = self.state
+            && let Some(tag) = self.acks.next()
+        {
+            io.writer(channel).ack(tag, true);
         }
     }
 }
 
-impl Work for Consumer {
-    fn turn(&mut self, cx: &mut Context<'_>) -> Result<Turn, String> {
-        self.shared.credit.register(cx.waker());
-        let mut ended = None;
-        while self.batch.len() < BATCH {
-            match Pin::new(&mut self.deliveries).poll_next(cx) {
-                Poll::Ready(Some(Ok(delivery))) => self.take(delivery),
-                Poll::Ready(Some(Err(error))) => {
-                    self.note_end(&error);
-                    ended = Some(describe(&error));
-                    break;
-                }
-                Poll::Ready(None) => {
-                    ended = Some("the broker ended the consumer of our queue".to_owned());
-                    break;
-                }
-                Poll::Pending => break,
+impl Handler for Engine {
+    fn method(&mut self, channel: u16, method: &Incoming<'_>, io: &mut Io<'_>) -> Result<(), End> {
+        match method {
+            Incoming::Deliver { redelivered, .. } => {
+                self.content = Some(Content {
+                    redelivered: *redelivered,
+                    left: None,
+                    body: Vec::new(),
+                    probe: None,
+                });
+                Ok(())
             }
+            Incoming::ChannelOpenOk | Incoming::QosOk => Ok(()),
+            Incoming::ConsumeOk { .. } => {
+                if let Some(opened) = self.opened.take() {
+                    // Who does not wait any more ends this.
+                    let _ = opened.send(());
+                }
+                Ok(())
+            }
+            Incoming::Cancel { .. } => Err("the broker ended the consumer of our queue".into()),
+            Incoming::ChannelClose(close) => {
+                io.writer(channel).channel_close_ok();
+                io.release_channel(channel);
+                self.state = State::Closed;
+                let end = End::said(close);
+                if end.is_ack_timeout() {
+                    let unacked = self.acks.unacked();
+                    // It ends once.
+                    let _ = self.ended.set(ConsumerEnd { unacked });
+                }
+                Err(end)
+            }
+            Incoming::ChannelFlow { active } => {
+                io.writer(channel).channel_flow_ok(*active);
+                Ok(())
+            }
+            _ => Err(CONFUSED.into()),
         }
+    }
+
+    fn header(&mut self, _: u16, header: &Header<'_>, _: &mut Io<'_>) -> Result<(), End> {
+        let content = self.content.as_mut().ok_or(CONFUSED)?;
+        content.left = Some(header.body_size);
+        content.probe = probe_id(header).map(str::to_owned);
+        let room = header.body_size.min(ROOM_FOR_BODY);
+        content
+            .body
+            .reserve_exact(usize::try_from(room).unwrap_or(0));
+        if header.body_size == 0 {
+            self.arrived()?;
+        }
+        Ok(())
+    }
+
+    fn body(&mut self, _: u16, part: &[u8], _: &mut Io<'_>) -> Result<(), End> {
+        let content = self.content.as_mut().ok_or(CONFUSED)?;
+        content.body.extend_from_slice(part);
+        self.grown(part.len())
+    }
+
+    fn body_buffer(&mut self, _: u16) -> Option<&mut Vec<u8>> {
+        let content = self.content.as_mut()?;
+        let left = content.left?.min(ROOM_FOR_BODY);
+        if content.body.capacity() == content.body.len() {
+            content.body.reserve(usize::try_from(left).unwrap_or(0));
+        }
+        Some(&mut content.body)
+    }
+
+    fn body_was_read(&mut self, _: u16, count: usize, _: &mut Io<'_>) -> Result<(), End> {
+        self.grown(count)
+    }
+
+    fn turn(&mut self, io: &mut Io<'_>) -> Result<Turn, End> {
+        if self.state == State::Closed {
+            self.open(io)?;
+        }
+        self.shared.credit.register(io.waker);
         let count = self.batch.len();
-        let may_be_more = count == BATCH;
         if count > 0 {
-            let Some(host) = self.shared.host.upgrade() else {
-                return Err("the layer is gone".to_owned());
-            };
-            self.shared.arrivals.add_delivered(count as u64);
-            let let_go = host.deliver(self.generation, &mut self.batch);
-            self.batch.clear();
-            self.acks.due += let_go as u64;
-        }
-        if let Some(reason) = ended {
-            return Err(reason);
+            self.deliver()?;
         }
         let arrivals = &self.shared.arrivals;
         arrivals.set_credit_used_up(self.acks.are_used_up());
-        let has_written = self.ack_what_is_due().map_err(|error| describe(&error))?;
-        if may_be_more {
-            cx.waker().wake_by_ref();
-        }
-        let gather = if may_be_more {
-            Duration::ZERO
-        } else {
-            time_to_gather(count, self.acks.may_follow())
-        };
+        self.ack_what_is_due(io);
         Ok(Turn {
-            has_written,
             due: self.ack_at,
-            gather,
+            gather: time_to_gather(count, self.acks.may_follow()),
         })
     }
+
+    // What was delivered is with the layer, and what is half here comes again.
+    fn end(&mut self, _: &End) {}
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::probe::KIND;
     use super::*;
 
     #[test]
@@ -306,19 +416,23 @@ mod tests {
         assert!(!acks.are_used_up());
     }
 
-    fn delivery(redelivered: bool) -> lapin::message::Delivery {
-        let nothing = lapin::types::ShortString::default();
-        lapin::message::Delivery::mock(1, nothing.clone(), nothing, redelivered, b"x".to_vec())
+    fn delivery(redelivered: bool) -> Content {
+        Content {
+            redelivered,
+            left: Some(0),
+            body: b"x".to_vec(),
+            probe: None,
+        }
     }
 
     #[test]
     fn a_probe_is_acked_by_itself_so_that_the_smallest_prefetch_is_not_used_up() {
         let mut acks = Acks::new(1, 0);
         for tag in 1..=3 {
-            let mut probe = delivery(false);
-            probe.properties = lapin::BasicProperties::default()
-                .with_type(KIND.into())
-                .with_message_id("1-2-0".into());
+            let probe = Content {
+                probe: Some("1-2-0".to_owned()),
+                ..delivery(false)
+            };
             match acks.take(probe) {
                 Arrival::Probe(id) => assert_eq!(id, "1-2-0"),
                 other => panic!("{other:?}"),

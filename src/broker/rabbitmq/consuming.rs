@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::{Either, poll_fn, select};
 use lapin::Channel;
-use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use super::binder::{Binding, Destination, LaneLimit, Opened};
+use super::binder::{self, Bindings};
 use super::connect::{Link, Options};
 use super::connector::Connector;
 use super::consumer::{Consumer, ConsumerEnd};
+use super::destination::Destination;
 use super::failure::{Failure, Kind, describe};
-use super::io_thread::{self, writes_frames};
+use super::lanes::LaneLimit;
 use super::link_life::MakeLink;
 use super::own_queue::{Look, Past, Step};
 use super::private_exchange::{Plan, PrivateExchange, probe_key};
@@ -52,9 +52,9 @@ const SLOW: u32 = 4;
 /// connection with fewer numbers than this declares the queue at once.
 const NUMBERS_FOR_LOOKS: usize = 64;
 
-/// A private exchange takes an AMQP channel beside those of the consumer, of the check and of bindings. A
-/// connection with fewer numbers than this does without.
-const NUMBERS_FOR_A_PRIVATE_EXCHANGE: usize = 4;
+/// A private exchange takes an AMQP channel of lapin's beside that of the check, and where it is made again
+/// one more for a moment. A connection with fewer numbers than this does without.
+const NUMBERS_FOR_A_PRIVATE_EXCHANGE: usize = 3;
 
 /// The tasks of the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,8 +106,8 @@ pub(super) struct Session {
     routing: Routing,
     /// The intakes of private exchanges that others have taken the place of.
     replaced: Vec<String>,
-    binder: AbortHandle,
-    binder_channels: Opened,
+    /// Closes when the binder has ended.
+    binder: watch::Receiver<()>,
 }
 
 /// What groups are bound to, on one link.
@@ -253,7 +253,8 @@ impl Owner {
             // One that all was bound again without.
             Event::Ended(Some(Role::Binder(epoch)), _) if epoch != self.epoch => Ok(()),
             Event::Ended(Some(Role::Binder(_)), reason) if session.link.stands() => {
-                self.bind_again(session, &reason).await
+                let why = format!("a binding could not be changed: {reason}");
+                self.bind_again(session, &why).await
             }
             Event::Ended(Some(Role::Keeper(number)), reason) if session.link.stands() => {
                 match &session.routing.private {
@@ -285,26 +286,23 @@ impl Owner {
         self.shared.declared.send_modify(|count| *count += 1);
         self.private.has_new_queue(&self.topology.queue);
         link.keep(channel.clone());
-        let asking = self.topology.open_kept(&link).await?;
 
         self.generation += 1;
         self.shared.credit.begin(self.generation);
         let host = self.host()?;
         host.begin_generation(self.generation, &self.topology.queue);
         self.delivered_before = self.shared.arrivals.delivered();
-        self.shared.arrivals.follow(link.io_thread());
+        self.shared.arrivals.follow(Arc::clone(link.io()));
         let mut workers = Workers::new(self.options.clone());
         let routing = self.route(&link, &channel, &mut workers).await?;
-        let (binder, binder_channels) = self.bind_all(&link, &routing, &mut workers).await?;
-        let (consumer, consumer_end) = self.consume(&link, &channel, 0).await?;
-        workers.spawn(Role::Consumer, io_thread::run(link.io_thread(), consumer));
+        let binder = self.bind_all(&link, &routing, &mut workers).await?;
+        let consumer_end = self.consume(&link, &mut workers, 0).await?;
         let check = QueueCheck {
             shared: Arc::clone(&self.shared),
             topology: self.topology.clone(),
-            asking,
+            asking: channel,
         };
-        let check = writes_frames(vec![link.io_thread()], check.run());
-        workers.spawn(Role::QueueCheck, check);
+        workers.spawn(Role::QueueCheck, check.run());
         Ok(Session {
             endpoint,
             link,
@@ -313,7 +311,6 @@ impl Owner {
             routing,
             replaced: Vec::new(),
             binder,
-            binder_channels,
         })
     }
 
@@ -341,7 +338,7 @@ impl Owner {
 
     /// Nothing of the link may be used any more.
     fn is_lost(&mut self) {
-        *self.shared.bindings.lock() = None;
+        self.shared.bindings.end();
         self.shared.credit.begin(0);
         self.shared.reached.send_replace(None);
         self.shared.consumed.send_replace(None);
@@ -424,7 +421,7 @@ impl Owner {
         let routing = match self.route_by_exchange(link, workers).await? {
             Some(routing) => routing,
             None => Routing {
-                destination: Destination::Queue(short(&self.topology.queue)?),
+                destination: Destination::Queue(self.topology.queue.clone()),
                 earlier: Earlier::Nothing,
                 probe_key: probe_key(&self.topology.queue).into(),
                 private: None,
@@ -457,7 +454,7 @@ impl Owner {
         if link.numbers() < NUMBERS_FOR_A_PRIVATE_EXCHANGE {
             self.bind_directly(&format!(
                 "the broker allows {} AMQP channels (its setting 'channel_max')",
-                link.numbers()
+                link.numbers() + link.io().most_channels()
             ));
             return Ok(None);
         }
@@ -468,7 +465,7 @@ impl Owner {
                 Ok(private) => {
                     return Ok(Some(Routing {
                         destination: Destination::Exchange(
-                            short(&plan.exchange)?,
+                            plan.exchange.clone(),
                             self.private.parts(),
                         ),
                         earlier: plan.earlier,
@@ -618,11 +615,10 @@ impl Owner {
         link: &Arc<Link>,
         routing: &Routing,
         workers: &mut Workers<Role>,
-    ) -> Result<(AbortHandle, Opened), Failure> {
+    ) -> Result<watch::Receiver<()>, Failure> {
         self.epoch += 1;
-        let (sender, later) = mpsc::unbounded_channel();
         // Before the layer is asked, so that no change gets lost in between.
-        *self.shared.bindings.lock() = Some((self.epoch, sender));
+        self.shared.bindings.begin(self.epoch);
         let host = self.host()?;
         self.has_bindings = true;
         let changes = host.bind_all(self.epoch, routing.earlier);
@@ -630,25 +626,15 @@ impl Owner {
         if let Some(private) = &routing.private {
             self.private.is_used(&private.plan);
         }
-        let (epoch, outlives) = (self.epoch, routing.private.is_some());
-        let mut bound = Vec::new();
-        let binder = self
-            .topology
-            .bind_all(
-                link,
-                &self.lanes,
-                routing.destination.clone(),
-                changes,
-                |done| {
-                    bound.extend(done);
-                    // What is bound to the queue itself may be gone before it is of use.
-                    if outlives && !bound.is_empty() {
-                        host.bindings_changed(epoch, std::mem::take(&mut bound));
-                    }
-                },
-            )
-            .await;
-        let binder = match binder {
+        let bindings = Bindings {
+            epoch: self.epoch,
+            destination: routing.destination.clone(),
+            changes,
+        };
+        let shared = Arc::clone(&self.shared);
+        let opened = binder::open(shared, link, &self.topology, &self.lanes, bindings).await;
+        let outlives = routing.private.is_some();
+        let mut task = match opened {
             Err(failure) if failure.kind == Kind::Refused && outlives && link.stands() => {
                 return Err(self.refused_a_part(failure));
             }
@@ -657,15 +643,15 @@ impl Owner {
                 self.private.is_lost();
                 return Err(failure);
             }
-            binder => binder?,
+            opened => opened?,
         };
-        if !bound.is_empty() {
-            host.bindings_changed(self.epoch, bound);
-        }
-        let channels = binder.opened();
-        let binding = Binding::new(binder, self.epoch, later, self.shared.host.clone());
-        let binding = io_thread::run(link.io_thread(), binding);
-        Ok((workers.spawn(Role::Binder(self.epoch), binding), channels))
+        let (works, ended) = watch::channel(());
+        workers.spawn(Role::Binder(self.epoch), async move {
+            let end = task.ended().await;
+            drop(works);
+            end.why
+        });
+        Ok(ended)
     }
 
     /// What is bound with the private exchange was refused: for a part, the first time. Then the next link
@@ -684,25 +670,19 @@ impl Owner {
         Failure::passing(failure.why)
     }
 
-    /// Starts a consumer on `channel`. `repeated` messages will come once more.
+    /// Consumes the queue. `repeated` messages will come once more.
     async fn consume(
         &self,
         link: &Link,
-        channel: &Channel,
+        workers: &mut Workers<Role>,
         repeated: u64,
-    ) -> Result<(Consumer, Arc<OnceLock<ConsumerEnd>>), Failure> {
-        let deliveries = self.topology.consume(channel).await?;
-        link.keep(deliveries.clone());
-        let consumer = Consumer::new(
-            Arc::clone(&self.shared),
-            self.generation,
-            channel.clone(),
-            deliveries,
-            self.topology.prefetch,
-            repeated,
-        );
-        let end = consumer.ended();
-        Ok((consumer, end))
+    ) -> Result<Arc<OnceLock<ConsumerEnd>>, Failure> {
+        let shared = Arc::clone(&self.shared);
+        let topology = &self.topology;
+        let consumer = Consumer::open(shared, self.generation, link, topology, repeated);
+        let Consumer { mut task, ended } = consumer.await?;
+        workers.spawn(Role::Consumer, async move { task.ended().await.why });
+        Ok(ended)
     }
 
     /// Makes the exchange and all bindings again, on the link as it stands.
@@ -712,13 +692,12 @@ impl Owner {
             format!("all groups are bound again: {why}"),
         );
         self.shared.standing.is_bound_again(why);
-        session.binder.abort();
-        *self.shared.bindings.lock() = None;
+        self.shared.bindings.end();
         if let Some(host) = self.shared.host.upgrade() {
             host.bindings_lost();
         }
         let mut attempts = BIND_AGAIN.iter();
-        let (binder, channels) = loop {
+        session.binder = loop {
             let bound = self.declare_and_bind(session).await;
             match (bound, attempts.next()) {
                 (Ok(bound), _) => break bound,
@@ -732,8 +711,6 @@ impl Owner {
                 }
             }
         };
-        session.binder = binder;
-        session.binder_channels = channels;
         self.shared.standing.bound(self.epoch);
         self.publish_queue(&session.routing);
         // What still routes by them would bring messages of groups that are left from now on.
@@ -746,9 +723,14 @@ impl Owner {
     async fn declare_and_bind(
         &mut self,
         session: &mut Session,
-    ) -> Result<(AbortHandle, Opened), Failure> {
-        let channels = &session.binder_channels;
-        self.topology.close_all(channels, "bound again").await?;
+    ) -> Result<watch::Receiver<()>, Failure> {
+        // What it has under way is not to reach what is declared next.
+        if timeout(self.topology.timeout, session.binder.changed())
+            .await
+            .is_err()
+        {
+            return Err(Failure::silence(self.topology.timeout));
+        }
         let channel = self.topology.declare_exchange(&session.link).await?;
         self.shared.declared.send_modify(|count| *count += 1);
         // Its bindings, or those to it, are not what they were.
@@ -783,17 +765,13 @@ impl Owner {
             ),
         );
         let again = async {
-            let channel = self.topology.open_kept(&session.link).await?;
-            self.topology.limit_prefetch(&channel).await?;
             // What the layer holds is not held for the broker any more.
             self.shared.credit.begin(self.generation);
             self.host()?.deliveries_requeued(self.generation);
-            let (consumer, end) = self.consume(&session.link, &channel, unacked).await?;
-            let run = io_thread::run(session.link.io_thread(), consumer);
-            session.workers.spawn(Role::Consumer, run);
-            Ok::<_, Failure>(end)
+            let Session { link, workers, .. } = &mut *session;
+            self.consume(link, workers, unacked).await
         };
-        session.consumer_end = again.await.map_err(|failure| failure.why)?;
+        session.consumer_end = again.await.map_err(|failure: Failure| failure.why)?;
         Ok(())
     }
 }

@@ -6,25 +6,27 @@ use std::time::Duration;
 
 use lapin::ErrorKind;
 
+use super::io::AnswersInTls;
 use super::login::Reached;
-use super::socket::AnswersInTls;
+use crate::amqp::Close;
 use crate::endpoint::Endpoint;
 
-const ACCESS_REFUSED: u16 = 403;
-const NOT_FOUND: u16 = 404;
+pub(super) const ACCESS_REFUSED: u16 = 403;
+pub(super) const NOT_FOUND: u16 = 404;
 const RESOURCE_LOCKED: u16 = 405;
-const PRECONDITION_FAILED: u16 = 406;
+pub(super) const PRECONDITION_FAILED: u16 = 406;
 const NOT_ALLOWED: u16 = 530;
 
 /// What a layer takes of what the limits of users, vhosts and brokers count.
 const NEEDS: &str = "a layer needs 2 connections, one of them with 4 to 36 AMQP channels and the \
                      other with 2, and a queue or two";
 
-/// lapin takes no smaller frames.
-const LEAST_FRAME_MAX: u32 = 8192;
-
 /// The first frame that we send holds the credentials, and some hundred bytes that tell who we are.
 const LONG_CREDENTIALS: usize = 3500;
+
+/// Why an AMQP channel could not be opened.
+pub(super) const TOO_FEW_CHANNELS: &str =
+    "the broker allows too few AMQP channels (its setting 'channel_max')";
 
 /// How an attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +38,47 @@ pub(super) enum Kind {
     HungUp,
     /// The broker said no to credentials, vhost or TLS.
     Refused,
+}
+
+/// Why a connection has ended, or what used an AMQP channel of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) why: String,
+    /// What the broker has said, if it has closed the connection or the channel.
+    pub(super) code: Option<u16>,
+}
+
+impl End {
+    /// The broker has closed an AMQP channel or the connection.
+    pub(super) fn said(close: &Close<'_>) -> Self {
+        Self {
+            why: describe_close(close),
+            code: Some(close.reply_code),
+        }
+    }
+
+    /// Whether the broker has ended the connection for what its user may not have, as one more AMQP channel.
+    pub(super) fn is_not_allowed(&self) -> bool {
+        self.code == Some(NOT_ALLOWED)
+    }
+
+    /// Whether the broker has closed the AMQP channel of a consumer for its `consumer_timeout`:
+    /// `delivery acknowledgement on channel 1 timed out`.
+    pub(super) fn is_ack_timeout(&self) -> bool {
+        self.code == Some(PRECONDITION_FAILED) && self.why.contains("timed out")
+    }
+}
+
+impl From<&str> for End {
+    fn from(why: &str) -> Self {
+        why.to_owned().into()
+    }
+}
+
+impl From<String> for End {
+    fn from(why: String) -> Self {
+        Self { why, code: None }
+    }
 }
 
 /// One attempt that failed. The text does not name the host.
@@ -159,13 +202,7 @@ impl Failure {
                 "the broker closed the connection during the login; check user '{user}' and its \
                  password, and see the broker's log"
             )),
-            Reached::Tune { frame_max } if (1..LEAST_FRAME_MAX).contains(&frame_max) => {
-                Self::refused(format!(
-                    "the broker accepted user '{user}' and then closed the connection: its setting \
-                     'frame_max' is {frame_max}, and this library needs {LEAST_FRAME_MAX} at least"
-                ))
-            }
-            Reached::Tune { .. } => Self::hung_up(format!(
+            Reached::Tune => Self::hung_up(format!(
                 "the broker accepted user '{user}' and then closed the connection; check vhost \
                  '{vhost}', and see the broker's log"
             )),
@@ -175,16 +212,29 @@ impl Failure {
     /// A queue, exchange, binding or consumer that could not be had on a standing connection.
     pub(super) fn of_setup(queue: &str, exchange: &str, error: &lapin::Error) -> Self {
         let what = describe(error);
-        let said = match error.kind() {
-            ErrorKind::ProtocolError(said) => said,
-            ErrorKind::ChannelsLimitReached => {
-                return Self::refused(format!(
-                    "the broker allows too few AMQP channels (its setting 'channel_max'); {NEEDS}"
-                ));
-            }
-            _ => return Self::passing(what),
-        };
-        match said.get_id() {
+        match error.kind() {
+            ErrorKind::ProtocolError(said) => Self::of_said(queue, exchange, said.get_id(), what),
+            ErrorKind::ChannelsLimitReached => Self::too_few_channels(),
+            _ => Self::passing(what),
+        }
+    }
+
+    /// The same, of what ended one of our handlers.
+    pub(super) fn of_end(queue: &str, exchange: &str, end: &End) -> Self {
+        match end.code {
+            Some(code) => Self::of_said(queue, exchange, code, end.why.clone()),
+            None if end.why == TOO_FEW_CHANNELS => Self::too_few_channels(),
+            None => Self::passing(end.why.clone()),
+        }
+    }
+
+    fn too_few_channels() -> Self {
+        Self::refused(format!("{TOO_FEW_CHANNELS}; {NEEDS}"))
+    }
+
+    /// The broker has closed an AMQP channel, or the connection; `what` has its words.
+    fn of_said(queue: &str, exchange: &str, code: u16, what: String) -> Self {
+        match code {
             NOT_ALLOWED => Self {
                 is_over_limit: true,
                 ..Self::refused(format!("{what}; {NEEDS}"))
@@ -200,7 +250,7 @@ impl Failure {
                      before this, until the broker notices that that is gone"
                 ))
             },
-            PRECONDITION_FAILED if said.get_message().as_str().contains("limit") => {
+            PRECONDITION_FAILED if what.contains("limit") => {
                 Self::refused(format!("{what}; raise it, or use another vhost"))
             }
             PRECONDITION_FAILED => Self::refused(format!(
@@ -226,16 +276,6 @@ pub(super) fn is_access_refused(error: &lapin::Error) -> bool {
     has_code(error, ACCESS_REFUSED)
 }
 
-/// Whether the broker has ended the connection for what its user may not have, as one more AMQP channel.
-pub(super) fn is_not_allowed(error: &lapin::Error) -> bool {
-    has_code(error, NOT_ALLOWED)
-}
-
-/// Whether the connection has all AMQP channels that it may have.
-pub(super) fn is_out_of_channels(error: &lapin::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ChannelsLimitReached)
-}
-
 /// Whether what was asked for is not there.
 pub(super) fn is_not_found(error: &lapin::Error) -> bool {
     has_code(error, NOT_FOUND)
@@ -246,11 +286,25 @@ pub(super) fn is_resource_locked(error: &lapin::Error) -> bool {
     has_code(error, RESOURCE_LOCKED)
 }
 
-/// Whether the broker has closed the AMQP channel of a consumer for its `consumer_timeout`:
-/// `delivery acknowledgement on channel 1 timed out`.
-pub(super) fn is_ack_timeout(error: &lapin::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ProtocolError(said)
-        if said.get_id() == PRECONDITION_FAILED && said.get_message().as_str().contains("timed out"))
+/// Why a connection ended that the broker did not close.
+pub(super) const CUT: &str = "the connection was cut by the broker or on the way to it";
+pub(super) const SILENT: &str = "the broker was silent for more than two heartbeats";
+/// The reason is elsewhere.
+pub(super) const ENDED: &str = "the connection has ended";
+
+/// Why the broker closed a connection or an AMQP channel.
+pub(super) fn describe_close(close: &Close<'_>) -> String {
+    let text = String::from_utf8_lossy(close.reply_text);
+    format!("the broker says {} {text}", close.reply_code)
+}
+
+/// What went wrong with a socket.
+pub(super) fn describe_io(error: &io::Error) -> String {
+    if is_hang_up(error.kind()) {
+        CUT.to_owned()
+    } else {
+        format!("the connection broke: {error}")
+    }
 }
 
 /// What ended a connection or an AMQP channel.
@@ -259,17 +313,12 @@ pub(super) fn describe(error: &lapin::Error) -> String {
         ErrorKind::ProtocolError(said) => {
             format!("the broker says {} {}", said.get_id(), said.get_message())
         }
-        ErrorKind::IOError(error) if is_hang_up(error.kind()) => {
-            "the connection was cut by the broker or on the way to it".to_owned()
-        }
-        ErrorKind::IOError(error) => format!("the connection broke: {error}"),
-        ErrorKind::MissingHeartbeatError => {
-            "the broker was silent for more than two heartbeats".to_owned()
-        }
-        // The reason is elsewhere: this is what a call hears that comes after the end.
+        ErrorKind::IOError(error) => describe_io(error),
+        ErrorKind::MissingHeartbeatError => SILENT.to_owned(),
+        // This is what a call hears that comes after the end.
         ErrorKind::InvalidChannel(_)
         | ErrorKind::InvalidChannelState(..)
-        | ErrorKind::InvalidConnectionState(_) => "the connection has ended".to_owned(),
+        | ErrorKind::InvalidConnectionState(_) => ENDED.to_owned(),
         _ => error.to_string(),
     }
 }
@@ -312,7 +361,6 @@ mod tests {
         let tls = io(io::Error::new(io::ErrorKind::InvalidData, AnswersInTls));
         let limit = "access to vhost 'there' refused: connection limit (1) is reached";
         let (login, nothing) = (Reached::Login, Reached::Nothing);
-        let tune = |frame_max| Reached::Tune { frame_max };
         for (reached, error, kind) in [
             (login, said(403, "ACCESS_REFUSED - no"), Kind::Refused),
             (
@@ -320,16 +368,14 @@ mod tests {
                 said(530, "NOT_ALLOWED - vhost there not found"),
                 Kind::Refused,
             ),
-            (tune(131_072), said(530, limit), Kind::Refused),
+            (Reached::Tune, said(530, limit), Kind::Refused),
             (
                 login,
                 said(541, "INTERNAL_ERROR - vhost is down"),
                 Kind::Passing,
             ),
             (login, reset.clone(), Kind::HungUp),
-            (tune(131_072), reset.clone(), Kind::HungUp),
-            (tune(0), reset.clone(), Kind::HungUp),
-            (tune(4096), reset.clone(), Kind::Refused),
+            (Reached::Tune, reset.clone(), Kind::HungUp),
             (nothing, reset, Kind::Passing),
             (nothing, tls, Kind::Refused),
         ] {
@@ -344,14 +390,12 @@ mod tests {
         let reset = lapin::Error::from(io::Error::from(io::ErrorKind::ConnectionReset));
         let short = endpoint("amqp://me:secret@broker/there");
         let long = endpoint(&format!("amqp://me:{}@broker/there", "s3cr3t".repeat(700)));
-        let tune = |frame_max| Reached::Tune { frame_max };
         for (endpoint, reached, words) in [
             (&short, Reached::Nothing, "port"),
             (&short, Reached::Login, "its password"),
             (&long, Reached::Login, "4202 bytes"),
-            (&long, tune(131_072), "vhost 'there'"),
-            (&short, tune(131_072), "vhost 'there'"),
-            (&short, tune(4096), "'frame_max' is 4096"),
+            (&long, Reached::Tune, "vhost 'there'"),
+            (&short, Reached::Tune, "vhost 'there'"),
         ] {
             let failure = Failure::of_login(endpoint, reached, &reset);
             assert!(failure.why.contains(words), "{reached:?}: {}", failure.why);

@@ -37,7 +37,7 @@ const AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(2
 const KEPT: usize = 1000;
 
 /// A direct message that was refused.
-pub(super) type Refused = Arc<Publication>;
+pub(super) type Refused = Publication;
 
 /// Whether a queue is there, and since when that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

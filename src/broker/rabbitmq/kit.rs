@@ -1,4 +1,4 @@
-//! What lapin runs on: tokio, with a socket of our own and tasks that can be ended.
+//! What lapin runs on: tokio, with a stream in memory for a socket and tasks that can be ended.
 //!
 //! lapin's own adapter for tokio does not fit a library. It wraps sockets so that one dropped by
 //! lapin's I/O thread starts a second runtime, with a thread that never ends; and its heartbeat
@@ -22,8 +22,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::io_thread::{IoThread, writes_frames};
-use super::socket::Socket;
+use super::io::ControlStream;
 use crate::sync::Mutex;
 
 /// The runtime of one connection.
@@ -32,16 +31,14 @@ pub(super) struct Kit {
     tokio: Tokio,
     handle: Handle,
     tasks: Tasks,
-    io_thread: Arc<IoThread>,
 }
 
 impl Kit {
-    pub(super) fn new(handle: Handle, io_thread: Arc<IoThread>) -> Self {
+    pub(super) fn new(handle: Handle) -> Self {
         Self {
             tokio: Tokio::default().with_handle(handle.clone()),
             handle,
             tasks: Tasks::default(),
-            io_thread,
         }
     }
 
@@ -65,10 +62,9 @@ impl Executor for Kit {
         future: F,
     ) -> Task<Self::Task<T>> {
         let (output, receiver) = oneshot::channel();
-        let threads = vec![Arc::clone(&self.io_thread)];
         let task = async move {
             // Nobody may be left who wants to know.
-            let _ = output.send(writes_frames(threads, future).await);
+            let _ = output.send(future.await);
         };
         self.tasks.spawn(task, &self.handle);
         LapinTask(receiver).into()
@@ -87,7 +83,7 @@ impl Executor for Kit {
 }
 
 impl Reactor for Kit {
-    type TcpStream = Socket;
+    type TcpStream = ControlStream;
     type Sleep = tokio::time::Sleep;
 
     // lapin calls neither this nor `tcp_connect_addr`: it is given a connected stream.
@@ -95,7 +91,7 @@ impl Reactor for Kit {
         &self,
         _socket: H,
     ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
-        Err::<Socket, _>(io::ErrorKind::Unsupported.into())
+        Err::<ControlStream, _>(io::ErrorKind::Unsupported.into())
     }
 
     fn sleep(&self, duration: Duration) -> Self::Sleep {

@@ -1,4 +1,4 @@
-//! Spreads changes over AMQP channels: pure, without I/O or clock.
+//! Spreads changes over AMQP channels, without I/O or clock.
 //!
 //! The broker does what comes on one AMQP channel one after the other; RabbitMQ 4 waits for its Raft log
 //! each time, and does 5 times as much over 32 of them. Each costs the broker four processes. So there
@@ -6,16 +6,13 @@
 //!
 //! Changes have no answer of their own. A *barrier* is a method with one: its answer says that all
 //! changes before it on the same lane are done.
-//!
-//! lapin keeps a list of the bindings that were made on an AMQP channel, and looks through all of it for
-//! each that is unbound. So a lane is *worn* after [`WORN`] changes: it is closed, and another takes its
-//! place.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// The most lanes. More than 32 were not faster on any version of RabbitMQ.
-pub(super) const LANES: usize = 32;
+const LANES: usize = 32;
 
 /// How many changes one lane may have under way, if there may be others. The broker does some thousand in a
 /// second, and callers have some thousand under way: so they fill all lanes.
@@ -27,20 +24,42 @@ const WINDOW_ALONE: usize = 256;
 /// At most so many changes before the next barrier.
 const CHUNK: usize = 32;
 
-/// After so many changes a lane is replaced.
-const WORN: usize = 4096;
-
 /// How long a lane may have nothing to do, unless it is the last.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Names one lane; never used again.
-pub(super) type LaneId = u64;
+/// The number of the AMQP channel of a lane.
+pub(super) type LaneId = u16;
+
+/// How many lanes the connections of a layer may have, as far as is known.
+#[derive(Debug)]
+pub(super) struct LaneLimit(AtomicUsize);
+
+impl Default for LaneLimit {
+    fn default() -> Self {
+        Self(AtomicUsize::new(LANES))
+    }
+}
+
+impl LaneLimit {
+    /// `channels` is how many AMQP channels this connection may have, and `others` how many of them are for
+    /// other things.
+    pub(super) fn for_connection(&self, channels: usize, others: usize) -> usize {
+        let most = channels.saturating_sub(others).max(1);
+        most.min(self.0.load(Ordering::Relaxed))
+    }
+
+    /// The broker has ended a connection for one AMQP channel too many: there is room for one lane, since
+    /// which of them were too many depends on what else was open for a moment.
+    pub(super) fn is_reached(&self) {
+        self.0.store(1, Ordering::Relaxed);
+    }
+}
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step<T> {
-    /// Open an AMQP channel; [`Lanes::opened`] follows, or [`Lanes::not_opened`].
-    Open(LaneId),
+    /// Open an AMQP channel: [`Lanes::opening`] follows at once, or [`Lanes::not_opened`].
+    Open,
     /// Send a change on its way.
     Send(LaneId, T),
     /// Send a barrier behind it; [`Lanes::passed`] follows.
@@ -66,30 +85,23 @@ struct Lane<T> {
     barriers: VecDeque<usize>,
     /// How many of these have no barrier behind them yet.
     unbarred: usize,
-    /// How many changes it has had.
-    used: usize,
     idle_since: Instant,
 }
 
 impl<T> Lane<T> {
-    fn new(id: LaneId, state: State, now: Instant) -> Self {
+    fn new(id: LaneId, now: Instant) -> Self {
         Self {
             id,
-            state,
+            state: State::Opening,
             under_way: VecDeque::new(),
             barriers: VecDeque::new(),
             unbarred: 0,
-            used: 0,
             idle_since: now,
         }
     }
 
-    fn is_worn(&self) -> bool {
-        self.used >= WORN
-    }
-
     fn has_room(&self, window: usize) -> bool {
-        self.state == State::Open && !self.is_worn() && self.under_way.len() < window
+        self.state == State::Open && self.under_way.len() < window
     }
 
     fn is_idle(&self) -> bool {
@@ -103,17 +115,15 @@ pub(super) struct Lanes<T> {
     lanes: Vec<Lane<T>>,
     waiting: VecDeque<T>,
     most: usize,
-    next: LaneId,
 }
 
 impl<T: Clone> Lanes<T> {
-    /// At most `most` lanes at a time, of which one is open: 0.
-    pub(super) fn new(most: usize, now: Instant) -> Self {
+    /// At most `most` lanes at a time, of which the first is to be opened whatever there is to do.
+    pub(super) fn new(most: usize) -> Self {
         Self {
-            lanes: vec![Lane::new(0, State::Open, now)],
+            lanes: Vec::new(),
             waiting: VecDeque::new(),
             most: most.clamp(1, LANES),
-            next: 1,
         }
     }
 
@@ -131,7 +141,7 @@ impl<T: Clone> Lanes<T> {
     pub(super) fn next(&mut self, now: Instant) -> Option<Step<T>> {
         self.send(now)
             .or_else(|| self.bar())
-            .or_else(|| self.open(now))
+            .or_else(|| self.open())
             .or_else(|| self.close(now))
     }
 
@@ -150,7 +160,6 @@ impl<T: Clone> Lanes<T> {
         let change = self.waiting.pop_front()?;
         lane.under_way.push_back(change.clone());
         lane.unbarred += 1;
-        lane.used += 1;
         lane.idle_since = now;
         Some(Step::Send(lane.id, change))
     }
@@ -163,26 +172,16 @@ impl<T: Clone> Lanes<T> {
         Some(Step::Bar(lane.id))
     }
 
-    fn open(&mut self, now: Instant) -> Option<Step<T>> {
-        let is_opening = |lane: &Lane<T>| lane.state == State::Opening;
-        if self.waiting.is_empty()
-            || self.lanes.len() >= self.most
-            || self.lanes.iter().any(is_opening)
-        {
-            return None;
-        }
-        let id = self.next;
-        self.next += 1;
-        self.lanes.push(Lane::new(id, State::Opening, now));
-        Some(Step::Open(id))
+    fn open(&self) -> Option<Step<T>> {
+        let is_first = self.lanes.is_empty();
+        let is_wanted = is_first || (!self.waiting.is_empty() && !self.are_opening());
+        (is_wanted && self.lanes.len() < self.most).then_some(Step::Open)
     }
 
     fn close(&mut self, now: Instant) -> Option<Step<T>> {
         let has_others = self.has_several();
-        let is_due = |lane: &&mut Lane<T>| {
-            let is_idle = has_others && now >= lane.idle_since + IDLE;
-            lane.is_idle() && (lane.is_worn() || is_idle)
-        };
+        let is_due =
+            |lane: &&mut Lane<T>| has_others && lane.is_idle() && now >= lane.idle_since + IDLE;
         let lane = self.lanes.iter_mut().find(is_due)?;
         lane.state = State::Closing;
         Some(Step::Close(lane.id))
@@ -207,18 +206,55 @@ impl<T: Clone> Lanes<T> {
         self.lanes.iter_mut().find(|lane| lane.id == id)
     }
 
+    /// The AMQP channel of this number is being opened; [`Lanes::opened`] follows.
+    pub(super) fn opening(&mut self, id: LaneId, now: Instant) {
+        self.lanes.push(Lane::new(id, now));
+    }
+
     pub(super) fn opened(&mut self, id: LaneId, now: Instant) {
-        if let Some(lane) = self.lane(id) {
+        if let Some(lane) = self.lane(id)
+            && lane.state == State::Opening
+        {
             lane.state = State::Open;
             lane.idle_since = now;
         }
     }
 
     /// The connection allows no more AMQP channels than there are. Whether that is any.
-    pub(super) fn not_opened(&mut self, id: LaneId) -> bool {
-        self.closed(id);
+    pub(super) fn not_opened(&mut self) -> bool {
         self.most = self.lanes.len().max(1);
         !self.lanes.is_empty()
+    }
+
+    /// Whether an AMQP channel is being opened.
+    pub(super) fn are_opening(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.state == State::Opening)
+    }
+
+    /// Whether all is done that was asked for, and there is a lane for what follows.
+    pub(super) fn are_ready(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.state == State::Open) && self.unfinished() == 0
+    }
+
+    /// Closes all lanes, whatever is under way there: those of which the AMQP channel is to be closed now.
+    /// Nothing is to be asked for any more but whether [`Lanes::are_gone`].
+    pub(super) fn close_all(&mut self) -> Vec<LaneId> {
+        let stays = |lane: &&mut Lane<T>| lane.state != State::Closing;
+        let lanes = self.lanes.iter_mut().filter(stays);
+        let close = |lane: &mut Lane<T>| {
+            lane.state = State::Closing;
+            lane.id
+        };
+        lanes.map(close).collect()
+    }
+
+    pub(super) fn are_gone(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
+    pub(super) fn is_closing(&self, id: LaneId) -> bool {
+        let closing = |lane: &Lane<T>| lane.id == id && lane.state == State::Closing;
+        self.lanes.iter().any(closing)
     }
 
     /// The oldest barrier of a lane was answered: what is done, in the order in which it was sent there.
@@ -247,14 +283,71 @@ mod tests {
     /// What waits for an answer, and the change that was sent before it.
     type Asked = (Step<u32>, Option<u32>);
 
+    /// What is to be done, up to where a lane is to be opened.
     fn steps(lanes: &mut Lanes<u32>, now: Instant) -> Vec<Step<u32>> {
-        std::iter::from_fn(|| lanes.next(now)).collect()
+        let mut steps = Vec::new();
+        while !steps.contains(&Step::Open)
+            && let Some(step) = lanes.next(now)
+        {
+            steps.push(step);
+        }
+        steps
     }
 
+    fn open(lanes: &mut Lanes<u32>, id: LaneId, now: Instant) {
+        lanes.opening(id, now);
+        lanes.opened(id, now);
+    }
+
+    /// Lanes of which one is open, 0.
     fn filled(most: usize, count: u32, now: Instant) -> Lanes<u32> {
-        let mut lanes = Lanes::new(most, now);
+        let mut lanes = Lanes::new(most);
+        open(&mut lanes, 0, now);
         (0..count).for_each(|change| lanes.push(change));
         lanes
+    }
+
+    #[test]
+    fn the_first_lane_is_opened_before_there_is_anything_to_do() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(2);
+        assert_eq!(steps(&mut lanes, now), [Step::Open]);
+        assert!(!lanes.are_ready());
+        lanes.opening(7, now);
+        lanes.push(1);
+        assert_eq!(steps(&mut lanes, now), [], "one at a time");
+        assert!(lanes.are_opening());
+        lanes.opened(7, now);
+        assert_eq!(steps(&mut lanes, now), [Step::Send(7, 1), Step::Bar(7)]);
+        assert!(!lanes.are_ready());
+        lanes.passed(7, now);
+        assert!(lanes.are_ready());
+    }
+
+    #[test]
+    fn a_connection_that_allows_no_lane_at_all_is_told_as_such() {
+        let mut lanes = Lanes::<u32>::new(3);
+        assert_eq!(steps(&mut lanes, Instant::now()), [Step::Open]);
+        assert!(!lanes.not_opened());
+    }
+
+    #[test]
+    fn each_lane_is_closed_once_at_the_end_also_one_that_is_being_opened() {
+        let now = Instant::now();
+        let mut lanes = filled(3, WINDOW as u32 * 2, now);
+        open(&mut lanes, 1, now);
+        steps(&mut lanes, now);
+        lanes.opening(2, now);
+        assert_eq!(lanes.close_all(), [0, 1, 2]);
+        assert!(lanes.close_all().is_empty());
+        lanes.opened(2, now);
+        assert!(lanes.is_closing(2));
+        assert_eq!(lanes.passed(0, now).len(), CHUNK, "what is done is done");
+        for id in 0..3 {
+            assert!(!lanes.are_gone());
+            lanes.closed(id);
+        }
+        assert!(lanes.are_gone());
     }
 
     #[test]
@@ -282,14 +375,14 @@ mod tests {
         assert_eq!(sent(&first, 0), WINDOW);
         let bars = first.iter().filter(|step| **step == Step::Bar(0)).count();
         assert_eq!(bars, WINDOW / CHUNK);
-        assert_eq!(first.last(), Some(&Step::Open(1)));
-        lanes.opened(1, now);
+        assert_eq!(first.last(), Some(&Step::Open));
+        open(&mut lanes, 1, now);
         let second = steps(&mut lanes, now);
         assert_eq!(sent(&second, 1), WINDOW);
-        assert_eq!(second.last(), Some(&Step::Open(2)));
-        lanes.opened(2, now);
+        assert_eq!(second.last(), Some(&Step::Open));
+        open(&mut lanes, 2, now);
         let third = steps(&mut lanes, now);
-        assert!(!third.contains(&Step::Open(3)), "three at most");
+        assert!(!third.contains(&Step::Open), "three at most");
         assert_eq!(lanes.unfinished(), WINDOW * 4);
     }
 
@@ -310,8 +403,8 @@ mod tests {
     fn a_connection_that_allows_no_more_channels_is_not_asked_again() {
         let now = Instant::now();
         let mut lanes = filled(LANES, WINDOW_ALONE as u32 * 2, now);
-        assert_eq!(steps(&mut lanes, now).last(), Some(&Step::Open(1)));
-        assert!(lanes.not_opened(1));
+        assert_eq!(steps(&mut lanes, now).last(), Some(&Step::Open));
+        assert!(lanes.not_opened());
         let more = steps(&mut lanes, now);
         let sent = more.iter().filter(|step| matches!(step, Step::Send(..)));
         assert_eq!(
@@ -323,7 +416,7 @@ mod tests {
         assert_eq!(lanes.passed(0, now).len(), CHUNK);
         let more = steps(&mut lanes, now);
         assert_eq!(more.len(), CHUNK + 1);
-        assert!(!more.iter().any(|step| matches!(step, Step::Open(_))));
+        assert!(!more.contains(&Step::Open));
     }
 
     #[test]
@@ -331,7 +424,7 @@ mod tests {
         let now = Instant::now();
         let mut lanes = filled(2, WINDOW as u32 + 1, now);
         steps(&mut lanes, now);
-        lanes.opened(1, now);
+        open(&mut lanes, 1, now);
         steps(&mut lanes, now);
         for _ in 0..WINDOW / CHUNK {
             lanes.passed(0, now);
@@ -352,38 +445,6 @@ mod tests {
         assert_eq!(steps(&mut lanes, look).len(), 2, "the other one works");
     }
 
-    #[test]
-    fn a_worn_lane_is_closed_once_all_on_it_is_done_and_another_one_opened() {
-        let now = Instant::now();
-        let mut lanes = filled(1, WORN as u32 + 1, now);
-        let mut done = 0;
-        let mut all = Vec::new();
-        while done < WORN {
-            all.extend(steps(&mut lanes, now));
-            done += lanes.passed(0, now).len();
-        }
-        assert!(!all.contains(&Step::Open(1)), "one at most");
-        assert_eq!(steps(&mut lanes, now), [Step::Close(0)]);
-        lanes.closed(0);
-        assert_eq!(steps(&mut lanes, now), [Step::Open(1)]);
-        lanes.opened(1, now);
-        let last = WORN as u32;
-        assert_eq!(steps(&mut lanes, now), [Step::Send(1, last), Step::Bar(1)]);
-        assert_eq!(lanes.passed(1, now), [last]);
-    }
-
-    #[test]
-    fn a_connection_that_takes_even_the_last_lane_away_is_told_as_such() {
-        let now = Instant::now();
-        let mut lanes = filled(1, WORN as u32 + 1, now);
-        while steps(&mut lanes, now) != [Step::Close(0)] {
-            while !lanes.passed(0, now).is_empty() {}
-        }
-        lanes.closed(0);
-        assert_eq!(steps(&mut lanes, now), [Step::Open(1)]);
-        assert!(!lanes.not_opened(1));
-    }
-
     proptest! {
         /// Each change is sent once and reported once, after a barrier behind it; there are never more lanes
         /// than allowed; and all ends.
@@ -394,9 +455,9 @@ mod tests {
             order in prop::collection::vec(any::<u16>(), 1..64),
         ) {
             let mut now = Instant::now();
-            let mut lanes = Lanes::new(most, now);
+            let mut lanes = Lanes::new(most);
             let mut pushed = 0;
-            let mut sent: BTreeMap<LaneId, VecDeque<u32>> = BTreeMap::from([(0, VecDeque::new())]);
+            let mut sent: BTreeMap<LaneId, VecDeque<u32>> = BTreeMap::new();
             // For each lane, oldest first.
             let mut asked: BTreeMap<LaneId, VecDeque<Asked>> = BTreeMap::new();
             let mut done = BTreeSet::new();
@@ -421,9 +482,13 @@ mod tests {
                             prop_assert!(before.is_some() || step == Step::Close(id));
                             asked.entry(id).or_default().push_back((step, before));
                         }
-                        Step::Open(id) => {
-                            let is_new = sent.insert(id, VecDeque::new()).is_none();
-                            prop_assert!(is_new && sent.len() <= most);
+                        Step::Open => {
+                            // Numbers of lanes that are closed are used again.
+                            let mut ids = 0..;
+                            let id = ids.find(|id| !sent.contains_key(id)).expect("a number");
+                            sent.insert(id, VecDeque::new());
+                            prop_assert!(sent.len() <= most);
+                            lanes.opening(id, now);
                             asked.entry(id).or_default().push_back((step, None));
                         }
                     }

@@ -1,7 +1,7 @@
 //! How far an attempt to connect has come: what tells one failure from another.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use lapin::auth::AuthProvider;
 use lapin::types::{LongString, ShortString};
@@ -14,7 +14,7 @@ pub(super) enum Reached {
     /// It has asked for credentials.
     Login,
     /// It has accepted them and told its limits.
-    Tune { frame_max: u32 },
+    Tune,
 }
 
 /// How far an attempt has come.
@@ -54,58 +54,27 @@ impl Stage {
     }
 }
 
-/// The stage of an attempt, for whoever looks on.
+/// The stage of an attempt, for all who take part in it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Progress(Arc<Noted>);
-
-#[derive(Debug, Default)]
-struct Noted {
-    stage: AtomicU8,
-    /// As the broker has told.
-    frame_max: AtomicU32,
-}
+pub(super) struct Progress(Arc<AtomicU8>);
 
 impl Progress {
     pub(super) fn reach(&self, stage: Stage) {
-        self.0.stage.store(stage as u8, Ordering::Release);
+        self.0.store(stage as u8, Ordering::Release);
     }
 
     pub(super) fn get(&self) -> Stage {
-        let reached = usize::from(self.0.stage.load(Ordering::Acquire));
+        let reached = usize::from(self.0.load(Ordering::Acquire));
         Stage::ALL.get(reached).copied().unwrap_or(Stage::Login)
     }
 
     pub(super) fn reached(&self) -> Reached {
         match self.get() {
-            Stage::Tune => Reached::Tune {
-                frame_max: self.0.frame_max.load(Ordering::Relaxed),
-            },
+            Stage::Tune => Reached::Tune,
             Stage::Login => Reached::Login,
             _ => Reached::Nothing,
         }
     }
-
-    /// Looks at what was read; `false` once there is no more to be seen.
-    pub(super) fn look(&self, read: &[u8]) -> bool {
-        if self.get() != Stage::Login {
-            return self.get() < Stage::Login;
-        }
-        if let Some(frame_max) = frame_max_of_tune(read) {
-            self.0.frame_max.store(frame_max, Ordering::Relaxed);
-            self.reach(Stage::Tune);
-        }
-        // It is the first that a broker says after the login, if it does not refuse.
-        false
-    }
-}
-
-/// What `connection.tune` says of frames, if `read` begins with one. lapin does not tell.
-fn frame_max_of_tune(read: &[u8]) -> Option<u32> {
-    // A method frame of channel 0, and its size.
-    let method = read.strip_prefix(&[1, 0, 0])?.get(4..)?;
-    // Class and method, then channel_max.
-    let frame_max = method.strip_prefix(&[0, 10, 0, 30])?.get(2..6)?;
-    Some(u32::from_be_bytes(frame_max.try_into().ok()?))
 }
 
 /// Logs in by user and password, and remembers that the broker had come as far as to ask.
@@ -131,34 +100,5 @@ impl AuthProvider for Login {
     fn auth_starter(&self) -> Result<LongString, String> {
         self.stage.reach(Stage::Login);
         Ok(self.plain.clone())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_limits_of_a_broker_are_read_where_it_tells_them_after_the_login() {
-        let tune = [
-            1, 0, 0, 0, 0, 0, 12, 0, 10, 0, 30, 7, 255, 0, 0, 16, 0, 0, 60, 206,
-        ];
-        let close = [1, 0, 0, 0, 0, 0, 12, 0, 10, 0, 50, 7, 255, 0, 0, 16, 0];
-        assert_eq!(frame_max_of_tune(&tune), Some(4096));
-        assert_eq!(frame_max_of_tune(&close), None);
-        for length in 0..17 {
-            assert_eq!(frame_max_of_tune(tune.get(..length).unwrap()), None);
-        }
-
-        let progress = Progress::default();
-        assert!(progress.look(&tune), "it has not come to the login");
-        assert_eq!(progress.reached(), Reached::Nothing);
-        progress.reach(Stage::Login);
-        assert_eq!(progress.reached(), Reached::Login);
-        assert!(!progress.look(&tune));
-        assert_eq!(progress.reached(), Reached::Tune { frame_max: 4096 });
-        progress.reach(Stage::Login);
-        assert!(!progress.look(&close));
-        assert_eq!(progress.reached(), Reached::Login);
     }
 }

@@ -10,22 +10,22 @@
 
 mod answers;
 mod arrivals;
-mod attention;
 mod backoff;
 mod binder;
-mod body_meter;
+mod binding_queue;
 mod connect;
 mod connector;
 mod consumer;
 mod consuming;
 mod credit;
 mod denial;
+mod destination;
 mod doorbell;
 mod failure;
+mod gathering;
 mod hearing;
-mod in_flight;
 mod inquiry;
-mod io_thread;
+mod io;
 mod kit;
 mod lanes;
 mod link_life;
@@ -39,7 +39,6 @@ mod publishing;
 mod queue_check;
 mod race;
 mod shared;
-mod socket;
 mod standing;
 mod tls;
 mod topology;
@@ -121,7 +120,7 @@ impl RabbitMq {
 
 impl Broker for RabbitMq {
     fn publications_waiting(&self) {
-        self.shared.doorbell.ring();
+        self.shared.publications_wait();
     }
 
     fn resume(&self, generation: Generation, count: usize) {
@@ -129,12 +128,7 @@ impl Broker for RabbitMq {
     }
 
     fn change_bindings(&self, epoch: BindingEpoch, changes: Vec<BindingChange>) {
-        if let Some((current, sender)) = &*self.shared.bindings.lock()
-            && *current == epoch
-        {
-            // If the binder has ended, all is bound again or the link is lost.
-            let _ = sender.send(changes);
-        }
+        self.shared.bindings.push(epoch, changes);
     }
 
     fn close(&self, timeout: Duration) -> BrokerFuture {

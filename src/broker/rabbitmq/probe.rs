@@ -25,6 +25,7 @@ use super::shared::{Complaint, OwnQueue, Shared};
 use super::standing::Place;
 use super::topology::{Topology, short};
 use super::verdict::{ChannelError, ExchangeKind};
+use crate::amqp::Header;
 use crate::log::RecordId;
 
 /// How long a queue may be unheard where it is consumed at another place: nodes that do not reach each
@@ -40,12 +41,12 @@ const WHILE_BLOCKED: Duration = Duration::from_millis(250);
 /// The AMQP `type` of probes.
 pub(super) const KIND: &str = "channel-layer.self-check";
 
-/// The id of a delivery that is a probe, and is for no receiver.
-pub(super) fn probe_id(properties: &BasicProperties) -> Option<&str> {
-    let kind = properties.kind().as_ref()?;
-    (kind.as_str() == KIND).then(|| {
-        let id = properties.message_id().as_ref();
-        id.map_or("", |id| id.as_str())
+/// The id of a message that is a probe, and is for no receiver.
+pub(super) fn probe_id<'a>(header: &Header<'a>) -> Option<&'a str> {
+    let is_probe = header.kind == Some(KIND.as_bytes());
+    is_probe.then(|| {
+        let id = header.message_id.map(std::str::from_utf8);
+        id.and_then(Result::ok).unwrap_or_default()
     })
 }
 
@@ -107,7 +108,7 @@ impl Prober {
         link: &Arc<Link>,
         place: Place,
     ) -> Result<Self, Failure> {
-        let channel = topology.publish(link).await?;
+        let channel = topology.open_confirming(link).await?;
         link.keep(channel.clone());
         Ok(Self {
             shared,
@@ -317,7 +318,7 @@ impl Prober {
         if is_not_found(&error) {
             return Broken::NoExchange;
         }
-        match ChannelError::of(&error, &self.topology.exchange) {
+        match ChannelError::of_lapin(&error, &self.topology.exchange) {
             Some(ChannelError::NoRight { exchange, .. }) => {
                 let way = match exchange {
                     ExchangeKind::Default => Way::Direct,
@@ -340,7 +341,7 @@ impl Prober {
         if !link.spend_number(|_| 0) {
             return Err("this connection has no AMQP channel left for probes".to_owned());
         }
-        let opened = self.topology.publish(&link).await;
+        let opened = self.topology.open_confirming(&link).await;
         self.channel = opened.map_err(|failure| failure.why)?;
         link.keep(self.channel.clone());
         Ok(())
@@ -465,18 +466,30 @@ mod tests {
 
     #[test]
     fn only_a_probe_is_one_and_its_id_names_prober_round_and_way() {
-        let properties = BasicProperties::default();
-        assert_eq!(probe_id(&properties), None);
-        assert_eq!(probe_id(&properties.clone().with_type("chat".into())), None);
+        fn header<'a>(kind: Option<&'a [u8]>, message_id: Option<&'a [u8]>) -> Header<'a> {
+            Header {
+                body_size: 0,
+                message_id,
+                kind,
+            }
+        }
+        assert_eq!(probe_id(&header(None, Some(b"1-2-0"))), None);
+        assert_eq!(probe_id(&header(Some(b"chat"), Some(b"1-2-0"))), None);
+        let kind = Some(KIND.as_bytes());
+        assert_eq!(probe_id(&header(kind, None)), Some(""));
+        assert_eq!(probe_id(&header(kind, Some(b"\xff"))), Some(""));
         for way in Way::ALL {
             let id = Id {
                 prober: u64::MAX,
                 round: 7,
                 way,
             };
-            let properties = properties.clone().with_type(KIND.into());
-            let properties = properties.with_message_id(id.text().into());
-            assert_eq!(probe_id(&properties).and_then(Id::parse), Some(id));
+            let text = id.text();
+            let header = Header {
+                message_id: Some(text.as_bytes()),
+                ..header(kind, None)
+            };
+            assert_eq!(probe_id(&header).and_then(Id::parse), Some(id));
         }
         for text in ["", "1", "1-2", "1-2-9", "a-2-0"] {
             assert_eq!(Id::parse(text), None, "{text}");

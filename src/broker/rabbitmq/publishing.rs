@@ -3,28 +3,21 @@
 
 use std::future::Future as _;
 use std::pin::pin;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
-
-use futures_util::future::poll_fn;
-use tokio::time::sleep;
 
 use super::connect::{Link, Options};
 use super::connector::Connector;
 use super::failure::Failure;
 use super::inquiry::{self, Inquiry};
-use super::io_thread::writes_frames;
 use super::link_life::MakeLink;
 use super::probe::Prober;
-use super::publisher::{self, Envelope, Outlet};
+use super::publisher::Publisher;
 use super::shared::Shared;
 use super::standing::{LinkState, Place, Side};
 use super::topology::Topology;
 use super::workers::{Stop, Workers};
-
-/// How often a blocked connection is looked at where something waits for it.
-const WHILE_BLOCKED: Duration = Duration::from_millis(100);
+use futures_util::future::poll_fn;
 
 /// Makes the link, again and again.
 pub(super) struct Publishing {
@@ -134,67 +127,21 @@ async fn set_up(
     link: Link,
 ) -> Result<(Arc<Link>, Workers<Task>), Failure> {
     let link = Arc::new(link);
-    let events = link.connection()?.events_listener();
-    let channel = open_publisher(topology, &link).await?;
-    let envelope = Envelope::new(&topology.exchange, topology.expiry)?;
+    let (refused, asked) = inquiry::channel();
+    let publisher = Publisher::open(Arc::clone(shared), &link, topology, refused).await?;
     let prober = Prober::open(Arc::clone(shared), topology.clone(), &link, place).await?;
     let mut workers = Workers::new(options.clone());
-    let (refused, asked) = inquiry::channel();
-    let outlet = Outlet {
-        io_thread: link.io_thread(),
-        channel,
-        events,
-        open: {
-            let (topology, link) = (topology.clone(), Arc::downgrade(&link));
-            move || reopen_publisher(topology.clone(), link.clone())
-        },
-        patience: topology.timeout,
-    };
     let stop = workers.stop_receiver();
-    let publisher = publisher::run(Arc::clone(shared), outlet, envelope, refused, stop);
-    workers.spawn_to_the_end((), publisher);
+    workers.spawn_to_the_end((), publisher.run(stop));
     let inquiry = Inquiry::new(
         Arc::clone(shared),
         topology.clone(),
         Arc::downgrade(&link),
         asked,
     );
-    let threads = || vec![link.io_thread()];
-    workers.spawn((), writes_frames(threads(), inquiry.run()));
-    workers.spawn((), writes_frames(threads(), prober.run()));
+    workers.spawn((), inquiry.run());
+    workers.spawn((), prober.run());
     Ok((link, workers))
-}
-
-/// Opens the AMQP channel that publishes.
-async fn open_publisher(topology: &Topology, link: &Link) -> Result<lapin::Channel, Failure> {
-    let channel = topology.publish(link).await?;
-    link.keep_publisher(channel.clone());
-    Ok(channel)
-}
-
-/// The same in place of one that the broker has closed, while the connection stands. On one that is
-/// blocked there is no answer: it is waited for.
-async fn reopen_publisher(topology: Topology, link: Weak<Link>) -> Result<lapin::Channel, Failure> {
-    loop {
-        let link = link
-            .upgrade()
-            .ok_or_else(|| Failure::passing("the connection has ended"))?;
-        if link.is_blocked() {
-            drop(link);
-            sleep(WHILE_BLOCKED).await;
-            continue;
-        }
-        if !link.spend_number(|_| 0) {
-            return Err(Failure::passing(
-                "the broker has closed so many AMQP channels that this connection has none left",
-            ));
-        }
-        let thread = link.io_thread();
-        let opened = writes_frames(vec![thread], open_publisher(&topology, &link)).await;
-        if opened.is_ok() || !link.is_blocked() {
-            return opened;
-        }
-    }
 }
 
 impl Session {

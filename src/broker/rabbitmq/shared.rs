@@ -9,10 +9,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::arrivals::Arrivals;
+use super::binding_queue::BindingQueue;
 use super::credit::Credit;
 use super::doorbell::Doorbell;
+use super::io::IoThread;
 use super::standing::{Place, Standing};
-use crate::broker::{BindingChange, BindingEpoch, Generation, Host};
+use crate::broker::{BindingEpoch, Generation, Host};
 use crate::sync::Mutex;
 
 /// How long a message that found no groups exchange waits for the own groups too. A layer has them back in
@@ -23,8 +25,10 @@ const BOUND_SOON: Duration = Duration::from_secs(2);
 pub(super) struct Shared {
     pub(super) host: Weak<dyn Host>,
     pub(super) doorbell: Doorbell,
+    /// The thread of the connection that publishes.
+    publishing: Mutex<Option<Arc<IoThread>>>,
     pub(super) credit: Credit,
-    pub(super) bindings: Mutex<Option<(BindingEpoch, mpsc::UnboundedSender<Vec<BindingChange>>)>>,
+    pub(super) bindings: BindingQueue,
     pub(super) closing: Closing,
     pub(super) standing: Standing,
     /// Where the consuming link is logged in, whatever it has there.
@@ -70,14 +74,31 @@ impl Shared {
             standing: Standing::new(Weak::clone(&host)),
             host,
             doorbell: Doorbell::default(),
+            publishing: Mutex::new(None),
             credit: Credit::default(),
-            bindings: Mutex::new(None),
+            bindings: BindingQueue::default(),
             closing: Closing::default(),
             reached: watch::Sender::new(None),
             declared: watch::Sender::new(0),
             consumed: watch::Sender::new(None),
             complaints,
             arrivals: Arrivals::default(),
+        }
+    }
+
+    /// The publisher is at work on this thread, or nowhere.
+    pub(super) fn publishes_on(&self, io: Option<Arc<IoThread>>) {
+        *self.publishing.lock() = io;
+    }
+
+    /// Publications wait for the publisher. Where that has nothing else to do, this thread does its work.
+    pub(super) fn publications_wait(&self) {
+        if self.doorbell.ring() {
+            let io = self.publishing.lock().clone();
+            // Where there is none, the next one looks by itself.
+            if let Some(io) = io {
+                io.work_here();
+            }
         }
     }
 

@@ -2,10 +2,9 @@
 //! consumer; all of it on the consuming connection.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{poll_fn, try_join, try_join5};
+use futures_util::future::{try_join, try_join5};
 use lapin::options::{
     BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeBindOptions,
     ExchangeDeclareOptions, ExchangeDeleteOptions, ExchangeUnbindOptions, QueueBindOptions,
@@ -15,17 +14,12 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 use tokio::time::timeout;
 
-use super::binder::{Binder, Destination, LaneLimit, Opened};
 use super::connect::Link;
-use super::failure::{Failure, is_access_refused, is_not_found, is_resource_locked};
+use super::destination::Destination;
+use super::failure::{End, Failure, is_access_refused, is_not_found, is_resource_locked};
 use super::own_queue::Look;
 use super::private_exchange::{Intake, KEEPER_KEY, KEPT_FOR, Plan};
-use crate::broker::BindingChange;
 use crate::config::Settings;
-
-/// How many AMQP channels the consuming connection has beside those for bindings: three, and where there
-/// are enough, two more for what is made again while it stands.
-const OTHER_CHANNELS: usize = 5;
 
 /// What a topic exchange takes for each key.
 const ALL_KEYS: &str = "#";
@@ -84,12 +78,18 @@ impl Topology {
         };
     }
 
+    /// How long the broker may answer nothing while many groups are bound: who shares it with many that bind
+    /// as much waits for all of them.
+    pub(super) fn long_timeout(&self) -> Duration {
+        self.timeout.max(LONGEST_TIMEOUT)
+    }
+
     /// How long without a sign of life a queue hangs. A broker under load may be slow.
     pub(super) fn silence(&self) -> Duration {
         self.least_timeout.max(self.interval * CHECK_PATIENCE)
     }
 
-    /// Declares the exchange and the queue, and returns the AMQP channel for its consumer.
+    /// Declares the exchange and the queue, and returns an AMQP channel that is still open.
     pub(super) async fn declare(&self, link: &Link) -> Result<Channel, Failure> {
         let channel = self.declare_exchange(link).await?;
         let flags = QueueDeclareOptions {
@@ -108,14 +108,7 @@ impl Topology {
         limits.insert("x-message-ttl".into(), milliseconds(self.expiry));
         self.answer(channel.queue_declare(short(&self.queue)?, flags, limits))
             .await?;
-        self.limit_prefetch(&channel).await?;
         Ok(channel)
-    }
-
-    /// Limits how many deliveries may be unacked on the AMQP channel of the consumer.
-    pub(super) async fn limit_prefetch(&self, channel: &Channel) -> Result<(), Failure> {
-        self.answer(channel.basic_qos(self.prefetch, BasicQosOptions::default()))
-            .await
     }
 
     /// Declares the groups exchange; returns an AMQP channel that is still open.
@@ -301,29 +294,20 @@ impl Topology {
     ) -> Result<(), Failure> {
         let (exchange, key) = (short(&self.exchange)?, short(key)?);
         let none = FieldTable::default();
-        match destination.clone() {
+        match destination {
             Destination::Exchange(name, _) => {
                 let flags = ExchangeBindOptions::default();
+                let name = short(name)?;
                 self.answer(channel.exchange_bind(name, exchange, key, flags, none))
                     .await
             }
             Destination::Queue(name) => {
                 let flags = QueueBindOptions::default();
+                let name = short(name)?;
                 self.answer(channel.queue_bind(name, exchange, key, flags, none))
                     .await
             }
         }
-    }
-
-    /// Starts the consumer.
-    pub(super) async fn consume(&self, channel: &Channel) -> Result<lapin::Consumer, Failure> {
-        self.answer(channel.basic_consume(
-            short(&self.queue)?,
-            ShortString::default(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        ))
-        .await
     }
 
     /// Opens an AMQP channel.
@@ -343,63 +327,12 @@ impl Topology {
         self.answer(channel.close(200, short(why)?)).await
     }
 
-    /// Opens the AMQP channel of a publishing connection.
-    pub(super) async fn publish(&self, link: &Link) -> Result<Channel, Failure> {
+    /// Opens one whose messages the broker confirms.
+    pub(super) async fn open_confirming(&self, link: &Link) -> Result<Channel, Failure> {
         let channel = self.open(link).await?;
         self.answer(channel.confirm_select(ConfirmSelectOptions::default()))
             .await?;
         Ok(channel)
-    }
-
-    /// Opens an AMQP channel for bindings, and more where there is much to do, and makes all `changes`.
-    /// Tells what is done as it is, all in all where this succeeds.
-    pub(super) async fn bind_all(
-        &self,
-        link: &Arc<Link>,
-        limit: &Arc<LaneLimit>,
-        destination: Destination,
-        changes: Vec<BindingChange>,
-        mut tell: impl FnMut(Vec<BindingChange>),
-    ) -> Result<Binder, Failure> {
-        let channel = self.open(link).await?;
-        let most = limit.for_connection(link.numbers(), OTHER_CHANNELS);
-        let limit = (Arc::clone(limit), most);
-        let exchange = short(&self.exchange)?;
-        let mut binder = Binder::new(link, channel, limit, destination, exchange, self.interval);
-        link.keep(binder.opened());
-        let mut done = Vec::new();
-        for change in changes {
-            binder.submit(change);
-        }
-        loop {
-            // Each answer gets the whole time, and a long one: who shares the broker with many that bind
-            // as much waits for all of them.
-            let patience = self.timeout.max(LONGEST_TIMEOUT);
-            let polled = timeout(patience, poll_fn(|cx| binder.poll(cx, &mut done))).await;
-            tell(std::mem::take(&mut done));
-            match polled {
-                Ok(Ok(())) if binder.unfinished() == 0 => return Ok(binder),
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    let channels = binder.opened();
-                    drop(binder);
-                    // It may fail with the connection, and the error is the better reason then.
-                    let _ = self.close_all(&channels, "not all could be bound").await;
-                    return Err(self.failure(&error));
-                }
-                Err(_) => return Err(Failure::silence(patience)),
-            }
-        }
-    }
-
-    /// Closes the AMQP channels of a binder that are open.
-    pub(super) async fn close_all(&self, channels: &Opened, why: &str) -> Result<(), Failure> {
-        for channel in channels.take() {
-            if channel.status().connected() {
-                self.close(&channel, why).await?;
-            }
-        }
-        Ok(())
     }
 
     /// What the broker answers, in time.
@@ -412,6 +345,11 @@ impl Topology {
             Ok(Err(error)) => Err(self.failure(&error)),
             Err(_) => Err(self.no_answer()),
         }
+    }
+
+    /// What ended a handler that was to be set up.
+    pub(super) fn ended(&self, end: &End) -> Failure {
+        Failure::of_end(&self.queue, &self.exchange, end)
     }
 
     fn failure(&self, error: &lapin::Error) -> Failure {

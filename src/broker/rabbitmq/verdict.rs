@@ -6,7 +6,10 @@
 //! delivery tag, but for 406 the size limit, and for 403 the exchange.
 
 use lapin::ErrorKind;
-use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::protocol::AMQPErrorKind;
+
+use super::failure::{ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED};
+use crate::amqp::Close;
 
 /// Why the broker has closed the AMQP channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,31 +55,42 @@ pub(super) enum Fate {
 }
 
 impl ChannelError {
-    /// `None` if `error` is no error of an AMQP channel: then the connection has ended.
-    pub(super) fn of(error: &lapin::Error, groups_exchange: &str) -> Option<Self> {
+    /// Of the broker's `channel.close`.
+    pub(super) fn of(close: &Close<'_>, groups_exchange: &str) -> Self {
+        let words = String::from_utf8_lossy(close.reply_text);
+        Self::said(close.reply_code, &words, groups_exchange)
+    }
+
+    /// The same, of an AMQP channel of lapin's. `None` if `error` is none of an AMQP channel: then the
+    /// connection has ended.
+    pub(super) fn of_lapin(error: &lapin::Error, groups_exchange: &str) -> Option<Self> {
         let ErrorKind::ProtocolError(said) = error.kind() else {
             return None;
         };
-        let AMQPErrorKind::Soft(kind) = said.kind() else {
+        let AMQPErrorKind::Soft(_) = said.kind() else {
             return None;
         };
         let words = said.get_message().as_str();
-        let text = format!("the broker says {} {words}", said.get_id());
-        Some(match kind {
-            AMQPSoftError::PRECONDITIONFAILED => match size_limit(words) {
+        Some(Self::said(said.get_id(), words, groups_exchange))
+    }
+
+    fn said(code: u16, words: &str, groups_exchange: &str) -> Self {
+        let text = format!("the broker says {code} {words}");
+        match code {
+            PRECONDITION_FAILED => match size_limit(words) {
                 Some(limit) => Self::TooLarge(limit),
                 None => Self::Other(text),
             },
-            AMQPSoftError::ACCESSREFUSED => match exchange_of(words, groups_exchange) {
+            ACCESS_REFUSED => match exchange_of(words, groups_exchange) {
                 Some(exchange) => Self::NoRight {
                     exchange,
                     said: text,
                 },
                 None => Self::Other(text),
             },
-            AMQPSoftError::NOTFOUND => Self::NoExchange(text),
+            NOT_FOUND => Self::NoExchange(text),
             _ => Self::Other(text),
-        })
+        }
     }
 
     /// What became of all that has no answer, in the order in which it was handed over.
@@ -148,9 +162,14 @@ mod tests {
 
     use super::*;
 
-    fn said(id: u16, text: &str) -> lapin::Error {
-        let kind = AMQPErrorKind::from_id(id).expect("a code of AMQP");
-        ErrorKind::ProtocolError(AMQPError::new(kind, text.into())).into()
+    fn said(reply_code: u16, text: &str) -> ChannelError {
+        let close = Close {
+            reply_code,
+            reply_text: text.as_bytes(),
+            class: 60,
+            method: 40,
+        };
+        ChannelError::of(&close, "groups")
     }
 
     fn to(exchange: ExchangeKind, size: usize) -> Unanswered {
@@ -159,18 +178,18 @@ mod tests {
 
     #[test]
     fn errors_are_told_apart_by_what_the_broker_says() {
-        let of = |id, text| ChannelError::of(&said(id, text), "groups");
+        let of = said;
         for text in [
             "PRECONDITION_FAILED - message size 100000 is larger than configured max size 65536",
             "PRECONDITION_FAILED - message size 100000 larger than max size 65536",
         ] {
-            assert_eq!(of(406, text), Some(ChannelError::TooLarge(65536)), "{text}");
+            assert_eq!(of(406, text), ChannelError::TooLarge(65536), "{text}");
         }
         for text in [
             "ACCESS_REFUSED - access to exchange 'groups' in vhost 'asgi' refused for user 'u'",
             "ACCESS_REFUSED - write access to exchange 'groups' in vhost 'asgi' refused for user 'u'",
         ] {
-            let Some(ChannelError::NoRight { exchange, said }) = of(403, text) else {
+            let ChannelError::NoRight { exchange, said } = of(403, text) else {
                 panic!("{text}");
             };
             assert_eq!(exchange, ExchangeKind::Groups);
@@ -180,10 +199,10 @@ mod tests {
         let default = of(403, text);
         assert!(matches!(
             default,
-            Some(ChannelError::NoRight {
+            ChannelError::NoRight {
                 exchange: ExchangeKind::Default,
                 ..
-            })
+            }
         ));
         for (id, text) in [
             (
@@ -193,18 +212,19 @@ mod tests {
             (406, "PRECONDITION_FAILED - unknown delivery tag 7"),
             (405, "RESOURCE_LOCKED - no"),
         ] {
-            assert!(
-                matches!(of(id, text), Some(ChannelError::Other(_))),
-                "{text}"
-            );
+            assert!(matches!(of(id, text), ChannelError::Other(_)), "{text}");
         }
-        assert_eq!(of(320, "CONNECTION_FORCED - shutdown"), None);
-        assert!(matches!(
-            of(404, "NOT_FOUND - no exchange 'groups' in vhost 'v'"),
-            Some(ChannelError::NoExchange(_))
-        ));
+        let text = "NOT_FOUND - no exchange 'groups' in vhost 'v'";
+        assert!(matches!(of(404, text), ChannelError::NoExchange(_)));
+        let of_lapin = |code, text: &str| {
+            let kind = AMQPErrorKind::from_id(code).expect("a code of AMQP");
+            let error = ErrorKind::ProtocolError(AMQPError::new(kind, text.into())).into();
+            ChannelError::of_lapin(&error, "groups")
+        };
+        assert_eq!(of_lapin(404, text), Some(of(404, text)));
+        assert_eq!(of_lapin(320, "CONNECTION_FORCED - shutdown"), None);
         let lost = lapin::Error::from(ErrorKind::MissingHeartbeatError);
-        assert_eq!(ChannelError::of(&lost, "groups"), None);
+        assert_eq!(ChannelError::of_lapin(&lost, "groups"), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, poll_fn, select};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::connect::{Link, Options};
@@ -56,18 +56,14 @@ impl<R: Copy + Send + 'static> Workers<R> {
     }
 
     /// Starts a task that ends with the link.
-    pub(super) fn spawn(
-        &mut self,
-        role: R,
-        task: impl Future<Output = String> + Send + 'static,
-    ) -> AbortHandle {
+    pub(super) fn spawn(&mut self, role: R, task: impl Future<Output = String> + Send + 'static) {
         let mut stop = self.stop.subscribe();
         self.spawn_to_the_end(role, async move {
             match select(pin!(task), pin!(stopped(&mut stop))).await {
                 Either::Left((reason, _)) => reason,
                 Either::Right(_) => String::new(),
             }
-        })
+        });
     }
 
     /// Starts a task that ends by itself.
@@ -75,14 +71,14 @@ impl<R: Copy + Send + 'static> Workers<R> {
         &mut self,
         role: R,
         task: impl Future<Output = String> + Send + 'static,
-    ) -> AbortHandle {
+    ) {
         let alive = self.options.alive.clone();
         let task = async move {
             // Also where the task is aborted: what it holds goes first.
             let _alive = alive;
             (role, task.await)
         };
-        self.tasks.spawn_on(task, &self.options.handle)
+        self.tasks.spawn_on(task, &self.options.handle);
     }
 
     pub(super) fn stop(&self, stop: Stop) {

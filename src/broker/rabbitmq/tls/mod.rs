@@ -7,6 +7,7 @@ mod algorithms;
 mod certificate_errors;
 mod explain;
 mod files;
+mod heard;
 mod identity;
 #[cfg(test)]
 mod testing;
@@ -15,21 +16,21 @@ mod trust;
 use std::io;
 use std::sync::Arc;
 
-use rustls::ClientConfig;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 use rustls_platform_verifier::Verifier;
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use self::certificate_errors::Trusted;
 use self::explain::Handshake;
+use self::heard::Heard;
 use self::identity::ClientIdentity;
 use self::trust::NamedVerifier;
 use super::failure::{Failure, is_hang_up};
-use super::socket::Tcp;
 use crate::config;
 use crate::config::Settings;
 use crate::endpoint::{Endpoint, Hosts, Scheme};
@@ -122,16 +123,16 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// Makes a TLS connection of a TCP one.
+    /// Does the TLS handshake on a TCP connection.
     pub(super) async fn connect(
         &self,
         endpoint: &Endpoint,
-        tcp: Tcp,
-    ) -> Result<TlsStream<Tcp>, Failure> {
+        tcp: TcpStream,
+    ) -> Result<(TcpStream, ClientConnection), Failure> {
         let name = name_of(endpoint).map_err(Failure::refused)?;
         let connector = TlsConnector::from(Arc::clone(&self.config));
-        let handshake = connector.connect(name, tcp).into_fallible();
-        handshake.await.map_err(|(error, tcp)| {
+        let handshake = connector.connect(name, Heard::new(tcp)).into_fallible();
+        let connected = handshake.await.map_err(|(error, tcp)| {
             if is_hang_up(error.kind()) && !tcp.has_heard() {
                 // As a load balancer does that has no broker to connect us with.
                 return Failure::passing(
@@ -140,7 +141,9 @@ impl Connector {
                 );
             }
             self.explain(endpoint, &error)
-        })
+        })?;
+        let (tcp, session) = connected.into_inner();
+        Ok((tcp.into_tcp(), session))
     }
 
     /// Why TLS failed, in the handshake or after it. With TLS 1.3 the broker judges our

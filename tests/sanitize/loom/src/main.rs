@@ -9,6 +9,7 @@ extern crate self as futures_util;
 extern crate self as tokio;
 
 mod models;
+pub(crate) mod runtime;
 pub(crate) mod sync;
 pub(crate) mod task;
 pub(crate) mod time;

@@ -44,18 +44,22 @@ mod doorbell {
         ($doorbell:ident) => {
             fn run() {
                 let bell = Arc::new($doorbell::Doorbell::default());
+                let publisher = Arc::new(crate::task::AtomicWaker::default());
                 // Relaxed: only the bell makes it known.
                 let items = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
                 let ringers = [(); 2].map(|()| {
                     let (bell, items) = (Arc::clone(&bell), Arc::clone(&items));
+                    let publisher = Arc::clone(&publisher);
                     thread::spawn(move || {
                         items.fetch_add(1, super::Relaxed);
-                        bell.ring();
+                        if bell.ring() {
+                            publisher.wake();
+                        }
                     })
                 });
                 let mut seen = 0;
                 block_on(poll_fn(|cx| {
-                    bell.register(cx.waker());
+                    publisher.register(cx.waker());
                     while bell.answer() {
                         seen = items.load(super::Relaxed);
                     }
@@ -72,52 +76,34 @@ mod doorbell {
         };
     }
 
-    algorithm!(models, doorbell, doorbell_relaxed, doorbell_wakes_first);
+    algorithm!(models, doorbell, doorbell_relaxed, doorbell_looks_first);
 }
 
-/// Who is told sees what was put down before, busy or away.
-mod attention {
-    use std::future::poll_fn;
-    use std::task::Poll;
-
-    use loom::future::block_on;
+/// A thread that is told to look sees what was done before, asleep or awake.
+mod wakeup {
     use loom::sync::Arc;
     use loom::thread;
 
-    use crate::task::AtomicWaker;
-
     macro_rules! models {
-        ($attention:ident) => {
+        ($wakeup:ident) => {
             fn run() {
-                use $attention::{Attention, Place, WORK};
-
-                let attention = Arc::new(Attention::new());
-                let away = Arc::new(AtomicWaker::default());
-                // Relaxed: only the attention makes it known.
+                let wakeup = Arc::new($wakeup::Wakeup::new().unwrap());
+                // Relaxed: only the wake-up makes it known.
                 let items = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
                 let tellers = [(); 2].map(|()| {
-                    let (attention, away) = (Arc::clone(&attention), Arc::clone(&away));
-                    let items = Arc::clone(&items);
+                    let (wakeup, items) = (Arc::clone(&wakeup), Arc::clone(&items));
                     thread::spawn(move || {
                         items.fetch_add(1, super::Relaxed);
-                        if attention.tell(WORK) == Place::Parked {
-                            away.wake();
-                        }
+                        wakeup.notify();
                     })
                 });
-                block_on(poll_fn(|cx| {
-                    attention.come_back();
-                    away.register(cx.waker());
-                    loop {
-                        attention.take();
-                        if items.load(super::Relaxed) == 2 {
-                            return Poll::Ready(());
-                        }
-                        if attention.go(Place::Parked) {
-                            return Poll::Pending;
-                        }
+                // loom reports where it sleeps and nobody is left to wake it.
+                while items.load(super::Relaxed) < 2 {
+                    if wakeup.may_sleep() {
+                        wakeup.alarm().wait();
                     }
-                }));
+                    wakeup.awake();
+                }
                 for teller in tellers {
                     teller.join().unwrap();
                 }
@@ -127,141 +113,11 @@ mod attention {
 
     algorithm!(
         models,
-        attention,
-        attention_looks_first,
-        attention_acquire_release
+        wakeup,
+        wakeup_looks_first,
+        wakeup_sleeps_though_told,
+        wakeup_stores
     );
-}
-
-/// What a thread is told and does not see before it goes for good, its heir sees.
-mod attention_at_the_end {
-    use std::future::poll_fn;
-    use std::task::Poll;
-
-    use loom::future::block_on;
-    use loom::sync::Arc;
-    use loom::thread;
-
-    use crate::task::AtomicWaker;
-
-    macro_rules! models {
-        ($attention_at_the_end:ident) => {
-            fn run() {
-                use $attention_at_the_end::{Attention, Place, WORK};
-
-                let attention = Arc::new(Attention::new());
-                let heir = Arc::new(AtomicWaker::default());
-                let items = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
-                let tell = |attention: &Attention, heir: &AtomicWaker| {
-                    if attention.tell(WORK) == Place::Gone {
-                        heir.wake();
-                    }
-                };
-                let teller = {
-                    let (attention, heir) = (Arc::clone(&attention), Arc::clone(&heir));
-                    let items = Arc::clone(&items);
-                    thread::spawn(move || {
-                        items.fetch_add(1, super::Relaxed);
-                        tell(&attention, &heir);
-                    })
-                };
-                let goes = {
-                    let (attention, heir) = (Arc::clone(&attention), Arc::clone(&heir));
-                    thread::spawn(move || {
-                        attention.leave();
-                        tell(&attention, &heir);
-                    })
-                };
-                block_on(poll_fn(|cx| {
-                    heir.register(cx.waker());
-                    if attention.is_gone() && items.load(super::Relaxed) == 1 {
-                        Poll::Ready(())
-                    } else {
-                        Poll::Pending
-                    }
-                }));
-                teller.join().unwrap();
-                goes.join().unwrap();
-            }
-        };
-    }
-
-    algorithm!(models, attention_at_the_end, attention_tells_the_gone_once);
-}
-
-/// No wake is lost: each future is polled again after its last wake, and the drainer is woken.
-mod in_flight {
-    use std::future::poll_fn;
-    use std::sync::Arc;
-    use std::task::Poll;
-
-    use loom::future::block_on;
-    use loom::thread;
-
-    use crate::sync::atomic::AtomicUsize;
-    use crate::task::AtomicWaker;
-
-    #[derive(Default)]
-    struct Source {
-        stage: AtomicUsize,
-        waiting: AtomicWaker,
-    }
-
-    impl Source {
-        fn advance(&self) {
-            self.stage.fetch_add(1, super::SeqCst);
-            self.waiting.wake();
-        }
-
-        async fn reaches(self: Arc<Self>, stage: usize) {
-            poll_fn(|cx| {
-                self.waiting.register(cx.waker());
-                if self.stage.load(super::SeqCst) >= stage {
-                    Poll::Ready(())
-                } else {
-                    Poll::Pending
-                }
-            })
-            .await;
-        }
-    }
-
-    macro_rules! models {
-        ($in_flight:ident) => {
-            fn run() {
-                let mut in_flight = $in_flight::InFlight::new();
-                let mut threads = Vec::new();
-                let mut done = 0;
-                // One that is woken twice before it is done, and one beside it.
-                for stages in [2, 1] {
-                    let source = Arc::new(Source::default());
-                    let other = Arc::clone(&source);
-                    let future = source.reaches(stages);
-                    done += usize::from(in_flight.start(stages, future).is_some());
-                    threads.push(thread::spawn(move || {
-                        for _ in 0..stages {
-                            other.advance();
-                        }
-                    }));
-                }
-                block_on(poll_fn(|cx| {
-                    in_flight.register(cx.waker());
-                    in_flight.drain(|_, ()| done += 1);
-                    if in_flight.len() == 0 {
-                        Poll::Ready(())
-                    } else {
-                        Poll::Pending
-                    }
-                }));
-                assert_eq!(done, 2);
-                for thread in threads {
-                    thread.join().unwrap();
-                }
-            }
-        };
-    }
-
-    algorithm!(models, in_flight, in_flight_forgets_late);
 }
 
 /// The consumer hears of a count that is urgent by what it said last, and no count is lost or taken
@@ -463,13 +319,11 @@ mod timekeeper_again {
     algorithm!(models, timekeeper_again, timekeeper_unarms_late);
 }
 
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::Relaxed;
 
 pub(crate) const ALL: &[&[Model]] = &[
     doorbell::MODELS,
-    attention::MODELS,
-    attention_at_the_end::MODELS,
-    in_flight::MODELS,
+    wakeup::MODELS,
     credit::MODELS,
     generations::MODELS,
     closing::MODELS,

@@ -47,6 +47,18 @@ pub(crate) mod atomic {
                 pub(crate) fn swap(&self, value: $value, ordering: Ordering) -> $value {
                     fenced(ordering, || self.0.swap(value, ordering))
                 }
+
+                pub(crate) fn compare_exchange(
+                    &self,
+                    current: $value,
+                    new: $value,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$value, $value> {
+                    fenced(success, || {
+                        self.0.compare_exchange(current, new, success, failure)
+                    })
+                }
             }
 
             impl Default for $name {
@@ -141,6 +153,7 @@ impl TimedOut {
     }
 }
 
+#[derive(Debug)]
 pub(crate) struct Condvar(loom::sync::Condvar);
 
 impl Condvar {
@@ -152,10 +165,14 @@ impl Condvar {
         self.0.notify_all();
     }
 
-    /// No time passes here: whoever is not notified waits for ever, which loom reports.
-    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Instant) -> TimedOut {
+    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
         let inner = guard.0.take().unwrap();
         guard.0 = Some(self.0.wait(inner).unwrap());
+    }
+
+    /// No time passes here: whoever is not notified waits for ever, which loom reports.
+    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Instant) -> TimedOut {
+        self.wait(guard);
         TimedOut
     }
 }
