@@ -13,7 +13,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 
 seconds=${FUZZ_SECONDS:-600}
-targets=(wire options names json c_api)
+targets=(wire options names json amqp c_api)
 max_files=50
 
 if [ -n "${TARGET:-}" ]; then

@@ -13,6 +13,7 @@
     reason = "a fuzzer fails by a panic, and so does a reading of the rules that is wrong itself"
 )]
 
+mod amqp;
 mod json;
 mod json_reading;
 mod names;
@@ -53,6 +54,11 @@ pub fn names(input: &[u8]) -> Verdict {
 /// Bytes as JSON text.
 pub fn json(input: &[u8]) -> Verdict {
     json::check(&wire::Library, input)
+}
+
+/// Bytes as what a broker sends and what lapin sends, on the connection that they share.
+pub fn amqp(input: &[u8]) -> Verdict {
+    amqp::check(&amqp::Library, input)
 }
 
 /// Bytes as a program that calls the C API.

@@ -3,9 +3,11 @@
 use fastrand::Rng;
 
 use super::replay::{corpus, mutated};
+use crate::amqp::{Header, Inbound, Incoming, Malformed, Received, Sent, Shares};
 use crate::config::Config;
 use crate::endpoint::{self, Endpoint, Hosts};
 use crate::error::{Error, ErrorKind};
+use crate::fuzzing::amqp::{self, Amqp};
 use crate::fuzzing::names::{self, Names};
 use crate::fuzzing::options::{self, Options};
 use crate::fuzzing::wire::{self, Wire};
@@ -410,5 +412,88 @@ fn options_by_another_table_are_seen() {
     ] {
         let options = NearlyOptions(rule);
         seen("options", with, |input| options::check(&options, input));
+    }
+}
+
+/// AMQP by rules that are nearly right.
+struct NearlyAmqp(&'static str);
+
+impl Amqp for NearlyAmqp {
+    fn next<'a>(
+        &self,
+        inbound: &mut Inbound,
+        bytes: &'a [u8],
+    ) -> Result<Option<(Received<'a>, usize)>, Malformed> {
+        let next = match (self.0, inbound.next(bytes)) {
+            // Waits for frames of any length.
+            ("waits", Err(Malformed::TooLong)) => return Ok(None),
+            (_, next) => next?,
+        };
+        Ok(match (self.0, next) {
+            ("routes", Some((Received::Own(_), len))) => {
+                Some((Received::ForLapin(&bytes[..len]), len))
+            }
+            // Passes on only what fills a body.
+            ("cuts", Some((Received::OwnBody { channel, part }, len))) if part.len() < 3 => {
+                let part = &part[..0];
+                Some((Received::OwnBody { channel, part }, len))
+            }
+            ("stands", Some((received, _))) => Some((received, 0)),
+            (_, next) => next,
+        })
+    }
+
+    fn next_of_lapin<'a>(
+        &self,
+        bytes: &'a [u8],
+        shares: Option<Shares>,
+    ) -> Result<Option<(Sent<'a>, usize)>, Malformed> {
+        let next = crate::amqp::next_of_lapin(bytes, shares)?;
+        Ok(match (self.0, next) {
+            // Passes on what there is.
+            ("breaks", None) if bytes.len() > 20 => Some((Sent::AsIs(bytes), bytes.len())),
+            ("loses", Some((Sent::AsIs(frame), len))) => {
+                Some((Sent::AsIs(&frame[..frame.len() - 1]), len))
+            }
+            ("merges", Some((Sent::AsIs(frame), len))) if bytes.len() > 2 * len => {
+                Some((Sent::AsIs(frame), 0))
+            }
+            (_, next) => next,
+        })
+    }
+
+    fn method<'a>(&self, payload: &'a [u8]) -> Result<Incoming<'a>, Malformed> {
+        match (self.0, Incoming::parse(payload)) {
+            ("surplus", Err(Malformed::Surplus)) => Incoming::parse(&payload[..payload.len() - 1]),
+            ("shorter", Err(Malformed::Truncated)) => Ok(Incoming::CancelOk),
+            (_, method) => method,
+        }
+    }
+
+    fn header<'a>(&self, payload: &'a [u8]) -> Result<Header<'a>, Malformed> {
+        let mut header = Header::parse(payload)?;
+        if self.0 == "sizes" {
+            header.body_size &= 0xff_ffff;
+            header.body_size |= u64::from(header.kind.is_some());
+        }
+        Ok(header)
+    }
+}
+
+#[test]
+fn streams_split_by_another_rule_are_seen() {
+    for (rule, with) in [
+        ("waits", "instead of"),
+        ("routes", "the stream was read as"),
+        ("cuts", "byte by byte the stream was read as"),
+        ("stands", "0 bytes of"),
+        ("breaks", "a part of a frame of lapin"),
+        ("loses", "of lapin"),
+        ("merges", "0 bytes of"),
+        ("surplus", "a method with a byte behind it"),
+        ("shorter", "of a method of"),
+        ("sizes", "the body has"),
+    ] {
+        seen("amqp", with, |input| amqp::check(&NearlyAmqp(rule), input));
     }
 }

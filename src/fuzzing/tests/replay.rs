@@ -145,6 +145,11 @@ fn hostile_json_is_taken_as_serde_json_takes_it() {
 }
 
 #[test]
+fn hostile_streams_are_split_by_the_rules_of_amqp() {
+    replay("amqp", fuzzing::amqp, 4000);
+}
+
+#[test]
 fn hostile_programs_find_the_c_api_as_its_header_says() {
     replay("c_api", fuzzing::c_api, 1000);
 }
