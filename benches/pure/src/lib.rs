@@ -2,6 +2,7 @@
 //! `src/bin/count.rs`.
 
 mod deliveries;
+mod frames;
 mod groups_work;
 mod mailboxes;
 mod messages;
@@ -16,6 +17,7 @@ mod work;
     reason = "floors above use what is not used here"
 )]
 mod floor {
+    pub(crate) mod amqp;
     pub(crate) mod back_pressure;
     pub(crate) mod error;
     pub(crate) mod groups;
@@ -27,7 +29,7 @@ mod floor {
 }
 
 // By the paths under which these files know each other.
-use floor::{back_pressure, error, groups, index, mailbox, message, name, wire};
+use floor::{amqp, back_pressure, error, groups, index, mailbox, message, name, wire};
 
 pub use work::{Case, Work};
 
@@ -35,6 +37,7 @@ pub use work::{Case, Work};
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     cases.extend(deliveries::cases());
+    cases.extend(frames::cases());
     cases.extend(groups_work::cases());
     cases.extend(mailboxes::cases());
     cases.extend(messages::cases());

@@ -18,7 +18,7 @@ const TO_GROUP: Recipient<'static> = Recipient::Group(GROUP);
 const MAX_SIZE: usize = 16 << 20;
 
 const SMALL: usize = 200;
-const LARGE: usize = 64 << 10;
+pub(crate) const LARGE: usize = 64 << 10;
 
 /// One message of a chat.
 pub(crate) fn small() -> Vec<u8> {
