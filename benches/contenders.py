@@ -235,9 +235,11 @@ def roster():
         CProgram(
             "librabbitmq", "librabbitmq (C)",
             "two connections with a blocking thread each; at most 1000 messages wait for their "
-            "confirm unless said; the socket is corked while the window is filled; prefetch 1000, "
-            "a cumulative ack for every 500",
-            {"throughput": "librabbitmq", "latency": "librabbitmq", "connect": "librabbitmq"},
+            "confirm unless said; the socket is corked while the window is filled; prefetch 1000 "
+            "unless said, a cumulative ack for each half of it; bindings are all written without "
+            "waiting, and the last on each AMQP channel is answered",
+            {"throughput": "librabbitmq", "latency": "librabbitmq", "connect": "librabbitmq",
+             "groups": "librabbitmq_bind"},
             librabbitmq_flags),
         Lapin(),
         PythonLayer(

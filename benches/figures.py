@@ -32,18 +32,26 @@ class Run:
         values = self.values(case, series, figure).values()
         return (min(values), max(values)) if values else None
 
-    def ratios(self, case, series, figure, other):
-        """Of each round that has both: what one contender did, over what the other did within the
+    def pairs(self, case, series, figure, other):
+        """Of each round that has both: what one contender did, and what the other did within the
         same minute."""
         ours = self.values(case, series, figure)
         theirs = self.values(case, other, figure)
-        return [ours[number] / theirs[number] for number in ours
-                if theirs.get(number)]
+        return [(ours[number], theirs[number]) for number in ours if theirs.get(number)]
+
+    def ratios(self, case, series, figure, other):
+        """One over the other, of each of those rounds."""
+        return [ours / theirs for ours, theirs in self.pairs(case, series, figure, other)]
 
     def ratio(self, case, series, figure, other):
         """The median of those ratios, and how many pairs there were."""
         ratios = self.ratios(case, series, figure, other)
         return (median(ratios) if ratios else None), len(ratios)
+
+    def difference(self, case, series, figure, other):
+        """The median of what one has more than the other, and how many pairs there were."""
+        found = [ours - theirs for ours, theirs in self.pairs(case, series, figure, other)]
+        return (median(found) if found else None), len(found)
 
 
 VOID_CASE, VOID_FIGURE, VOID_LEAST = "async-200", "per_second", 2.0

@@ -97,13 +97,14 @@ def parameters_of(case, entry, options, samples):
     parameters = {**case.parameters, **entry.parameters}
     if case.seconds:
         parameters["seconds"] = options.seconds or entry.seconds or case.seconds
-    if case.warmup:
-        parameters["warmup"] = case.warmup
+    if entry.warmup or case.warmup:
+        parameters["warmup"] = entry.warmup or case.warmup
     if case.half_of:
         run = figures.Run({"samples": samples})
-        rate = run.median(case.half_of, entry.series, "per_second")
+        series = case.paced_by or entry.series
+        rate = run.median(case.half_of, series, "per_second")
         if rate is None:
-            raise SampleFailed(f"has no throughput in {case.half_of} to be paced by")
+            raise SampleFailed(f"{series} has no throughput in {case.half_of} to be paced by")
         parameters["rate"] = round(rate / 2, 1)
     return parameters
 

@@ -10,35 +10,43 @@ ON_THEIR_WAY_BYTES = 64 * MIB
 SENDERS = 64  # coroutines of the Python layers
 PYTHON_BACKLOG = 500  # what they have on their way; see python_layers.py
 
+# Latency beside librabbitmq is measured in short blocks of both in turn: what shifts in the broker
+# within minutes is then the same for both halves of a pair. An even number, so that each of the two
+# is first as often as the other.
+BLOCKS, BLOCK_SECONDS, BLOCK_WARMUP = 20, 1, 0.5
+
+DEFAULT_PREFETCH_COUNT = 10  # the library's, which a test holds against docs/options.md
+
 
 class Entry:
     """One contender in a case. `series` tells apart what one contender runs with several settings.
     `rounds` are of `make bench` or `make bench-bindings`, 0 for none; `full_rounds` those of
-    `make bench-full`."""
+    `make bench-full`. `seconds` and `warmup` are those of the case unless said."""
 
     def __init__(self, contender, rounds, full_rounds=None, series=None, title=None, seconds=None,
-                 estimate=0.0, **parameters):
+                 warmup=None, estimate=0.0, **parameters):
         self.contender = contender
         self.series = series or contender
         self.title = title  # of the series, where the contender's does not do
         self.rounds = rounds
         self.full_rounds = rounds if full_rounds is None else full_rounds
-        self.seconds = seconds
+        self.seconds, self.warmup = seconds, warmup
         self.estimate = estimate  # seconds beside those that are measured
         self.parameters = parameters
 
 
 class Case:
     """`figures` are (name, title, whether more is better), the first being the one that counts.
-    `half_of` names a case: the rate is half of what the same series does there."""
+    `half_of` names a case: the rate is half of what the same series does there, or of what
+    `paced_by` does there, so that all series have one rate."""
 
     def __init__(self, name, title, workload, figures, entries, seconds=None, warmup=None,
-                 half_of=None, **parameters):
+                 half_of=None, paced_by=None, **parameters):
         self.name, self.title, self.workload = name, title, workload
         self.figures = figures
         self.entries = entries
         self.seconds, self.warmup = seconds, warmup
-        self.half_of = half_of
+        self.half_of, self.paced_by = half_of, paced_by
         self.parameters = parameters
 
 
@@ -59,6 +67,7 @@ DELIVERIES = (("per_second", "deliveries/s", True),
               ("per_cpu_second", "deliveries per CPU second", True))
 
 DEFAULT_PREFETCH = "layer-default-prefetch"
+LIBRABBITMQ_DEFAULT_PREFETCH = "librabbitmq-default-prefetch"
 
 
 def python_peers(rounds, full_rounds=None, **parameters):
@@ -69,6 +78,23 @@ def python_peers(rounds, full_rounds=None, **parameters):
 def in_window(rounds, full_rounds, window):
     return Entry("librabbitmq", rounds, full_rounds, series=f"librabbitmq-{window}",
                  title=f"librabbitmq (C), {window} in flight", window=window)
+
+
+def in_blocks(contender):
+    return Entry(contender, BLOCKS, seconds=BLOCK_SECONDS, warmup=BLOCK_WARMUP)
+
+
+def raw_binders(rounds):
+    """librabbitmq with bindings alone, in each of the ways that may be the fastest."""
+    for kind in ("exchange", "queue"):
+        for channels in (1, 4, 16):
+            yield Entry("librabbitmq", rounds, series=f"librabbitmq-bind-{kind}-{channels}",
+                        title=f"librabbitmq (C), bindings to one {kind} over {channels} AMQP "
+                              f"channel{'s' * (channels > 1)}",
+                        estimate=3.5, kind=kind, channels=channels)
+
+
+RAW_BINDERS = tuple(entry.series for entry in raw_binders(0))
 
 
 def throughput_cases():
@@ -88,8 +114,11 @@ def throughput_cases():
     yield case(
         "async-200", "Throughput: 200-byte messages, one producer, asynchronous",
         [Entry("layer", 7), Entry("librabbitmq", 7),
-         Entry("layer", 3, series=DEFAULT_PREFETCH,
+         Entry("layer", 7, series=DEFAULT_PREFETCH,
                title="channel-layer, default prefetch", prefetch=0),
+         Entry("librabbitmq", 7, series=LIBRABBITMQ_DEFAULT_PREFETCH,
+               title=f"librabbitmq (C), prefetch {DEFAULT_PREFETCH_COUNT}",
+               prefetch=DEFAULT_PREFETCH_COUNT),
          Entry("lapin", 3), *python_peers(3)])
     for producers in (4, 16):
         yield case(f"async-200-from-{producers}",
@@ -121,9 +150,15 @@ def size(count):
 
 def latency_cases():
     yield Case("latency-at-rest", "Latency from send to callback, at rest (200 bytes)", "latency",
-               LATENCIES, [Entry("layer", 7), Entry("librabbitmq", 7), Entry("lapin", 3),
+               LATENCIES, [in_blocks("layer"), in_blocks("librabbitmq"), Entry("lapin", 3),
                            *python_peers(3)],
                seconds=3, warmup=1, body=200)
+    yield Case("latency-at-fixed-rate",
+               "Latency from send to callback, all at half of librabbitmq's throughput (200 bytes, "
+               "open loop)", "latency",
+               LATENCIES + (("rate", "messages/s sent", True),),
+               [in_blocks("layer"), in_blocks("librabbitmq")],
+               seconds=BLOCK_SECONDS, half_of="async-200", paced_by="librabbitmq", body=200)
     yield Case("latency-at-half-load",
                "Latency from send to callback, at half of each contender's own throughput "
                "(200 bytes, open loop)", "latency",
@@ -170,9 +205,11 @@ def group_cases():
                                        "discarded", "groups",
                    (("adds_per_second", "group_add/s", True),
                     ("discards_per_second", "group_discard/s", True),
-                    ("bytes_per_group", "bytes per group", False)),
+                    ("bytes_per_group", "bytes per group (RSS)", False),
+                    ("bytes_beyond_name", "bytes of the heap per group beyond its name", False)),
                    [Entry("layer", 2 if large else 3, 2 if large else 3,
-                          estimate=groups / 5000, in_flight=1000),
+                          estimate=2 + groups / 5000, in_flight=1000),
+                    *(raw_binders(3) if groups == 10000 else ()),
                     Entry("channels_rabbitmq", 1 if large else 3, 2 if large else 3,
                           estimate=1 + groups / 1000, limit=300),
                     *(Entry(name, 0, 1 if large else 2, estimate=1 + groups / 1000, limit=300)
@@ -274,4 +311,5 @@ def schedule(rounds):
 
 def estimate(entry, case):
     """How long one run takes, in seconds."""
-    return (entry.seconds or case.seconds or 0) + (case.warmup or 0) + 0.7 + entry.estimate
+    return ((entry.seconds or case.seconds or 0) + (entry.warmup or case.warmup or 0) + 0.7
+            + entry.estimate)

@@ -456,7 +456,10 @@ static inline void bench_connect(const bench_options_t *options,
 }
 
 /* An open loop sends by the clock, whatever has come of the messages before, and measures from the
- * time that a message was due: a sender that falls behind does not hide it. */
+ * time that a message was due: a sender that falls behind does not hide it. So far behind that this
+ * many sends wait for their confirm it waits too, and its messages are the later for it. */
+#define BENCH_PACED_IN_FLIGHT 10000
+
 typedef struct {
     int64_t start;
     double period;  /* in nanoseconds */

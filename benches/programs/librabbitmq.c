@@ -7,97 +7,18 @@
  *
  * Two connections and two blocking threads, as librabbitmq wants them. The publisher goes on while
  * its window has room, and reads confirms only when it is full: by then many have come, and most
- * cover several messages. The consumer acks cumulatively, at half of its prefetch.
+ * cover several messages. The consumer acks cumulatively, at half of its prefetch (of an odd one at
+ * the greater half, so that a prefetch of 1 acks each message).
  */
 
-#include "bench.h"
+#include "librabbitmq.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <semaphore.h>
-#include <sys/socket.h>
 
-#include <amqp.h>
-#include <amqp_framing.h>
-#include <amqp_tcp_socket.h>
-
-#define CHANNEL 1
 #define RECIPIENT_ROOM 128 /* more than the recipient takes in a body */
 #define TEXT(number) TEXT_(number)
 #define TEXT_(number) #number
-
-/* --- connection --------------------------------------------------------------------------- */
-
-static void check(amqp_rpc_reply_t reply, const char *what) {
-    switch (reply.reply_type) {
-    case AMQP_RESPONSE_NORMAL:
-        return;
-    case AMQP_RESPONSE_LIBRARY_EXCEPTION:
-        bench_fail("%s: %s", what, amqp_error_string2(reply.library_error));
-    case AMQP_RESPONSE_SERVER_EXCEPTION:
-        if (reply.reply.id == AMQP_CONNECTION_CLOSE_METHOD) {
-            amqp_connection_close_t *close = reply.reply.decoded;
-            bench_fail("%s: %d %.*s", what, close->reply_code, (int)close->reply_text.len,
-                       (char *)close->reply_text.bytes);
-        }
-        if (reply.reply.id == AMQP_CHANNEL_CLOSE_METHOD) {
-            amqp_channel_close_t *close = reply.reply.decoded;
-            bench_fail("%s: %d %.*s", what, close->reply_code, (int)close->reply_text.len,
-                       (char *)close->reply_text.bytes);
-        }
-        bench_fail("%s: the broker sent %s", what, amqp_method_name(reply.reply.id));
-    default:
-        bench_fail("%s: the broker closed the connection", what);
-    }
-}
-
-static void check_io(int status, const char *what) {
-    if (status != AMQP_STATUS_OK) {
-        bench_fail("%s: %s", what, amqp_error_string2(status));
-    }
-}
-
-static amqp_connection_state_t connect_to(const char *url) {
-    struct amqp_connection_info info;
-    char *copy = strdup(url); /* amqp_parse_url writes into it */
-    /* The address is not repeated in messages: it holds a password. */
-    if (copy == NULL || amqp_parse_url(copy, &info) != AMQP_STATUS_OK || info.ssl) {
-        bench_fail("CHANNEL_LAYER_TEST_AMQP must be one address, amqp://user:password@host/vhost");
-    }
-    amqp_connection_state_t connection = amqp_new_connection();
-    amqp_socket_t *socket = connection == NULL ? NULL : amqp_tcp_socket_new(connection);
-    if (socket == NULL) {
-        bench_fail("out of memory");
-    }
-    struct timeval timeout = {.tv_sec = 10};
-    check_io(amqp_socket_open_noblock(socket, info.host, info.port, &timeout), "connect");
-    /* No heartbeat: they would only cost the peer time. */
-    check(amqp_login(connection, info.vhost, 0, AMQP_DEFAULT_FRAME_SIZE, 0, AMQP_SASL_METHOD_PLAIN,
-                     info.user, info.password),
-          "log in");
-    amqp_channel_open(connection, CHANNEL);
-    check(amqp_get_rpc_reply(connection), "open a channel");
-    free(copy);
-    return connection;
-}
-
-/* Ends the program if the frame is news of a failure. */
-static void check_frame(const amqp_frame_t *frame, const char *who) {
-    if (frame->frame_type != AMQP_FRAME_METHOD) {
-        bench_fail("%s: the broker sent a frame of type %d out of turn", who, frame->frame_type);
-    }
-    /* Its text is part of the reply that `check` knows how to print. */
-    amqp_rpc_reply_t reply = {.reply_type = AMQP_RESPONSE_SERVER_EXCEPTION,
-                              .reply = frame->payload.method};
-    check(reply, who);
-}
-
-static void next_frame(amqp_connection_state_t connection, amqp_frame_t *frame, const char *who) {
-    do {
-        check_io(amqp_simple_wait_frame(connection, frame), who);
-    } while (frame->frame_type == AMQP_FRAME_HEARTBEAT);
-}
 
 /* --- publisher ---------------------------------------------------------------------------- */
 
@@ -202,25 +123,16 @@ static void await_confirms(publisher_t *publisher) {
     }
 }
 
-/* librabbitmq writes each of a message's three frames by itself. A corked socket makes full packets
- * of them, which the broker takes in at less cost; nothing is held back but while we still write.
- */
-static void cork(publisher_t *publisher, int on) {
-    if (setsockopt(amqp_get_sockfd(publisher->connection), IPPROTO_TCP, TCP_CORK, &on, sizeof on)) {
-        bench_fail("publisher: cannot cork the socket: %s", strerror(errno));
-    }
-}
-
 static void *publish_until_stopped(void *userdata) {
     publisher_t *publisher = userdata;
     bench_tally_t *tally = publisher->tally;
     while (!atomic_load_explicit(&tally->stop, memory_order_relaxed)) {
-        cork(publisher, 1);
+        cork(publisher->connection, 1);
         while (publisher->in_flight < publisher->options->window &&
                publisher->next - atomic_load(&tally->received) < tally->backlog) {
             publish(publisher, publisher->next);
         }
-        cork(publisher, 0);
+        cork(publisher->connection, 0);
         if (publisher->in_flight >= publisher->options->window) {
             read_confirms(publisher);
         }
@@ -233,7 +145,9 @@ static void *publish_until_stopped(void *userdata) {
     return NULL;
 }
 
-/* Sends by the clock, and between two messages reads the confirms that are there. */
+/* Sends by the clock, and between two messages reads the confirms that are there. The loop is open:
+ * the window does not hold it back, so that a late message makes no later one late, as layer_send.c
+ * has it. */
 static void publish_by_the_clock(publisher_t *publisher, const bench_pace_t *pace) {
     struct pollfd socket = {.fd = amqp_get_sockfd(publisher->connection), .events = POLLIN};
     while (publisher->next < pace->end) {
@@ -249,13 +163,13 @@ static void publish_by_the_clock(publisher_t *publisher, const bench_pace_t *pac
             }
             continue;
         }
-        cork(publisher, 1);
+        cork(publisher->connection, 1);
         while (publisher->next < pace->end && bench_due(pace, publisher->next) <= now &&
-               publisher->in_flight < publisher->options->window) {
+               publisher->in_flight < BENCH_PACED_IN_FLIGHT) {
             publish(publisher, publisher->next);
         }
-        cork(publisher, 0);
-        if (publisher->in_flight >= publisher->options->window) {
+        cork(publisher->connection, 0);
+        if (publisher->in_flight >= BENCH_PACED_IN_FLIGHT) {
             read_confirms(publisher);
         }
     }
@@ -383,12 +297,6 @@ static void connect_both(publisher_t *publisher, consumer_t *consumer) {
     check(amqp_get_rpc_reply(publisher->connection), "ask for confirms");
 }
 
-static void close_connection(amqp_connection_state_t connection) {
-    /* What was measured is measured: a failure here changes nothing. */
-    (void)amqp_connection_close(connection, AMQP_REPLY_SUCCESS);
-    (void)amqp_destroy_connection(connection);
-}
-
 static void throughput(publisher_t *publisher, consumer_t *consumer) {
     const bench_options_t *options = publisher->options;
     bench_tally_t *tally = bench_tallies(options);
@@ -473,6 +381,9 @@ int main(int argc, char **argv) {
     }
     if (options.producers != 1 || options.blocking) {
         bench_fail("one thread publishes here; window=N says how many messages are in flight");
+    }
+    if (options.prefetch == 0 || options.prefetch > UINT16_MAX) {
+        bench_fail("prefetch is from 1 to %d: a cumulative ack covers half of it", UINT16_MAX);
     }
     consumer.options = &options;
     publisher.options = &options;
