@@ -29,7 +29,8 @@ pub(crate) use self::outgoing::{
 )]
 pub(crate) use self::passage::{FRAME_MIN, Shares, Tune};
 pub(crate) use self::passage::{
-    Inbound, Notice, Received, Sent, next_of_lapin, write_heartbeat, write_tune, write_tune_ok,
+    Inbound, Notice, Received, Sent, next_of_lapin, write_for_lapin, write_heartbeat, write_tune,
+    write_tune_ok,
 };
 
 /// As long as a frame may be where the broker sets no limit: longer ones are taken for a fault.

@@ -7,6 +7,7 @@
 
 use super::frame::{END, Frame, HEAD_LEN, Head, Kind, write_frame};
 use super::incoming::Close;
+use super::outgoing::Writer;
 use super::reader::Reader;
 use super::{FRAME_UNLIMITED, Malformed};
 
@@ -189,6 +190,8 @@ impl Inbound {
         }
         let whole = bytes.get(..len).unwrap_or_default();
         let received = match method_of_connection(&frame) {
+            // Once: numbers of channels are in use.
+            Some((30, _)) if self.shares.is_some() => return Err(Malformed::Frame),
             Some((30, arguments)) => {
                 let shares = Shares::of(Tune::parse(arguments)?);
                 self.frame_max = shares.frame_max();
@@ -240,6 +243,18 @@ impl Inbound {
         self.body = (!is_whole).then_some((channel, left - part.len()));
         let len = skip + part.len() + end;
         Ok(Some((Received::OwnBody { channel, part }, len)))
+    }
+}
+
+/// Writes a frame of the broker's as lapin may read it: a part of a body in several, where it is longer than
+/// lapin was told that frames are.
+pub(crate) fn write_for_lapin(frame: &[u8], out: &mut Vec<u8>) {
+    let most = FRAMES_OF_LAPIN as usize;
+    match Frame::split(frame, usize::MAX) {
+        Ok(Some((Frame { head, payload }, _))) if head.kind == Kind::Body && frame.len() > most => {
+            Writer::new(out, head.channel).body(payload, most);
+        }
+        _ => out.extend_from_slice(frame),
     }
 }
 

@@ -761,3 +761,44 @@ fn of_lapin_only_whole_frames_are_passed_on() {
     let (_, heartbeat) = parse_frame(passed[1].as_slice()).unwrap();
     assert_eq!(heartbeat, AMQPFrame::Heartbeat);
 }
+
+#[test]
+fn lapin_gets_a_long_part_of_a_body_in_several_frames_and_all_else_as_it_is() {
+    let for_lapin = |frame: &AMQPFrame| {
+        let mut out = Vec::new();
+        write_for_lapin(&written_by_other(frame), &mut out);
+        let (mut rest, mut frames) = (out.as_slice(), Vec::new());
+        while !rest.is_empty() {
+            let (left, frame) = parse_frame(rest).unwrap();
+            assert!(rest.len() - left.len() <= 8192);
+            frames.push(frame);
+            rest = left;
+        }
+        frames
+    };
+    let body: Vec<u8> = (0..20_000_u32).map(|number| number as u8).collect();
+    let parts = for_lapin(&AMQPFrame::Body(3, body.clone()));
+    let mut joined = Vec::new();
+    assert_eq!(parts.len(), 3);
+    for part in parts {
+        let AMQPFrame::Body(3, part) = part else {
+            panic!("{part:?}");
+        };
+        joined.extend(part);
+    }
+    assert_eq!(joined, body);
+    for frame in [AMQPFrame::Body(3, vec![1; 8184]), AMQPFrame::Heartbeat] {
+        assert_eq!(for_lapin(&frame), [frame]);
+    }
+}
+
+#[test]
+fn the_two_sides_agree_once() {
+    let (mut inbound, _) = tuned(2047, 131_072);
+    let again = of_connection(connection::AMQPMethod::Tune(connection::Tune {
+        channel_max: 10,
+        frame_max: 4096,
+        heartbeat: 0,
+    }));
+    assert_eq!(inbound.next(&again), Err(Malformed::Frame));
+}

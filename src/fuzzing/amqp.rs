@@ -159,6 +159,9 @@ fn plainly(mut bytes: &[u8], mut rules: Rules) -> Read {
         match (is_own, kind, payload) {
             (true, 3, _) => read.body(channel, payload),
             (true, _, _) => read.items.push(Item::Own(kind, channel, payload.to_vec())),
+            (false, 1, [0, 10, 0, 30, ..]) if channel == 0 && has_agreed => {
+                return read.end(0, Some(Malformed::Frame));
+            }
             (false, 1, [0, 10, 0, 30, tune @ ..]) if channel == 0 => {
                 let [c0, c1, f0, f1, f2, f3, h0, h1] = *tune else {
                     let is_short = tune.len() < 8;

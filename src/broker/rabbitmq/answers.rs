@@ -97,17 +97,22 @@ impl Sent {
 /// What was published on one AMQP channel and has no answer, by delivery tags, which count from 1.
 #[derive(Debug, Default)]
 pub(super) struct Unconfirmed {
-    /// The tag before that of the first slot.
-    before: u64,
-    /// `None` where the answer came before that of an earlier one.
-    slots: VecDeque<Option<Sent>>,
+    /// The tag of the last one.
+    last: u64,
+    /// By their tags, which ascend. `None` where the answer came before that of an earlier one.
+    slots: VecDeque<(u64, Option<Sent>)>,
     len: usize,
 }
+
+/// So many slots may be empty beside as many as are not: one that is never answered must not keep all
+/// those behind it.
+const EMPTY_SLOTS: usize = 1024;
 
 impl Unconfirmed {
     /// One more was published.
     pub(super) fn push(&mut self, sent: Sent) {
-        self.slots.push_back(Some(sent));
+        self.last += 1;
+        self.slots.push_back((self.last, Some(sent)));
         self.len += 1;
     }
 
@@ -121,31 +126,36 @@ impl Unconfirmed {
             delivery_tag,
             multiple,
         } = confirm;
-        let Some(place) = delivery_tag.checked_sub(self.before + 1) else {
-            return;
-        };
-        let place = usize::try_from(place).unwrap_or(usize::MAX);
         if multiple {
-            let count = place.saturating_add(1).min(self.slots.len());
-            for sent in self.slots.drain(..count).flatten() {
+            let count = self.slots.partition_point(|(tag, _)| *tag <= delivery_tag);
+            for sent in self.slots.drain(..count).filter_map(|(_, sent)| sent) {
                 self.len -= 1;
                 take(sent.into_publication());
             }
-            self.before += count as u64;
-        } else if let Some(sent) = self.slots.get_mut(place).and_then(Option::take) {
-            self.len -= 1;
-            take(sent.into_publication());
-            while let Some(None) = self.slots.front() {
-                self.slots.pop_front();
-                self.before += 1;
-            }
+            return;
+        }
+        let place = self
+            .slots
+            .binary_search_by_key(&delivery_tag, |(tag, _)| *tag);
+        let slot = place.ok().and_then(|place| self.slots.get_mut(place));
+        let Some(sent) = slot.and_then(|(_, sent)| sent.take()) else {
+            return;
+        };
+        self.len -= 1;
+        take(sent.into_publication());
+        while let Some((_, None)) = self.slots.front() {
+            self.slots.pop_front();
+        }
+        if self.slots.len() > 2 * self.len + EMPTY_SLOTS {
+            self.slots.retain(|(_, sent)| sent.is_some());
         }
     }
 
     /// All that has no answer, in the order in which it was published; the tags begin anew.
     pub(super) fn abandon(&mut self) -> Vec<Publication> {
-        let slots = std::mem::take(self).slots.into_iter().flatten();
-        slots.map(Sent::into_publication).collect()
+        let slots = std::mem::take(self).slots.into_iter();
+        let sent = slots.filter_map(|(_, sent)| sent);
+        sent.map(Sent::into_publication).collect()
     }
 }
 
@@ -160,8 +170,11 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// The message with this id has come back.
-    pub(super) fn returned(&mut self, message_id: &[u8]) {
+    /// The message with this id has come back, of `in_flight` that may.
+    pub(super) fn returned(&mut self, message_id: &[u8], in_flight: usize) {
+        if self.returned.len() >= in_flight {
+            return;
+        }
         let id = std::str::from_utf8(message_id).ok();
         self.returned
             .extend(id.and_then(|id| id.parse::<Token>().ok()));
@@ -252,6 +265,28 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_never_answered_does_not_keep_those_behind_it() {
+        let mut unconfirmed = Unconfirmed::default();
+        for tag in 1..=10_000 {
+            unconfirmed.push(Sent::copied(publication(tag)));
+            if tag > 1 {
+                assert_eq!(taken(&mut unconfirmed, confirm(tag, false)), [tag]);
+            }
+        }
+        assert!(unconfirmed.slots.len() <= EMPTY_SLOTS + 3);
+        assert_eq!(taken(&mut unconfirmed, confirm(10_000, true)), [1]);
+    }
+
+    #[test]
+    fn more_cannot_come_back_than_is_in_flight() {
+        let mut answers = Answers::default();
+        for id in 1..100 {
+            answers.returned(id.to_string().as_bytes(), 2);
+        }
+        assert_eq!(answers.returned.len(), 2);
+    }
+
+    #[test]
     fn a_body_that_is_shared_comes_back_whether_it_was_sent_or_not() {
         let mut unconfirmed = Unconfirmed::default();
         let (sent, unsent) = Sent::shared(publication(1));
@@ -267,9 +302,9 @@ mod tests {
     #[test]
     fn a_message_that_was_returned_has_no_channel() {
         let mut answers = Answers::default();
-        answers.returned(b"2");
-        answers.returned(b"not a number");
-        answers.returned(b"\xff");
+        answers.returned(b"2", 3);
+        answers.returned(b"not a number", 3);
+        answers.returned(b"\xff", 3);
         for token in 1..=3 {
             answers.acked(publication(token));
         }

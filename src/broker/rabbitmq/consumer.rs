@@ -241,6 +241,9 @@ impl Engine {
 
     /// Gives the layer what has arrived.
     fn deliver(&mut self) -> Result<(), End> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
         let Some(host) = self.shared.host.upgrade() else {
             return Err("the layer is gone".into());
         };
@@ -303,6 +306,8 @@ impl Handler for Engine {
                 io.writer(channel).channel_close_ok();
                 io.release_channel(channel);
                 self.state = State::Closed;
+                // What has arrived before is the layer's, and counts as that.
+                self.deliver()?;
                 let end = End::said(close);
                 if end.is_ack_timeout() {
                     let unacked = self.acks.unacked();
@@ -358,9 +363,7 @@ impl Handler for Engine {
         }
         self.shared.credit.register(io.waker);
         let count = self.batch.len();
-        if count > 0 {
-            self.deliver()?;
-        }
+        self.deliver()?;
         let arrivals = &self.shared.arrivals;
         arrivals.set_credit_used_up(self.acks.are_used_up());
         self.ack_what_is_due(io);
@@ -370,13 +373,22 @@ impl Handler for Engine {
         })
     }
 
-    // What was delivered is with the layer, and what is half here comes again.
-    fn end(&mut self, _: &End) {}
+    fn end(&mut self, _: &End) {
+        // What has arrived whole is delivered. If the layer is gone, nobody receives.
+        let _ = self.deliver();
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc;
+
+    use super::super::io::TestIo;
+    use super::super::probe::KIND;
     use super::*;
+    use crate::amqp::Close;
+    use crate::broker::Host;
+    use crate::broker::testing::FakeHost;
 
     #[test]
     fn acks_are_cumulative_and_urgent_when_the_broker_waits() {
@@ -467,5 +479,133 @@ mod tests {
         let mut acks = Acks::new(10, 2);
         assert!(matches!(acks.take(delivery(false)), Arrival::Message(_)));
         assert!(matches!(acks.take(delivery(true)), Arrival::Message(_)));
+    }
+
+    /// A consumer on AMQP channel 1, without a thread or a broker.
+    struct Rig {
+        engine: Engine,
+        io: TestIo,
+        host: Arc<FakeHost>,
+    }
+
+    impl Rig {
+        fn new(prefetch: u16) -> Self {
+            let host = Arc::new(FakeHost::default());
+            let weak: std::sync::Weak<dyn Host> = Arc::<FakeHost>::downgrade(&host);
+            let shared = Arc::new(Shared::new(weak, mpsc::unbounded_channel().0));
+            shared.credit.begin(1);
+            let engine = Engine {
+                shared,
+                generation: 1,
+                queue: "own".to_owned(),
+                prefetch,
+                state: State::Closed,
+                opened: None,
+                content: None,
+                batch: Vec::new(),
+                ended: Arc::default(),
+                acks: Acks::new(prefetch, 0),
+                ack_at: None,
+            };
+            let mut rig = Self {
+                engine,
+                io: TestIo::new(1),
+                host,
+            };
+            rig.turn();
+            rig.io.written();
+            rig
+        }
+
+        fn turn(&mut self) -> Turn {
+            self.engine.turn(&mut self.io.io()).expect("it goes on")
+        }
+
+        fn method(&mut self, method: &Incoming<'_>) -> Result<(), End> {
+            self.engine.method(1, method, &mut self.io.io())
+        }
+
+        fn deliver(&mut self, tag: u64, parts: &[&[u8]], kind: Option<&[u8]>) {
+            let deliver = Incoming::Deliver {
+                consumer_tag: b"",
+                delivery_tag: tag,
+                redelivered: false,
+            };
+            self.method(&deliver).expect("a delivery");
+            let header = Header {
+                body_size: parts.iter().map(|part| part.len() as u64).sum(),
+                message_id: Some(b"1-2-0"),
+                kind,
+            };
+            let io = &mut self.io.io();
+            self.engine.header(1, &header, io).expect("its header");
+            for part in parts {
+                self.engine.body(1, part, io).expect("its body");
+            }
+        }
+
+        fn delivered(&self) -> Vec<Vec<u8>> {
+            let record = self.host.record();
+            let bodies = record.deliveries.iter();
+            bodies.map(|delivery| delivery.body.clone()).collect()
+        }
+    }
+
+    #[test]
+    fn a_body_comes_in_parts_or_not_at_all_and_a_probe_is_for_no_receiver() {
+        let mut rig = Rig::new(10);
+        rig.deliver(1, &[b"ab", b"c"], None);
+        rig.deliver(2, &[], None);
+        rig.deliver(3, &[b"x"], Some(KIND.as_bytes()));
+        rig.turn();
+        assert_eq!(rig.delivered(), [b"abc".to_vec(), Vec::new()]);
+        assert_eq!(rig.engine.shared.arrivals.take_probes(), ["1-2-0"]);
+    }
+
+    #[test]
+    fn a_body_that_is_longer_than_was_said_ends_the_consumer() {
+        let mut rig = Rig::new(10);
+        rig.deliver(1, &[b"abc"], None);
+        let io = &mut rig.io.io();
+        assert!(rig.engine.body(1, b"d", io).is_err());
+    }
+
+    #[test]
+    fn what_had_arrived_when_the_broker_closed_the_channel_is_delivered_once() {
+        let mut rig = Rig::new(10);
+        rig.host.record().hold = true;
+        rig.deliver(1, &[b"first"], None);
+        rig.deliver(2, &[b"second"], None);
+        let close = Incoming::ChannelClose(Close {
+            reply_code: 406,
+            reply_text: b"PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out",
+            class: 0,
+            method: 0,
+        });
+        let end = rig.method(&close).expect_err("it has ended");
+        rig.engine.end(&end);
+        assert_eq!(rig.delivered(), [b"first".to_vec(), b"second".to_vec()]);
+        let ended = rig.engine.ended.get().expect("for the timeout");
+        assert_eq!(ended.unacked, 2);
+    }
+
+    #[test]
+    fn what_had_arrived_when_the_connection_ended_is_delivered() {
+        let mut rig = Rig::new(10);
+        rig.deliver(1, &[b"last"], None);
+        rig.engine.end(&"the connection was cut".into());
+        assert_eq!(rig.delivered(), [b"last".to_vec()]);
+    }
+
+    #[test]
+    fn acks_wait_a_millisecond_for_others_and_no_longer() {
+        let mut rig = Rig::new(1000);
+        rig.deliver(1, &[b"x"], None);
+        let due = rig.turn().due.expect("an ack is due");
+        assert_eq!(due, rig.io.now + ACK_DELAY);
+        assert!(rig.io.written().is_empty());
+        rig.io.now = due;
+        assert_eq!(rig.turn().due, None);
+        assert!(!rig.io.written().is_empty());
     }
 }

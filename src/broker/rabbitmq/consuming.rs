@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -282,6 +282,7 @@ impl Owner {
     /// Declares and binds the queue on `link`, and consumes it.
     async fn set_up(&mut self, link: Link, endpoint: String) -> Result<Session, Failure> {
         let link = Arc::new(link);
+        link.io().serve(Weak::clone(&self.shared.host));
         let channel = self.own_the_queue(&link).await?;
         self.shared.declared.send_modify(|count| *count += 1);
         self.private.has_new_queue(&self.topology.queue);

@@ -110,7 +110,8 @@ struct Engine {
     shared: Arc<Shared>,
     envelope: Envelope,
     state: State,
-    has_begun: bool,
+    /// The last of [`Orders::may_go_on`], until it waits again.
+    may_go_on: bool,
     /// How long an AMQP channel may take to open.
     patience: Duration,
     events: UnboundedSender<Event>,
@@ -261,7 +262,7 @@ impl Engine {
             shared,
             envelope: Envelope::new(topology),
             state: State::Closed,
-            has_begun: false,
+            may_go_on: false,
             patience: topology.timeout,
             events,
             orders,
@@ -284,15 +285,15 @@ impl Engine {
         if io.is_blocked != self.is_blocked {
             self.set_blocked(host, io.is_blocked);
         }
-        let may_go_on = {
+        {
             let mut orders = self.orders.lock();
             self.is_finishing = orders.finish;
-            std::mem::take(&mut orders.may_go_on)
-        };
+            self.may_go_on |= std::mem::take(&mut orders.may_go_on);
+        }
         match self.state {
             State::Closed => self.open(io),
-            State::WaitsForExchange if may_go_on => self.open(io),
-            State::Ready { channel } if may_go_on => {
+            State::WaitsForExchange if self.may_go_on => self.open(io),
+            State::Ready { channel } if self.may_go_on => {
                 self.begin(channel);
                 Ok(())
             }
@@ -323,17 +324,15 @@ impl Engine {
         let State::Opening { channel, .. } = self.state else {
             return;
         };
-        if self.has_begun {
-            self.begin(channel);
-        } else {
-            self.state = State::Ready { channel };
+        // The next turn goes on, if it may.
+        self.state = State::Ready { channel };
+        if !self.may_go_on {
             // If nobody listens, the publisher is about to be ended.
             let _ = self.events.send(Event::Open);
         }
     }
 
     fn begin(&mut self, channel: u16) {
-        self.has_begun = true;
         self.state = State::Open { channel };
         // There may be what came while there was none: this turn looks.
         self.shared.doorbell.ring();
@@ -488,6 +487,7 @@ impl Engine {
             }
             ChannelError::NoExchange(said) => {
                 self.state = State::WaitsForExchange;
+                self.may_go_on = false;
                 // If nobody listens, the publisher is about to be ended.
                 let _ = self.events.send(Event::NoExchange(said));
             }
@@ -538,6 +538,10 @@ impl Handler for Engine {
             Incoming::ChannelClose(close) => {
                 io.writer(channel).channel_close_ok();
                 io.release_channel(channel);
+                if matches!(self.state, State::Opening { .. }) {
+                    // To open it again at once would be to do so for ever.
+                    return Err(End::said(close));
+                }
                 let error = ChannelError::of(close, &self.envelope.exchange);
                 self.channel_closed(error, io.now);
             }
@@ -549,7 +553,7 @@ impl Handler for Engine {
 
     fn header(&mut self, _: u16, header: &Header<'_>, _: &mut Io<'_>) -> Result<(), End> {
         if let Some(message_id) = header.message_id {
-            self.answers.returned(message_id);
+            self.answers.returned(message_id, self.in_flight.len());
         }
         Ok(())
     }
@@ -589,12 +593,14 @@ impl Handler for Engine {
         let Some(host) = self.shared.host.upgrade() else {
             return;
         };
-        let unconfirmed = |publication: Publication| {
-            let outcome = Outcome::Unconfirmed(end.why.clone());
-            (publication.token, outcome)
-        };
-        let left = self.in_flight.abandon().into_iter().map(unconfirmed);
-        self.answers.outcomes.extend(left);
+        for publication in self.in_flight.abandon() {
+            if self.answers.has_returned(&publication) {
+                self.answers.acked(publication);
+            } else {
+                let outcome = Outcome::Unconfirmed(end.why.clone());
+                self.answers.outcomes.push((publication.token, outcome));
+            }
+        }
         // Never handed over, or known not to be processed.
         let unsent = |publication: Publication| -> (Token, Outcome) {
             (publication.token, Outcome::Unsent(end.why.clone()))

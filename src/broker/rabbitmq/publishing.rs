@@ -3,7 +3,7 @@
 
 use std::future::Future as _;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 
 use super::connect::{Link, Options};
@@ -127,6 +127,7 @@ async fn set_up(
     link: Link,
 ) -> Result<(Arc<Link>, Workers<Task>), Failure> {
     let link = Arc::new(link);
+    link.io().serve(Weak::clone(&shared.host));
     let (refused, asked) = inquiry::channel();
     let publisher = Publisher::open(Arc::clone(shared), &link, topology, refused).await?;
     let prober = Prober::open(Arc::clone(shared), topology.clone(), &link, place).await?;

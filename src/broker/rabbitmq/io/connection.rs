@@ -82,6 +82,8 @@ pub(super) struct Connection {
     is_blocked: bool,
     /// The thread has waited for something to read. If not, `readable` is an error or the end.
     waited_to_read: bool,
+    /// There may be something to read that the socket does not tell of.
+    may_be_more: bool,
     heartbeat: Duration,
     last_read: Instant,
     lapin_heard: Instant,
@@ -133,6 +135,7 @@ impl Connection {
             handlers: Vec::new(),
             is_blocked: false,
             waited_to_read: true,
+            may_be_more: false,
             heartbeat: Duration::ZERO,
             last_read: now,
             lapin_heard: now,
@@ -180,6 +183,8 @@ impl Connection {
         if !std::mem::replace(&mut self.has_ended, true) {
             self.control.end(error);
             self.transport.shut_down();
+            // Others may know this until there is another connection.
+            self.out = Outbound::default();
         }
         self.end_handlers(end);
     }
@@ -246,20 +251,31 @@ impl Connection {
 
     fn work(&mut self, ready: Ready, now: Instant) -> Result<Next, Fault> {
         // lapin waits as it would for a socket.
-        let lapin_is_gone = self.out.len() < MOST_TO_SEND && self.take_of_lapin()?;
-        let mut may_be_more = false;
+        let lapin_is_gone = if self.out.len() < MOST_TO_SEND {
+            self.take_of_lapin()?
+        } else {
+            self.control.is_closed()
+        };
         // A socket that has failed is reported until it is read.
-        if ready.readable && !(self.waited_to_read && self.control.is_full()) {
-            may_be_more = self.read(now)?;
+        if (ready.readable || self.may_be_more) && !(self.waited_to_read && self.control.is_full())
+        {
+            self.may_be_more = self.read(now)?;
         }
         let turn = self.turns(now);
         let was_full = self.out.len() >= MOST_TO_SEND;
-        let is_sent = self.write()?;
+        let is_sent = match self.write() {
+            Ok(is_sent) => is_sent,
+            Err(fault) => {
+                // What the broker has said before it hung up counts; that it did is known.
+                let _ = self.read(now);
+                return Err(fault);
+            }
+        };
         if was_full && is_sent {
             // There is room for those who had none, and no other event need tell them.
             self.waker.wake_by_ref();
         }
-        if lapin_is_gone && is_sent {
+        if lapin_is_gone && (is_sent || self.is_silent(now)) {
             let reason = if self.is_silent(now) {
                 failure::SILENT
             } else {
@@ -268,7 +284,7 @@ impl Connection {
             self.end(&reason.into(), None);
             return Ok(Next::End);
         }
-        if may_be_more {
+        if self.may_be_more && !self.control.is_full() {
             // TLS may have it already, so that the socket does not say so.
             self.waker.wake_by_ref();
         } else if !turn.gather.is_zero() && is_sent {

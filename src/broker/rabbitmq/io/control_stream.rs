@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use futures_io::{AsyncRead, AsyncWrite};
 
 use super::wakeup::Wakeup;
+use crate::amqp::write_for_lapin;
 use crate::sync::Mutex;
 
 /// How much of what lapin writes may wait to be sent. lapin then waits as it would for a socket.
@@ -64,8 +65,8 @@ pub(super) fn pair(wakeup: Arc<Wakeup>) -> (ControlStream, ControlEnd) {
 }
 
 impl ControlEnd {
-    /// Gives lapin what the broker has sent.
-    pub(super) fn give(&self, bytes: &[u8]) {
+    /// Gives lapin a frame that the broker has sent.
+    pub(super) fn give(&self, frame: &[u8]) {
         let mut state = self.0.state.lock();
         if state.is_closed {
             return;
@@ -74,7 +75,7 @@ impl ControlEnd {
             state.for_lapin.clear();
             state.read = 0;
         }
-        state.for_lapin.extend_from_slice(bytes);
+        write_for_lapin(frame, &mut state.for_lapin);
         let reader = state.reader.take();
         drop(state);
         wake(reader);
@@ -96,6 +97,11 @@ impl ControlEnd {
         drop(state);
         wake(writer);
         is_closed
+    }
+
+    /// Whether lapin has closed its side.
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.state.lock().is_closed
     }
 
     /// The socket has ended, for this reason if there is one.

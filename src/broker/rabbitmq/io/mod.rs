@@ -25,8 +25,8 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
@@ -45,6 +45,7 @@ use self::wakeup::Wakeup;
 use super::failure::{ENDED, End};
 use super::login::Progress;
 use crate::amqp::{Header, Incoming, Writer};
+use crate::broker::Host;
 use crate::runtime::{Ready, TimerFd, spawn_thread, wait_for_socket};
 use crate::sync::Mutex;
 
@@ -159,6 +160,8 @@ pub(super) struct IoThread {
     wakeup: Arc<Wakeup>,
     /// The same socket as the connection's, to wait for it and to shut it down.
     socket: TcpStream,
+    /// Whom the handlers serve. Their last reference to it must not go under the connection's lock.
+    host: OnceLock<Weak<dyn Host>>,
     next_handler: AtomicU64,
     /// How many bytes of the bodies of messages were read on channels of ours.
     of_bodies: AtomicU64,
@@ -196,6 +199,7 @@ impl IoThread {
             )),
             wakeup,
             socket,
+            host: OnceLock::new(),
             next_handler: AtomicU64::new(0),
             of_bodies: AtomicU64::new(0),
         });
@@ -248,6 +252,7 @@ impl IoThread {
     }
 
     fn step(&self, ready: Ready) -> Next {
+        let _host = self.host();
         let mut connection = self.connection.lock();
         let next = guarded(&mut connection, Next::End, |connection| {
             connection.step(ready)
@@ -265,6 +270,7 @@ impl IoThread {
     /// Does a turn on the calling thread, if all handlers are at rest and no other thread is at it; else
     /// has the thread look. To wake it takes longer than to write what one caller has to say.
     pub(super) fn work_here(&self) {
+        let _host = self.host();
         let is_done = match self.connection.try_lock() {
             None => false,
             Some(mut connection) => guarded(&mut connection, false, Connection::turn_of_caller),
@@ -272,6 +278,22 @@ impl IoThread {
         if !is_done {
             self.wake();
         }
+    }
+
+    /// The handlers are to serve this host.
+    pub(super) fn serve(&self, host: Weak<dyn Host>) {
+        // A connection has one.
+        let _ = self.host.set(host);
+    }
+
+    /// To be held around what takes the connection's lock.
+    fn host(&self) -> Option<Arc<dyn Host>> {
+        self.host.get().and_then(Weak::upgrade)
+    }
+
+    fn remove(&self, handler: HandlerId, end: &End) {
+        let _host = self.host();
+        self.connection.lock().remove(handler, end);
     }
 
     /// How many bytes of the bodies of messages have been read, of one that is not complete too.
@@ -336,7 +358,7 @@ impl Task {
 
     /// Ends the handler for this reason, if it has not ended.
     pub(super) fn end(self, end: &End) {
-        self.io.connection.lock().remove(self.id, end);
+        self.io.remove(self.id, end);
     }
 
     pub(super) fn wake(&self) {
@@ -351,8 +373,6 @@ impl Task {
 impl Drop for Task {
     fn drop(&mut self) {
         self.io
-            .connection
-            .lock()
             .remove(self.id, &"the connection was given up".into());
     }
 }

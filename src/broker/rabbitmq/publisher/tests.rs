@@ -421,6 +421,47 @@ fn what_was_not_handed_over_at_the_end_was_certainly_not_sent() {
 }
 
 #[test]
+fn one_that_had_come_back_when_the_connection_ended_has_no_channel() {
+    let mut rig = Rig::proven();
+    rig.push(3, to("queue"));
+    rig.turn();
+    rig.take_back(b"3");
+    rig.engine.end(&"cut".into());
+    let gone = Outcome::NoChannel("queue".to_owned());
+    assert_eq!(rig.host.outcome(3), Some(gone));
+}
+
+#[test]
+fn that_it_may_go_on_is_not_forgotten_while_the_channel_opens() {
+    let mut rig = Rig::new();
+    rig.push(1, group());
+    rig.turn();
+    rig.engine.orders.lock().may_go_on = true;
+    rig.turn();
+    rig.written();
+    rig.method(1, &Incoming::ConfirmSelectOk);
+    rig.turn();
+    assert_eq!(rig.written(), [(1, PUBLISH)]);
+}
+
+#[test]
+fn a_channel_that_the_broker_closes_while_it_opens_ends_the_publisher() {
+    let mut rig = Rig::new();
+    rig.turn();
+    rig.written();
+    let close = Close {
+        reply_code: 504,
+        reply_text: b"CHANNEL_ERROR",
+        class: 20,
+        method: 10,
+    };
+    let closed = Incoming::ChannelClose(close);
+    let end = rig.engine.method(1, &closed, &mut rig.io.io());
+    assert_eq!(end.expect_err("it is refused").code, Some(504));
+    assert_eq!(rig.written(), [(1, CHANNEL_CLOSE_OK)]);
+}
+
+#[test]
 fn a_large_body_is_sent_whole_and_handed_over_again_whole() {
     let mut rig = Rig::proven();
     let large = vec![7; LARGE];
