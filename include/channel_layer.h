@@ -7,7 +7,8 @@
  * CONVENTIONS, which hold for every function below
  *
  * Threads. Every function can be called from any thread, at any time, except that a handle must
- * not be used once its _free has begun, and that a config is for one thread at a time.
+ * not be used once its _free has begun, and that a config is for one thread at a time. A thread that
+ * is cancelled (pthread_cancel) inside a call ends after it.
  *
  * Handles are opaque. _new gives one, _free takes it. _free(NULL) does nothing. `const` means that
  * the call does not change what a user can see of the object. Outputs are written only on success.

@@ -7,6 +7,7 @@
     reason = "signal masks, fork handlers, eventfd, poll and the loader have no safe form in std"
 )]
 
+mod cancellation;
 pub(crate) mod copies;
 mod event_fd;
 mod forks;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+pub(crate) use self::cancellation::NotCancelled;
 pub(crate) use self::event_fd::{EventFd, WatchedFd};
 #[cfg(test)]
 pub(crate) use self::forks::in_forked_child;

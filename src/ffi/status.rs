@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{Error, ErrorKind, panic_text};
+use crate::runtime::NotCancelled;
 
 /// How a call ended. 0 is success; the other numbers never change their meaning.
 #[repr(i32)]
@@ -129,12 +130,13 @@ impl layer_error_t {
     }
 }
 
-/// Runs the body of an export. A panic becomes `LAYER_INTERNAL`; an error is handed to the caller
-/// who wants it.
+/// Runs the body of an export, on a thread that is not cancelled meanwhile. A panic becomes
+/// `LAYER_INTERNAL`; an error is handed to the caller who wants it.
 pub(super) fn guard(
     error_out: *mut *mut layer_error_t,
     body: impl FnOnce() -> Result<(), Error>,
 ) -> layer_status_t {
+    let _whole = NotCancelled::new();
     let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         Err(Error::new(
             ErrorKind::Internal,
@@ -158,6 +160,7 @@ pub(super) fn guard(
 
 /// Runs the body of an export that cannot report an error, with `fallback` in place of a panic.
 pub(super) fn guard_value<T>(fallback: T, body: impl FnOnce() -> T) -> T {
+    let _whole = NotCancelled::new();
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(fallback)
 }
 

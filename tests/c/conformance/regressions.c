@@ -383,3 +383,54 @@ CASE_WHEN(a_child_of_a_parent_with_many_parked_threads_opens_a_layer, forks_safe
         join(threads[i]);
     }
 }
+
+struct cancelled {
+    layer_t *layer;
+    const char *channel;
+    layer_status_t statuses[4];
+    bool has_returned;
+};
+
+static void ignore(void *unused, layer_status_t status, const layer_error_t *error) {
+    (void)unused, (void)status, (void)error;
+}
+
+/* On a thread of its own, which is to be cancelled from the first call on. */
+static void *call_although_cancelled(void *userdata) {
+    struct cancelled *cancelled = userdata;
+    layer_t *layer = cancelled->layer;
+    const char *channel = cancelled->channel;
+    layer_message_t *message = NULL;
+    pthread_cancel(pthread_self());
+    layer_status_t *status = cancelled->statuses;
+    *status++ = layer_group_add(layer, "cancelled", channel, NULL);
+    *status++ = layer_send_json(layer, channel, "{}", NULL);
+    *status++ = layer_send_json_async(layer, channel, "{}", ignore, NULL, NULL, NULL);
+    *status = layer_receive_next(layer, channel, 20000, &message, NULL);
+    layer_message_free(message);
+    cancelled->has_returned = true;
+    pthread_testcancel();
+    cancelled->has_returned = false;
+    return NULL;
+}
+
+CASE(a_thread_that_is_cancelled_in_a_call_ends_after_it_and_the_layer_can_be_used) {
+    layer_t *layer = open_layer("remote_capacity", "1000", "local_capacity", "1000");
+    /* Again and again: the first sends go ways that the others do not. */
+    for (int i = 0; i < 20; i++) {
+        struct cancelled *cancelled = case_alloc(sizeof *cancelled);
+        cancelled->layer = layer;
+        cancelled->channel = new_channel(layer);
+        pthread_t thread;
+        void *result = NULL;
+        CHECK(pthread_create(&thread, NULL, call_although_cancelled, cancelled) == 0,
+              "no thread was started");
+        CHECK(pthread_join(thread, &result) == 0, "the thread cannot be joined");
+        CHECK(cancelled->has_returned && result == PTHREAD_CANCELED, "it ended inside a call");
+        for (size_t call = 0; call < 4; call++) {
+            CHECK(cancelled->statuses[call] == LAYER_OK, "call %zu: %s", call,
+                  layer_status_name(cancelled->statuses[call]));
+        }
+        CHECK_OK(send_number(layer, cancelled->channel, i));
+    }
+}
