@@ -479,8 +479,8 @@ static inline int64_t bench_due(const bench_pace_t *pace, uint64_t seq) {
     return pace->start + (int64_t)((double)seq * pace->period);
 }
 
-/* To sleep until a time that is past costs as much as any sleep, which would slow down who is late.
- */
+/* A time that is past is no sleep at all: the system's costs as much then as any, and slows down
+ * who is late. */
 static inline void bench_sleep_until(int64_t until) {
     if (bench_now() >= until) {
         return;

@@ -193,9 +193,13 @@ impl Answers {
         self.outcomes.push((token, outcome));
     }
 
-    /// Whether it has come back, of one that has no answer yet.
-    pub(super) fn has_returned(&self, publication: &Publication) -> bool {
-        self.returned.contains(&publication.token)
+    /// Ends one that will have no answer, if it has come back; else it is the caller's again.
+    pub(super) fn end_if_returned(&mut self, publication: Publication) -> Option<Publication> {
+        if self.returned.contains(&publication.token) {
+            self.acked(publication);
+            return None;
+        }
+        Some(publication)
     }
 
     /// A queue has refused it.

@@ -454,10 +454,9 @@ impl Engine {
         let fates = error.judge(&known);
         let mut again = Vec::new();
         for (publication, fate) in unanswered.into_iter().zip(fates) {
-            if self.answers.has_returned(&publication) {
-                self.answers.acked(publication);
+            let Some(publication) = self.answers.end_if_returned(publication) else {
                 continue;
-            }
+            };
             let outcome = match fate {
                 Fate::Discarded => {
                     again.push(publication);
@@ -594,9 +593,7 @@ impl Handler for Engine {
             return;
         };
         for publication in self.in_flight.abandon() {
-            if self.answers.has_returned(&publication) {
-                self.answers.acked(publication);
-            } else {
+            if let Some(publication) = self.answers.end_if_returned(publication) {
                 let outcome = Outcome::Unconfirmed(end.why.clone());
                 self.answers.outcomes.push((publication.token, outcome));
             }

@@ -146,8 +146,8 @@ CASE(cancel_and_decline_lose_nothing_whichever_comes_first) {
         }
     }
     check_both_orders(&steering, "cancel");
-    WAIT_CALLS(done, (unsigned)steering.races);
-    CHECK_SEEN(done, outcomes[LAYER_OK], (unsigned)steering.races);
+    WAIT_CALLS(done, steering.races);
+    CHECK_SEEN(done, outcomes[LAYER_OK], steering.races);
     CHECK_NOTHING_BEFORE_FENCE(layer, layer, channel);
     CHECK_STAT(layer, LAYER_STAT_RECEIVERS, 0);
 }
@@ -176,6 +176,6 @@ CASE(pull_timeouts_and_arrivals_race_without_loss) {
         CHECK(number == i, "race %lld: message %lld", (long long)i, (long long)number);
     }
     check_both_orders(&steering, "pull");
-    WAIT_CALLS(done, (unsigned)steering.races);
+    WAIT_CALLS(done, steering.races);
     CHECK_NOTHING_BEFORE_FENCE(layer, layer, channel);
 }

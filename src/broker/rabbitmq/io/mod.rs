@@ -252,14 +252,12 @@ impl IoThread {
     }
 
     fn step(&self, ready: Ready) -> Next {
-        let _host = self.host();
-        let mut connection = self.connection.lock();
-        let next = guarded(&mut connection, Next::End, |connection| {
-            connection.step(ready)
-        });
-        self.of_bodies
-            .store(connection.of_bodies(), Ordering::Relaxed);
-        next
+        self.with_connection(|connection| {
+            let next = guarded(connection, Next::End, |connection| connection.step(ready));
+            self.of_bodies
+                .store(connection.of_bodies(), Ordering::Relaxed);
+            next
+        })
     }
 
     /// Has the thread look at what was given to a handler.
@@ -291,9 +289,13 @@ impl IoThread {
         self.host.get().and_then(Weak::upgrade)
     }
 
-    fn remove(&self, handler: HandlerId, end: &End) {
+    fn with_connection<T>(&self, act: impl FnOnce(&mut Connection) -> T) -> T {
         let _host = self.host();
-        self.connection.lock().remove(handler, end);
+        act(&mut self.connection.lock())
+    }
+
+    fn remove(&self, handler: HandlerId, end: &End) {
+        self.with_connection(|connection| connection.remove(handler, end));
     }
 
     /// How many bytes of the bodies of messages have been read, of one that is not complete too.
@@ -303,12 +305,12 @@ impl IoThread {
 
     /// Whether the connection has not ended. It has where a handler has ended with it.
     pub(super) fn stands(&self) -> bool {
-        self.connection.lock().stands()
+        self.with_connection(|connection| connection.stands())
     }
 
     /// How many AMQP channels of ours may be open at a time.
     pub(super) fn most_channels(&self) -> usize {
-        self.connection.lock().most_channels()
+        self.with_connection(|connection| connection.most_channels())
     }
 
     /// Shuts the socket down: reads end, writes fail, and so the thread ends, and lapin's.
@@ -321,7 +323,7 @@ impl IoThread {
     pub(super) fn begin(self: &Arc<Self>, handler: impl Handler + 'static) -> Task {
         let id = self.next_handler.fetch_add(1, Ordering::Relaxed);
         let (tells, ended) = oneshot::channel();
-        self.connection.lock().add(id, Box::new(handler), tells);
+        self.with_connection(|connection| connection.add(id, Box::new(handler), tells));
         self.wake();
         Task {
             io: Arc::clone(self),
